@@ -1,0 +1,265 @@
+"""What Agent and Connector have in common: one socket's worth of connections and their upkeep."""
+
+from __future__ import annotations
+
+import collections
+import datetime
+import os
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from p2pnet import events
+from p2pnet.core.link import Link
+from p2pnet.core.path import RelayedPath
+from p2pnet.core.session import Session
+from p2pnet.core.timers import Timers
+from p2pnet.identity import Credentials, Role
+from p2pnet.quic import events as quic_events
+from p2pnet.quic.connection import Connection
+from p2pnet.quic.multiplexer import Multiplexer
+from p2pnet.quic.settings import Settings
+from p2pnet.wire import messages
+from p2pnet.wire.address import Address, PeerAddress, format_address
+from p2pnet.wire.demux import Kind, classify
+from p2pnet.wire.errors import DecodeError, ErrorCode
+from p2pnet.wire.relay import decode_relay_frame
+
+PEER_ALPN = "p2pnet-peer/1"
+LINGER = 3.0  # seconds for which a closed session can still repeat its CONNECTION_CLOSE
+PEER_IDLE_TIMEOUT = 30.0  # seconds; time enough for an Intermediate to restart under a session
+
+
+class NodeCore:
+    """The sans-IO core of a node, driven like an aioquic connection.
+
+    Feed it with receive_datagram() and handle_timer(), then take next_event() until None and
+    datagrams_to_send(), in that order and again until there are no more events; call it again at
+    get_timer(). `now` is in seconds of any steady clock, the same for all calls.
+
+    :param credentials: who this node is.
+    :param intermediates: "host:port" of each Intermediate; a connection to each is kept up.
+    :param utcnow: the calendar's clock, for certificate dates.
+    :param entropy: the source of random bytes.
+    :ivar dropped: datagrams from the network that were dropped, by cause.
+    """
+
+    role: Role
+    peer_role: Role
+    max_peer_streams = 0  # streams that the peer may open on an end-to-end connection
+
+    def __init__(
+        self,
+        credentials: Credentials,
+        intermediates: Iterable[str],
+        *,
+        utcnow: Callable[[], datetime.datetime],
+        entropy: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        if credentials.identity.role is not self.role:
+            raise ValueError(f"{credentials.identity} cannot be run as {self.role}")
+        self.credentials = credentials
+        self.timers = Timers()
+        self.entropy = entropy
+        self.instance = entropy(8)
+        self.sessions: dict[PeerAddress, Session] = {}
+        self.dropped: collections.Counter[str] = collections.Counter()
+        self.links = [Link(name, self) for name in intermediates]
+        self._utcnow = utcnow
+        self._mux = Multiplexer(accept_peer=self._accept_peer, entropy=entropy)
+        self._channels: dict[bytes, Session] = {}
+        self._ending: dict[PeerAddress, Session] = {}
+        self._events: collections.deque[events.Event] = collections.deque()
+
+    def random(self) -> float:
+        """A random number from 0 to 1, for jitter."""
+        return int.from_bytes(self.entropy(4), "big") / 2**32
+
+    def emit(self, event: events.Event) -> None:
+        """Queue an event for the host."""
+        self._events.append(event)
+
+    def settings(self, roles: Iterable[Role], **changes: Any) -> Settings:
+        """QUIC settings with this node's present certificate, for peers of `roles`."""
+        return Settings(
+            credentials=self.credentials, roles=frozenset(roles), utcnow=self._utcnow, **changes
+        )
+
+    def peer_settings(self) -> Settings:
+        """QUIC settings for an end-to-end connection. No host: the role decides, and no SNI."""
+        return self.settings(
+            {self.peer_role},
+            alpn=PEER_ALPN,
+            max_streams=self.max_peer_streams,
+            idle_timeout=PEER_IDLE_TIMEOUT,
+            datagrams=True,
+        )
+
+    # -- for the host ----------------------------------------------------------------------------
+
+    def connect(self, now: float) -> None:
+        """Connect to the Intermediates, and keep connected from now on."""
+        for link in self.links:
+            link.start(now)
+
+    def resolved(self, intermediate: str, hosts: list[str], now: float) -> None:
+        """Answer to ResolutionNeeded: the IP literals that the name stands for, [] for none."""
+        for link in self.links:
+            if link.name == intermediate:
+                link.resolved(hosts, now)
+
+    @property
+    def observed_addresses(self) -> dict[str, Address]:
+        """This node's address as each Intermediate sees it now."""
+        return {link.name: link.observed for link in self.links if link.observed is not None}
+
+    def close(self, now: float, reason: str = "node stopped") -> None:
+        """End everything; what is to be said about it comes with datagrams_to_send()."""
+        for session in list(self.sessions.values()):
+            self.end_session(session, ErrorCode.SHUTDOWN, reason, now)
+        for link in self.links:
+            link.stop(reason)
+
+    # -- the five verbs --------------------------------------------------------------------------
+
+    def receive_datagram(self, data: bytes, address: Address, now: float) -> None:
+        """Take a datagram that arrived from `address` (canonical form)."""
+        kind = classify(data)
+        if kind is Kind.QUIC:
+            self._mux.receive_datagram(data, address, now)
+        elif kind is Kind.RELAY:
+            self._receive_relayed(data, address, now)
+        else:
+            self.dropped[kind.name.lower()] += 1
+        self._handle_connections(now)
+
+    def datagrams_to_send(self, now: float) -> list[tuple[bytes, Address]]:
+        """The datagrams that are due, each with the address to send it to."""
+        datagrams = []
+        for data, address in self._mux.datagrams_to_send(now):
+            if isinstance(address, PeerAddress):
+                session = self.sessions.get(address) or self._ending.get(address)
+                if session is None or session.path is None:
+                    self.dropped["no_path"] += 1
+                    continue
+                datagrams.append(session.path.encapsulate(data))
+            else:
+                datagrams.append((data, address))
+        self._handle_connections(now)
+        return datagrams
+
+    def next_event(self) -> events.Event | None:
+        """The next event, None when there is none."""
+        return self._events.popleft() if self._events else None
+
+    def get_timer(self) -> float | None:
+        """When to call handle_timer(), None for never."""
+        times = [t for t in (self._mux.get_timer(), self.timers.get_timer()) if t is not None]
+        return min(times, default=None)
+
+    def handle_timer(self, now: float) -> None:
+        """Do what is due."""
+        self.timers.handle_timer(now)
+        self._mux.handle_timer(now)
+        self._handle_connections(now)
+
+    # -- for the links ---------------------------------------------------------------------------
+
+    def connect_control(self, host: str, address: Address, now: float) -> Connection:
+        """Open a control connection to an Intermediate whose certificate must name `host`."""
+        settings = self.settings({Role.INTERMEDIATE}, alpn=messages.ALPN, host=host)
+        return self._mux.connect(settings, address, now)
+
+    def link_ready(self, link: Link, address: Address, seconds: float, now: float) -> None:
+        """The link came up."""
+        self.emit(
+            events.ControlConnected(
+                link.name, str(self.credentials.identity), format_address(address), seconds
+            )
+        )
+
+    def address_observed(self, link: Link, address: Address) -> None:
+        """The Intermediate told this node's address, or a new one."""
+        self.emit(events.AddressObserved(link.name, format_address(address)))
+
+    def link_failed(self, link: Link, was_ready: bool, now: float) -> None:
+        """A try failed or the link went down: sessions that it carried have no path for now."""
+        for session in self.sessions.values():
+            if session.path is not None and session.path.intermediate == link.address:
+                self._unmap(session)
+                session.select_path(None, f"lost {link.name}: {link.last_error}")
+
+    def take_message(self, link: Link, message: messages.Message, now: float) -> None:
+        """A message that is about sessions or services."""
+        raise NotImplementedError
+
+    # -- sessions --------------------------------------------------------------------------------
+
+    def add_session(self, session: Session) -> None:
+        """The session begins."""
+        self.sessions[session.address] = session
+
+    def relay_session(
+        self, session: Session, link: Link, send_channel: bytes, receive_channel: bytes, reason: str
+    ) -> None:
+        """Frames of `session` go and come through these channels of the link's Intermediate."""
+        assert link.address is not None
+        self._unmap(session)
+        self._channels[receive_channel] = session
+        session.select_path(RelayedPath(link.address, send_channel), reason)
+
+    def end_session(self, session: Session, code: ErrorCode, reason: str, now: float) -> None:
+        """Close the session's connection and forget it; only its last words still find the path."""
+        if self.sessions.get(session.address) is not session:
+            return
+        if session.has_connection:
+            session.connection.close(code, reason)
+        session.abandon(code, reason)
+        self._unmap(session)
+        del self.sessions[session.address]
+        self._ending[session.address] = session
+        self.timers.call_at(now + LINGER, lambda _: self._ending.pop(session.address, None))
+        name = code.name.lower()
+        self.emit(events.SessionClosed(session.id.hex(), session.peer_name, name, reason))
+        self.session_ended(session, code, reason, now)
+
+    def session_ended(self, session: Session, code: ErrorCode, reason: str, now: float) -> None:
+        """The session is forgotten; a hook for the roles."""
+
+    def _accept_peer(self, address: PeerAddress) -> Settings | None:
+        return None
+
+    def _unmap(self, session: Session) -> None:
+        for channel in [c for c, s in self._channels.items() if s is session]:
+            del self._channels[channel]
+
+    def _receive_relayed(self, data: bytes, address: Address, now: float) -> None:
+        try:
+            channel, packet = decode_relay_frame(data)
+        except DecodeError:
+            self.dropped["relay_malformed"] += 1
+            return
+        session = self._channels.get(channel)
+        if session is None or session.path is None or session.path.intermediate != address:
+            self.dropped["relay_unknown"] += 1
+            return
+        if classify(packet) is not Kind.QUIC:
+            self.dropped["relay_payload"] += 1
+            return
+        connection = self._mux.receive_datagram(packet, session.address, now)
+        if connection is not None and connection.owner is None:
+            session.set_connection(connection)
+
+    def _handle_connections(self, now: float) -> None:
+        while (item := self._mux.next_event()) is not None:
+            connection, event = item
+            owner = connection.owner
+            if isinstance(owner, Link):
+                owner.handle(connection, event, now)
+            elif isinstance(owner, Session) and self.sessions.get(owner.address) is owner:
+                owner.handle(event, now)
+                self.session_event(owner, event, now)
+
+    def session_event(self, session: Session, event: quic_events.Event, now: float) -> None:
+        """An event of an end-to-end connection, after the session itself took it."""
+        if isinstance(event, quic_events.ConnectionClosed):
+            self.end_session(session, event.error_code, event.reason, now)

@@ -1,0 +1,317 @@
+"""A session: one Agent and one Connector, one end-to-end connection, and the path below it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from p2pnet import events
+from p2pnet.core.path import RelayedPath
+from p2pnet.core.stream import Stream, StreamState
+from p2pnet.core.timers import Timer
+from p2pnet.identity import Identity
+from p2pnet.quic import events as quic_events
+from p2pnet.quic.connection import Connection
+from p2pnet.wire.address import PeerAddress
+from p2pnet.wire.errors import DecodeError, ErrorCode
+from p2pnet.wire.stream import (
+    ACCEPTED,
+    StreamKind,
+    decode_capsules,
+    decode_flow_datagram,
+    decode_stream_header,
+)
+
+MAX_HEADER = 2 + 63  # bytes; more without a complete header cannot come
+
+
+class Session:
+    """What both ends of a session have in common: streams over the connection, and the path.
+
+    :ivar id: 16 bytes, chosen by the Agent.
+    :ivar address: the fixed address under which QUIC knows the other end.
+    :ivar peer_name: the other end's name as the Intermediate announced it.
+    :ivar instance: the number of the other end's process, as announced.
+    :ivar path: where packets go, None while there is no way (they are dropped then, and QUIC
+        sends their content again).
+    """
+
+    def __init__(
+        self,
+        session_id: bytes,
+        peer_name: str,
+        instance: bytes,
+        now: float,
+        emit: Callable[[events.Event], None],
+    ) -> None:
+        self.id = session_id
+        self.address = PeerAddress.of_session(session_id)
+        self.peer_name = peer_name
+        self.instance = instance
+        self.created = now
+        self.now = now  # of the last event, for durations
+        self.path: RelayedPath | None = None
+        self.streams: dict[int, Stream] = {}
+        self._emit = emit
+        self._connection: Connection | None = None
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.id.hex()} {self.peer_name}>"
+
+    @property
+    def connection(self) -> Connection:
+        """The end-to-end connection. Only for a session that has one."""
+        assert self._connection is not None
+        return self._connection
+
+    @property
+    def has_connection(self) -> bool:
+        """Whether there is an end-to-end connection, complete or not."""
+        return self._connection is not None
+
+    @property
+    def peer(self) -> Identity | None:
+        """Who the other end proved to be, None until the handshake."""
+        return self._connection.peer if self._connection is not None else None
+
+    def set_connection(self, connection: Connection) -> None:
+        """The end-to-end connection began its handshake."""
+        connection.owner = self
+        self._connection = connection
+
+    def select_path(self, path: RelayedPath | None, reason: str) -> None:
+        """Send along `path` from now on."""
+        if path == self.path:
+            return
+        self.path = path
+        kind = path.kind if path is not None else "none"
+        self._emit(events.PathSelected(self.id.hex(), kind, reason))
+
+    # -- events of the connection ----------------------------------------------------------------
+
+    def handle(self, event: quic_events.Event, now: float) -> None:
+        """Take one event of the end-to-end connection."""
+        self.now = now
+        match event:
+            case quic_events.StreamDataReceived(stream_id, data, end):
+                self._received(stream_id, data, end)
+            case quic_events.DatagramReceived(data):
+                self._datagram(data)
+            case quic_events.StreamWritable(stream_id):
+                if stream_id in self.streams:
+                    self._emit(events.StreamWritable(self.streams[stream_id]))
+            case quic_events.StreamReset(stream_id, code):
+                self._reset(stream_id, code)
+            case quic_events.StreamStopped(stream_id, code):
+                self._stopped(stream_id, code)
+            case quic_events.HandshakeCompleted(peer):
+                self._emit(
+                    events.HandshakeCompleted(self.id.hex(), str(peer), now - self.created)
+                )
+            case quic_events.ConnectionClosed():
+                self.abandon(event.error_code, event.reason)
+
+    def abandon(self, code: ErrorCode, reason: str) -> None:
+        """The connection is over: every stream breaks."""
+        for stream in list(self.streams.values()):
+            self.close_stream(stream, code or ErrorCode.CANCELLED, reason)
+
+    def _stream(self, stream_id: int) -> Stream | None:
+        """The stream that data came for, None if it is to be dropped."""
+        return self.streams.get(stream_id)
+
+    def _received(self, stream_id: int, data: bytes, end: bool) -> None:
+        stream = self._stream(stream_id)
+        if stream is None or stream.is_closed:
+            self.connection.consume(stream_id, len(data))
+            return
+        try:
+            if stream.state is not StreamState.OPEN:
+                data = self._before_open(stream, data)
+            self._deliver(stream, data, end)
+        except DecodeError as error:
+            stream.reset(ErrorCode.PROTOCOL_ERROR, str(error))
+
+    def _before_open(self, stream: Stream, data: bytes) -> bytes:
+        """Take what precedes the bytes of the service off the front. Raises DecodeError."""
+        raise NotImplementedError
+
+    def _deliver(self, stream: Stream, data: bytes, end: bool) -> None:
+        if end:
+            stream.input_ended = True
+        if stream.is_closed:
+            return
+        if stream.kind is StreamKind.FLOW and stream.state is not StreamState.WAITING:
+            self._deliver_capsules(stream, data)
+        elif stream.state is StreamState.WAITING:
+            if end:
+                raise DecodeError("stream ended before its header")
+        elif data or end:
+            stream.received += len(data)
+            self._emit(events.StreamData(stream, data, end))
+        if end:
+            self.close_if_finished(stream)
+
+    def _deliver_capsules(self, stream: Stream, data: bytes) -> None:
+        self.connection.consume(stream.stream_id, len(data))
+        stream.buffer += data
+        for payload in decode_capsules(stream.buffer):
+            self._deliver_datagram(stream, payload)
+
+    def _datagram(self, data: bytes) -> None:
+        try:
+            flow_id, payload = decode_flow_datagram(data)
+        except DecodeError:
+            return
+        stream = self.streams.get(flow_id * 4)
+        if stream is not None and stream.kind is StreamKind.FLOW:
+            self._deliver_datagram(stream, payload)
+
+    def _deliver_datagram(self, stream: Stream, payload: bytes) -> None:
+        stream.received += len(payload)
+        self._emit(events.FlowDatagram(stream, payload))
+
+    def _reset(self, stream_id: int, code: int) -> None:
+        stream = self.streams.get(stream_id)
+        if stream is not None:
+            self.connection.reset(stream_id, ErrorCode.CANCELLED)
+            self.close_stream(stream, code or ErrorCode.CANCELLED, "reset by the peer")
+
+    def _stopped(self, stream_id: int, code: int) -> None:
+        stream = self.streams.get(stream_id)
+        if stream is None:
+            return
+        if code != ErrorCode.NO_ERROR:
+            self._reset(stream_id, code)
+        else:  # it ended properly over there, what it still sends us is on its way
+            stream.output_ended = True
+            self.close_if_finished(stream)
+
+    # -- the life of streams ---------------------------------------------------------------------
+
+    def close_if_finished(self, stream: Stream) -> None:
+        """Both directions ended: the stream is over."""
+        if stream.input_ended and stream.output_ended:
+            self.close_stream(stream, ErrorCode.NO_ERROR, "")
+
+    def close_stream(self, stream: Stream, code: int, reason: str) -> None:
+        """Forget the stream and tell its owner, once."""
+        if stream.is_closed:
+            return
+        refused = stream.state is StreamState.REQUESTED and code != ErrorCode.NO_ERROR
+        stream.advance(StreamState.CLOSED)
+        self.streams.pop(stream.stream_id, None)
+        name = ErrorCode.of(code).name.lower()
+        if refused:
+            self._emit(events.StreamRefused(self.peer_name, stream.service, name, reason))
+        else:
+            seconds = self.now - stream.created
+            self._emit(
+                events.StreamFinished(
+                    self.id.hex(), stream.service, stream.sent, stream.received, seconds, name
+                )
+            )
+        self._emit(events.StreamClosed(stream, code, reason))
+
+    def accept(self, stream: Stream) -> None:
+        """Answer a requested stream: it is open."""
+        stream.answer()
+        self._opened(stream)
+
+    def refuse(self, stream: Stream, code: ErrorCode, reason: str) -> None:
+        """Answer a requested stream: no."""
+        self.connection.reset(stream.stream_id, code)
+        self.close_stream(stream, code, reason)
+
+    def _opened(self, stream: Stream) -> None:
+        self._emit(
+            events.StreamOpened(
+                self.id.hex(),
+                self.peer_name,
+                stream.service,
+                stream.kind.name.lower(),
+                self.now - stream.created,
+            )
+        )
+
+
+class AgentSession(Session):
+    """The Agent's end: it opens the streams.
+
+    :ivar service: the one that the session was first asked for; a path is asked for it again.
+    :ivar used_at: when it last had a stream.
+    """
+
+    def __init__(
+        self,
+        session_id: bytes,
+        peer_name: str,
+        instance: bytes,
+        now: float,
+        emit: Callable[[events.Event], None],
+        service: str,
+    ) -> None:
+        super().__init__(session_id, peer_name, instance, now, emit)
+        self.service = service
+        self.used_at = now
+        self.resume_timer: Timer | None = None
+
+    def open(self, stream: Stream) -> None:
+        """Open `stream` on the connection."""
+        stream_id = self.connection.open_stream()
+        self.streams[stream_id] = stream
+        stream.attach(self, stream_id)
+
+    def _before_open(self, stream: Stream, data: bytes) -> bytes:
+        if not data:
+            raise DecodeError("stream ended before it was accepted")
+        if data[:1] != ACCEPTED:
+            raise DecodeError(f"stream answered with {data[0]:#04x}")
+        self.connection.consume(stream.stream_id, 1)
+        stream.advance(StreamState.OPEN)
+        self._opened(stream)
+        self._emit(events.StreamAccepted(stream))
+        return data[1:]
+
+
+class ConnectorSession(Session):
+    """The Connector's end: streams arrive, and each is authorized by who the agent proved to be."""
+
+    def __init__(
+        self,
+        session_id: bytes,
+        peer_name: str,
+        instance: bytes,
+        now: float,
+        emit: Callable[[events.Event], None],
+        authorize: Callable[[str, str], ErrorCode | None],
+    ) -> None:
+        super().__init__(session_id, peer_name, instance, now, emit)
+        self._authorize = authorize
+
+    def _stream(self, stream_id: int) -> Stream | None:
+        stream = self.streams.get(stream_id)
+        if stream is None and stream_id % 4 == 0:  # the agent's, bidirectional (RFC 9000 2.1)
+            stream = Stream("", StreamKind.BYTES, self.now)
+            stream.session, stream.stream_id = self, stream_id
+            self.streams[stream_id] = stream
+        return stream
+
+    def _before_open(self, stream: Stream, data: bytes) -> bytes:
+        if stream.state is StreamState.REQUESTED:
+            return data  # early data: the owner gets it while it decides
+        stream.buffer += data
+        decoded = decode_stream_header(bytes(stream.buffer[:MAX_HEADER]))
+        if decoded is None:
+            return b""
+        header, length = decoded
+        rest, stream.buffer = bytes(stream.buffer[length:]), bytearray()
+        self.connection.consume(stream.stream_id, length)
+        stream.service, stream.kind = header.service, header.kind
+        stream.advance(StreamState.REQUESTED)
+        assert self.peer is not None
+        code = self._authorize(self.peer.name, stream.service)
+        if code is None:
+            self._emit(events.StreamRequested(stream))
+            return rest
+        self.refuse(stream, code, f"agent {self.peer.name}: {code.name.lower()}")
+        return b""

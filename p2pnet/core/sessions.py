@@ -1,0 +1,221 @@
+"""The sessions that an Intermediate relays: request, offer, answer, and their end."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+from p2pnet import events
+from p2pnet.core.client import Client
+from p2pnet.core.relay import Channel, Relay
+from p2pnet.interfaces import IServiceDirectory
+from p2pnet.wire import messages
+from p2pnet.wire.errors import ErrorCode
+from p2pnet.wire.relay import CHANNEL_LENGTH
+
+
+@dataclasses.dataclass(slots=True, eq=False)
+class RelayedSession:
+    """A session between an agent and a connector; `answered` once the connector took it.
+
+    `upward` are the channel from agent to connector and its id, `downward` the other way.
+    """
+
+    id: bytes
+    service: str
+    agent: Client
+    connector: Client
+    upward: bytes
+    downward: bytes
+    channels: tuple[Channel, Channel]
+    requests: list[int] = dataclasses.field(default_factory=list)
+    answered: bool = False
+
+
+class SessionTable:
+    """All sessions of an Intermediate. A session belongs to the two connections it was made by.
+
+    :ivar accepting: whether new sessions are taken.
+    """
+
+    def __init__(
+        self,
+        relay: Relay,
+        directory: IServiceDirectory,
+        connectors: Mapping[str, Client],
+        emit: Callable[[events.Event], None],
+        entropy: Callable[[int], bytes],
+        *,
+        max_sessions: int,
+        max_per_node: int,
+        rate: int,
+    ) -> None:
+        self.accepting = True
+        self._relay = relay
+        self._directory = directory
+        self._connectors = connectors
+        self._emit = emit
+        self._entropy = entropy
+        self._max_sessions = max_sessions
+        self._max_per_node = max_per_node
+        self._rate = rate
+        self._sessions: dict[bytes, RelayedSession] = {}
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def count_busy(self, since: float) -> int:
+        """Sessions that relayed something since that time."""
+        return sum(
+            any(channel.used_at > since for channel in session.channels)
+            for session in self._sessions.values()
+        )
+
+    # -- opening ---------------------------------------------------------------------------------
+
+    def request(self, agent: Client, request: messages.SessionRequest, now: float) -> None:
+        """An agent asks for a session with a connector of a service."""
+        connector = self._choose(agent, request)
+        if connector is None:
+            reason = f"no connector serves {request.service} now"
+            if request.connector is not None:
+                reason = f"connector {request.connector} is not connected"
+            self._refuse(agent, request.request, ErrorCode.UNKNOWN_SERVICE, reason)
+            return
+        session = self._between(agent, connector)
+        if session is None:
+            session = self._open(agent, connector, request, now)
+            if session is None:
+                return
+        session.requests.append(request.request)
+        if session.answered:
+            self._tell_opened(session)
+
+    def _choose(self, agent: Client, request: messages.SessionRequest) -> Client | None:
+        """The connector for a request: the one named, one already joined, else the least used."""
+        realm = agent.identity.realm
+        if request.connector is not None:
+            return self._connectors.get(request.connector)
+        candidates: list[Client] = self._directory.lookup(realm, request.service)
+        return min(
+            candidates,
+            key=lambda c: (not (agent.sessions & c.sessions), len(c.sessions)),
+            default=None,
+        )
+
+    def _between(self, agent: Client, connector: Client) -> RelayedSession | None:
+        common = agent.sessions & connector.sessions
+        return self._sessions[min(common)] if common else None
+
+    def _open(
+        self, agent: Client, connector: Client, request: messages.SessionRequest, now: float
+    ) -> RelayedSession | None:
+        refusal = self._why_not(agent, connector, request.session)
+        if refusal is not None:
+            self._refuse(agent, request.request, *refusal)
+            return None
+        upward, downward = self._entropy(CHANNEL_LENGTH), self._entropy(CHANNEL_LENGTH)
+        up, down = (
+            Channel(agent, connector, self._rate, now),
+            Channel(connector, agent, self._rate, now),
+        )
+        session = RelayedSession(
+            request.session, request.service, agent, connector, upward, downward, (up, down)
+        )
+        self._sessions[session.id] = session
+        agent.sessions.add(session.id)
+        connector.sessions.add(session.id)
+        self._relay.open(upward, up)
+        self._relay.open(downward, down)
+        connector.send(
+            messages.SessionOffer(
+                session.id, agent.identity.name, agent.instance, request.service,
+                send_channel=downward, receive_channel=upward,
+            )  # fmt: skip
+        )
+        return session
+
+    def _why_not(
+        self, agent: Client, connector: Client, session_id: bytes
+    ) -> tuple[ErrorCode, str] | None:
+        if not self.accepting:
+            return ErrorCode.DRAINING, "the intermediate is shutting down"
+        if len(self._sessions) >= self._max_sessions:
+            return ErrorCode.OVER_LIMIT, f"the intermediate relays {self._max_sessions} sessions"
+        for end in (agent, connector):
+            if len(end.sessions) >= self._max_per_node:
+                role, name = end.identity.role, end.identity.name
+                return ErrorCode.OVER_LIMIT, f"{role} {name} has {self._max_per_node} sessions"
+        if session_id in self._sessions:
+            return ErrorCode.PROTOCOL_ERROR, "that session is another node's"
+        return None
+
+    def _refuse(self, agent: Client, request: int, code: ErrorCode, reason: str) -> None:
+        agent.send(messages.SessionRefused(request, code, reason))
+
+    def answer(self, connector: Client, answer: messages.SessionAnswer) -> None:
+        """A connector takes or refuses a session. From any other connection it counts nothing."""
+        session = self._sessions.get(answer.session)
+        if session is None or session.connector is not connector or session.answered:
+            return
+        if answer.code == ErrorCode.NO_ERROR:
+            session.answered = True
+            self._tell_opened(session)
+            self._emit(
+                events.RelayOpened(
+                    session.id.hex(), session.agent.identity.name, connector.identity.name,
+                    session.service,
+                )  # fmt: skip
+            )
+            return
+        for request in session.requests:
+            self._refuse(session.agent, request, ErrorCode.of(answer.code), answer.reason)
+        self._remove(session, answer.reason)
+
+    def _tell_opened(self, session: RelayedSession) -> None:
+        for request in session.requests:
+            session.agent.send(
+                messages.SessionOpened(
+                    request, session.id, session.connector.identity.name,
+                    session.connector.instance,
+                    send_channel=session.upward, receive_channel=session.downward,
+                )  # fmt: skip
+            )
+        session.requests.clear()
+
+    # -- closing ---------------------------------------------------------------------------------
+
+    def leave(self, client: Client, session_id: bytes, reason: str) -> None:
+        """One end of a session says that it is over."""
+        if session_id in client.sessions:
+            self._close(self._sessions[session_id], client, reason)
+
+    def lost(self, client: Client, reason: str) -> None:
+        """A node's connection is over, and with it the relaying of its sessions."""
+        for session_id in list(client.sessions):
+            self._close(self._sessions[session_id], client, reason)
+
+    def _close(self, session: RelayedSession, cause: Client, reason: str) -> None:
+        self._remove(session, reason)
+        other = session.connector if cause is session.agent else session.agent
+        if not session.answered and other is session.agent:
+            for request in session.requests:
+                self._refuse(other, request, ErrorCode.PEER_LOST, reason)
+        other.send(messages.SessionClosed(session.id, ErrorCode.PEER_LOST, reason[:512]))
+
+    def _remove(self, session: RelayedSession, reason: str) -> None:
+        del self._sessions[session.id]
+        session.agent.sessions.discard(session.id)
+        session.connector.sessions.discard(session.id)
+        self._relay.close(session.upward)
+        self._relay.close(session.downward)
+        if session.answered:
+            self._emit(
+                events.RelayClosed(
+                    session.id.hex(),
+                    reason,
+                    sum(channel.frames for channel in session.channels),
+                    sum(channel.bytes for channel in session.channels),
+                    sum(channel.dropped for channel in session.channels),
+                )
+            )

@@ -1,0 +1,61 @@
+"""Callbacks at given times, for a core that has no clock: get_timer() and handle_timer()."""
+
+import heapq
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+
+class Timer:
+    """One pending callback."""
+
+    __slots__ = ("_callback", "when")
+
+    def __init__(self, when: float, callback: Callable[[float], Any]) -> None:
+        self.when = when
+        self._callback: Callable[[float], Any] | None = callback
+
+    @property
+    def active(self) -> bool:
+        """Whether it is still to run."""
+        return self._callback is not None
+
+    def cancel(self) -> None:
+        """Make sure that it does not run. Harmless when it already did."""
+        self._callback = None
+
+    def _run(self, now: float) -> None:
+        callback, self._callback = self._callback, None
+        if callback is not None:
+            callback(now)
+
+
+class Timers:
+    """A heap of timers. Callbacks get the time that handle_timer() was called with."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, Timer]] = []
+        self._count = itertools.count()
+
+    def __len__(self) -> int:
+        return sum(timer.active for _, _, timer in self._heap)
+
+    def call_at(self, when: float, callback: Callable[[float], Any]) -> Timer:
+        """Run `callback` once the time is `when` (seconds of the caller's clock)."""
+        timer = Timer(when, callback)
+        heapq.heappush(self._heap, (when, next(self._count), timer))
+        return timer
+
+    def get_timer(self) -> float | None:
+        """The time of the earliest timer, None when there is none."""
+        while self._heap:
+            when, _, timer = self._heap[0]
+            if timer.active:
+                return when
+            heapq.heappop(self._heap)
+        return None
+
+    def handle_timer(self, now: float) -> None:
+        """Run what is due."""
+        while (when := self.get_timer()) is not None and when <= now:
+            heapq.heappop(self._heap)[2]._run(now)

@@ -1,0 +1,346 @@
+"""What happened, as frozen values: the only way a core speaks to its host.
+
+There are two kinds. A *report* says something about the node and goes to the event log too; its
+fields are plain values. A *stream event* concerns one Stream and carries it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import re
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from p2pnet.core.stream import Stream
+
+
+@functools.cache
+def _snake_case(name: str) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Report:
+    """Base of the reports. Addresses are text, ids hexadecimal, durations seconds."""
+
+    @property
+    def name(self) -> str:
+        """The report's name in the event log: ``ControlConnected`` is ``control_connected``."""
+        return _snake_case(type(self).__name__)
+
+    def fields(self) -> dict[str, Any]:
+        """The fields for the event log."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+
+
+# -- every role ----------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Listening(Report):
+    """The node's UDP socket, or one of its local listeners, is open."""
+
+    address: str
+    what: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class CertificateReloaded(Report):
+    """New connections use the certificate on disk now."""
+
+    identity: str
+    not_valid_after: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class CertificateReloadFailed(Report):
+    """The files on disk are bad; the old certificate stays in use."""
+
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Stopped(Report):
+    """The node stopped; how many datagrams it had dropped, by cause."""
+
+    dropped: dict[str, int]
+
+
+# -- nodes (Agent and Connector) -----------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ResolutionNeeded(Report):
+    """The host is to look `host` up and to call resolved() with what it found."""
+
+    intermediate: str
+    host: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ControlConnected(Report):
+    """The Intermediate took this node in."""
+
+    intermediate: str
+    identity: str
+    address: str
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ControlLost(Report):
+    """There is no connection to that Intermediate; the next try comes in `retry_in` seconds."""
+
+    intermediate: str
+    reason: str
+    retry_in: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class AddressObserved(Report):
+    """The Intermediate sees this node's packets come from `address`."""
+
+    intermediate: str
+    address: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class IntermediateDraining(Report):
+    """The Intermediate shuts down within `seconds` and takes no new sessions."""
+
+    intermediate: str
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Registered(Report):
+    """The Intermediate sends agents that ask for these services to this Connector."""
+
+    intermediate: str
+    services: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RegistrationRefused(Report):
+    """The Intermediate does not register this service."""
+
+    intermediate: str
+    service: str
+    code: str
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SessionOpened(Report):
+    """A session with `peer` stands on the Intermediate; the end-to-end handshake follows."""
+
+    session: str
+    peer: str
+    service: str
+    intermediate: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SessionRefused(Report):
+    """No session for that service."""
+
+    service: str
+    code: str
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class HandshakeCompleted(Report):
+    """The end-to-end connection of the session stands and the peer proved who it is."""
+
+    session: str
+    peer: str
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PathSelected(Report):
+    """Packets of the session take this path from now on, and why. No path: they wait."""
+
+    session: str
+    path: str
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SessionClosed(Report):
+    """The session is over."""
+
+    session: str
+    peer: str
+    code: str
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class StreamOpened(Report):
+    """A stream or flow was accepted."""
+
+    session: str
+    peer: str
+    service: str
+    kind: str
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class StreamRefused(Report):
+    """A stream or flow was not accepted."""
+
+    peer: str
+    service: str
+    code: str
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class StreamFinished(Report):
+    """A stream or flow is over: bytes each way, and how long it lasted."""
+
+    session: str
+    service: str
+    sent: int
+    received: int
+    seconds: float
+    code: str
+
+
+# -- the Intermediate ----------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class NodeConnected(Report):
+    """A node authenticated and greeted."""
+
+    node: str
+    address: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class NodeMoved(Report):
+    """A node's packets come from another address now."""
+
+    node: str
+    address: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class NodeLost(Report):
+    """A node's control connection is over."""
+
+    node: str
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class NodeRefused(Report):
+    """A connection failed before it was a node."""
+
+    address: str
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ServicesRegistered(Report):
+    """A Connector serves these now."""
+
+    node: str
+    services: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RelayOpened(Report):
+    """A session between two nodes is relayed."""
+
+    session: str
+    agent: str
+    connector: str
+    service: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RelayClosed(Report):
+    """A session is no longer relayed; what was forwarded and dropped, in frames and bytes."""
+
+    session: str
+    reason: str
+    frames: int
+    bytes: int
+    dropped: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class DrainStarted(Report):
+    """No new sessions; the Intermediate ends within `seconds`."""
+
+    seconds: float
+    sessions: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class DrainFinished(Report):
+    """Nothing is relayed any more, or the time is up."""
+
+    sessions: int
+
+
+# -- stream events -------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class StreamRequested:
+    """An agent asks for `stream.service`: accept() or refuse() the stream."""
+
+    stream: Stream
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class StreamAccepted:
+    """The connector accepted the stream: its target is connected."""
+
+    stream: Stream
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class StreamData:
+    """Bytes in order; call stream.consume(len(data)) once they are used. `end`: no more follow."""
+
+    stream: Stream
+    data: bytes
+    end: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class StreamWritable:
+    """A stream whose write() had returned False takes more."""
+
+    stream: Stream
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class FlowDatagram:
+    """A datagram of a flow."""
+
+    stream: Stream
+    payload: bytes
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class StreamClosed:
+    """The stream is over in both directions. Code 0: properly ended; else why it broke."""
+
+    stream: Stream
+    code: int
+    reason: str
+
+
+StreamEvent = (
+    StreamRequested | StreamAccepted | StreamData | StreamWritable | FlowDatagram | StreamClosed
+)
+Event = Report | StreamEvent

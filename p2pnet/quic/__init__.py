@@ -1,0 +1,1 @@
+"""QUIC on aioquic, without sockets or clocks: the only package that imports aioquic."""

@@ -1,0 +1,124 @@
+"""Whether a stranger's first packet becomes a connection: limits, and Retry under load."""
+
+import collections
+import dataclasses
+import ipaddress
+from collections.abc import Callable
+
+from aioquic.quic.packet import encode_quic_retry
+from aioquic.quic.retry import QuicRetryTokenHandler
+
+from p2pnet.quic.packet import InitialHeader
+from p2pnet.quic.settings import CONNECTION_ID_LENGTH
+from p2pnet.wire.address import Address
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Limits:
+    """How many connections a public server takes.
+
+    :ivar connections: altogether.
+    :ivar half_open: in handshake, altogether; beyond it Initials are dropped.
+    :ivar half_open_per_source: in handshake from one IPv4 /24 or IPv6 /56.
+    :ivar retry_above: half-open connections from which on an address must be proven first
+        (RFC 9000 section 8.1.2); 0 demands that always.
+    """
+
+    connections: int = 10_000
+    half_open: int = 1024
+    half_open_per_source: int = 256
+    retry_above: int = 32
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Admitted:
+    """An Initial that may become a connection, with what a Retry before it established."""
+
+    original_destination_connection_id: bytes
+    retry_source_connection_id: bytes | None = None
+
+
+def source_prefix(address: Address) -> bytes:
+    """What counts as one source: the /24 of an IPv4 address, the /56 of an IPv6 one."""
+    packed = ipaddress.ip_address(address[0]).packed
+    return packed[:3] if len(packed) == 4 else packed[:7]
+
+
+class Admission:
+    """Decides about Initials from the open network and keeps count of half-open connections."""
+
+    def __init__(self, limits: Limits, entropy: Callable[[int], bytes]) -> None:
+        self.limits = limits
+        self.retries_sent = 0
+        self.refused = 0
+        self._entropy = entropy
+        self._tokens = QuicRetryTokenHandler()
+        self._half_open: collections.Counter[bytes] = collections.Counter()
+
+    @property
+    def half_open(self) -> int:
+        """Connections whose handshake is under way."""
+        return self._half_open.total()
+
+    def opened(self, address: Address) -> None:
+        """A connection from `address` began its handshake."""
+        self._half_open[source_prefix(address)] += 1
+
+    def settled(self, address: Address) -> None:
+        """That handshake completed or failed."""
+        prefix = source_prefix(address)
+        self._half_open[prefix] -= 1
+        if self._half_open[prefix] <= 0:
+            del self._half_open[prefix]
+
+    def judge(
+        self, header: InitialHeader, address: Address, connections: int, now: float
+    ) -> Admitted | bytes | None:
+        """What to do with an Initial: admit it, answer with these bytes (a Retry), or drop it."""
+        limits, half_open = self.limits, self.half_open
+        if connections >= limits.connections or half_open >= limits.half_open:
+            self.refused += 1
+            return None
+        if header.token:
+            return self._check_token(header, address, now)
+        if half_open >= limits.retry_above:
+            return self._retry(header, address, now)
+        if self._half_open[source_prefix(address)] >= limits.half_open_per_source:
+            self.refused += 1
+            return None
+        return Admitted(header.destination_connection_id)
+
+    def _check_token(
+        self, header: InitialHeader, address: Address, now: float
+    ) -> Admitted | None:
+        try:
+            original = self._tokens.validate_token(
+                address=address,
+                destination_cid=header.destination_connection_id,
+                token=header.token,
+                now=now,
+            )
+        except ValueError:
+            self.refused += 1
+            return None
+        if self._half_open[source_prefix(address)] >= self.limits.half_open_per_source:
+            self.refused += 1
+            return None
+        return Admitted(original, header.destination_connection_id)
+
+    def _retry(self, header: InitialHeader, address: Address, now: float) -> bytes:
+        self.retries_sent += 1
+        source = self._entropy(CONNECTION_ID_LENGTH)
+        token = self._tokens.create_token(
+            address=address,
+            original_destination_connection_id=header.destination_connection_id,
+            retry_source_connection_id=source,
+            now=now,
+        )
+        return encode_quic_retry(
+            version=header.version,
+            source_cid=source,
+            destination_cid=header.source_connection_id,
+            original_destination_cid=header.destination_connection_id,
+            retry_token=token,
+        )

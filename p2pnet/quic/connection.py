@@ -1,0 +1,211 @@
+"""One QUIC connection as the layers above see it."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from aioquic.quic import events as quic_events
+
+from p2pnet.identity import Identity
+from p2pnet.quic import events
+from p2pnet.quic.engine import Engine
+
+HIGH_WATER = 256 * 1024  # unsent bytes of a stream at which its producer should pause
+LOW_WATER = 64 * 1024  # and at which it may go on
+MAX_QUEUED_DATAGRAMS = 256  # DATAGRAM frames waiting; newer ones are dropped, as UDP would
+NO_ERROR = 0
+
+
+class Connection:
+    """A QUIC connection: streams with backpressure both ways, datagrams, and who the peer is.
+
+    Made by a Multiplexer, which also delivers the events. Calls never raise for something that
+    the peer did: data for a stream that is gone is dropped, and an event told of it.
+
+    :ivar owner: for the layer above, which keeps here what the connection belongs to.
+    :ivar created: time of creation in seconds of the caller's clock.
+    """
+
+    def __init__(
+        self, engine: Engine, *, is_client: bool, now: float, touch: Callable[["Connection"], None]
+    ) -> None:
+        self.engine = engine
+        self.is_client = is_client
+        self.created = now
+        self.owner: Any = None
+        self.connection_ids: set[bytes] = set()
+        self.timer: float | None = None  # when the engine wants to be called
+        self.check_ins: list[float] = []  # when the multiplexer will look; the earliest is not late
+        self._touch = touch
+        self._blocked: set[int] = set()
+        self._stopped: set[int] = set()
+        self._established = False
+        self._closed = False
+
+    @property
+    def peer(self) -> Identity | None:
+        """Who the peer is, None until the handshake proved it."""
+        return self.engine.peer if self._established else None
+
+    @property
+    def peer_address(self) -> Any:
+        """The address that packets go to: a PeerAddress, or where the peer's packets come from."""
+        return self.engine.get_peer_address()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nothing closed the connection yet."""
+        return self.engine.closing is None
+
+    @property
+    def is_established(self) -> bool:
+        """Whether the handshake completed and nothing closed the connection since."""
+        return self._established and self.is_open
+
+    @property
+    def smoothed_rtt(self) -> float | None:
+        """Round-trip time in seconds (RFC 9002 section 5.3), None before the first sample."""
+        return self.engine.smoothed_rtt
+
+    @property
+    def datagram_limit(self) -> int:
+        """Largest payload in bytes that send_datagram() takes now."""
+        return self.engine.datagram_limit
+
+    def open_stream(self) -> int:
+        """The id of a new bidirectional stream; it exists for the peer with its first bytes."""
+        return int(self.engine.get_next_available_stream_id())
+
+    def send(self, stream_id: int, data: bytes, *, end: bool = False) -> bool:
+        """Queue bytes, and the end of the stream with them.
+
+        False asks the caller to wait for StreamWritable before it sends more.
+        """
+        if not self.is_open:
+            return True
+        try:
+            self.engine.send_stream_data(stream_id, data, end)
+        except (RuntimeError, ValueError):
+            return True  # reset or finished meanwhile
+        self._touch(self)
+        if self.engine.unsent(stream_id) <= HIGH_WATER:
+            return True
+        self._blocked.add(stream_id)
+        return False
+
+    def reset(self, stream_id: int, code: int) -> None:
+        """Give the stream up in both directions, with an application error code."""
+        if not self.is_open:
+            return
+        self.engine.forget(stream_id)
+        self._blocked.discard(stream_id)
+        try:
+            self.engine.reset_stream(stream_id, code)
+        except ValueError:
+            pass  # a stream of the peer's that we never heard of
+        self.stop(stream_id, code)
+        self._touch(self)
+
+    def stop(self, stream_id: int, code: int) -> None:
+        """Read the stream no more: ask the peer to stop, and drop what still comes."""
+        if self.is_open and stream_id not in self._stopped and self.engine.receives(stream_id):
+            self.engine.forget(stream_id)
+            self.engine.stop_stream(stream_id, code)
+            self._stopped.add(stream_id)
+            self._touch(self)
+
+    def consume(self, stream_id: int, size: int) -> None:
+        """Tell that `size` bytes of received data were used, which gives the peer new credit."""
+        if self.engine.consume(stream_id, size):
+            self._touch(self)
+
+    def unsent(self, stream_id: int) -> int:
+        """Bytes of the stream that were not yet sent once."""
+        return self.engine.unsent(stream_id)
+
+    def send_datagram(self, data: bytes) -> bool:
+        """Queue a DATAGRAM frame. False if it is too large or the queue is full: it is dropped."""
+        if (
+            not self.is_established
+            or len(data) > self.engine.datagram_limit
+            or self.engine.queued_datagrams >= MAX_QUEUED_DATAGRAMS
+        ):
+            return False
+        self.engine.send_datagram_frame(data)
+        self._touch(self)
+        return True
+
+    def ping(self) -> None:
+        """Send a PING frame, which keeps NAT mappings and the connection alive."""
+        if self.is_open:
+            self.engine.send_ping(0)
+            self._touch(self)
+
+    def path_changed(self, now: float) -> None:
+        """Tell that packets take another path from now on."""
+        if self.is_open:
+            self.engine.path_changed(now)
+            self._touch(self)
+
+    def close(self, code: int, reason: str) -> None:
+        """Close the connection with an application error code and a reason for people."""
+        if self.is_open:
+            self.engine.close(error_code=code, reason_phrase=reason[:200])
+            self._touch(self)
+
+    # -- for the multiplexer ---------------------------------------------------------------------
+
+    def take_events(self) -> Iterator[events.Event | quic_events.QuicEvent]:
+        """What happened since the last call; connection-id events come through untranslated."""
+        while (event := self.engine.next_event()) is not None:
+            translated = self._translate(event)
+            if translated is not None:
+                yield translated
+        if self._blocked:
+            for stream_id in [s for s in self._blocked if self.engine.unsent(s) <= LOW_WATER]:
+                self._blocked.discard(stream_id)
+                yield events.StreamWritable(stream_id)
+        closing = self.engine.closing
+        if closing is not None and not self._closed:
+            self._closed = True
+            yield events.ConnectionClosed(
+                closing.error_code, closing.reason_phrase, closing.frame_type is None
+            )
+
+    def _translate(
+        self, event: quic_events.QuicEvent
+    ) -> events.Event | quic_events.QuicEvent | None:
+        if isinstance(event, quic_events.StreamDataReceived):
+            return self._stream_data(event)
+        if isinstance(event, quic_events.DatagramFrameReceived):
+            return events.DatagramReceived(event.data)
+        if isinstance(event, quic_events.HandshakeCompleted):
+            peer = self.engine.peer
+            if peer is None:  # cannot happen while the strict context is in place
+                self.engine.close(error_code=NO_ERROR, reason_phrase="peer was not verified")
+                return None
+            self._established = True
+            return events.HandshakeCompleted(peer)
+        if isinstance(event, quic_events.StreamReset):
+            self.engine.forget(event.stream_id)
+            if event.stream_id in self._stopped:
+                self._stopped.discard(event.stream_id)
+                return None
+            return events.StreamReset(event.stream_id, event.error_code)
+        if isinstance(event, quic_events.StopSendingReceived):
+            self._blocked.discard(event.stream_id)
+            return events.StreamStopped(event.stream_id, event.error_code)
+        if isinstance(
+            event, quic_events.ConnectionIdIssued | quic_events.ConnectionIdRetired
+        ):
+            return event
+        return None
+
+    def _stream_data(
+        self, event: quic_events.StreamDataReceived
+    ) -> events.StreamDataReceived | None:
+        if event.stream_id in self._stopped:  # sent before our STOP_SENDING arrived
+            if event.end_stream:
+                self._stopped.discard(event.stream_id)
+            return None
+        self.engine.hold(event.stream_id, len(event.data))
+        return events.StreamDataReceived(event.stream_id, event.data, event.end_stream)

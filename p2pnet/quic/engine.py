@@ -1,0 +1,300 @@
+"""aioquic's connection with what p2pnet needs and aioquic has no public interface for.
+
+Every private attribute of aioquic that p2pnet touches is touched in this module, and
+tests/quic/test_contract.py has one test for each, to be run against a new aioquic first.
+
+What is changed, and why:
+
+* Receive windows follow consumption. Stock windows double on arrival, so that ten one-byte frames
+  far apart allocate 537 MB and a reader can never be paused.
+* Mutual TLS is strict: a server demands a certificate, and either side judges the peer's inside
+  the handshake, so that a refusal is a TLS alert with a reason.
+* 1-RTT keys are updated before the AEAD's confidentiality limit (RFC 9001 section 6.6).
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from aioquic import tls
+from aioquic.buffer import Buffer
+from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.congestion.base import create_congestion_control
+from aioquic.quic.connection import (
+    MAX_STREAM_DATA_FRAME_CAPACITY,
+    QuicConnection,
+    QuicConnectionState,
+)
+from aioquic.quic.events import ConnectionTerminated
+from aioquic.quic.packet import QuicFrameType
+from aioquic.quic.packet_builder import QuicPacketBuilder
+from aioquic.quic.recovery import QuicPacketPacer, QuicPacketRecovery, QuicPacketSpace
+from aioquic.quic.stream import QuicStream
+from cryptography import x509
+
+from p2pnet.identity import Identity, IdentityError, Problem
+
+Verify = Callable[[x509.Certificate, list[x509.Certificate]], Identity]
+
+STREAM_WINDOW = 512 * 1024  # bytes; 80 ms at 6 MB/s, and what one stalled reader may hold
+CONNECTION_WINDOW = 3 * STREAM_WINDOW  # bytes; bounds what sparse frames can make us allocate
+MAX_HELD = 64 * STREAM_WINDOW  # bytes unread over all streams before the connection stops too
+KEY_UPDATE_PACKETS = 1 << 22  # half the AES-GCM limit of 2**23 packets, RFC 9001 section 6.6
+
+
+class AlertCertificateRequired(tls.Alert):
+    """The client sent no certificate (RFC 8446 section 6.2)."""
+
+    description = tls.AlertDescription.certificate_required
+
+
+class StrictContext(tls.Context):
+    """A TLS context that takes nobody's word: possession and identity are both checked."""
+
+    verify: Verify
+    peer: Identity | None = None
+
+    def _server_handle_certificate(self, input_buf: Buffer) -> None:
+        super()._server_handle_certificate(input_buf)
+        if self._peer_certificate is None:
+            raise AlertCertificateRequired("this realm demands a client certificate")
+
+    def _server_handle_certificate_verify(self, input_buf: Buffer) -> None:
+        super()._server_handle_certificate_verify(input_buf)
+        self._judge_peer()
+
+    def _client_handle_certificate_verify(self, input_buf: Buffer) -> None:
+        super()._client_handle_certificate_verify(input_buf)
+        self._judge_peer()
+
+    def _judge_peer(self) -> None:
+        assert self._peer_certificate is not None
+        try:
+            self.peer = self.verify(self._peer_certificate, self._peer_certificate_chain)
+        except IdentityError as error:
+            if error.problem in (Problem.EXPIRED, Problem.NOT_YET_VALID):
+                raise tls.AlertCertificateExpired(str(error)) from None
+            raise tls.AlertBadCertificate(str(error)) from None
+
+
+class PathAwareRecovery(QuicPacketRecovery):
+    """Recovery that takes no RTT sample from packets sent before the last change of path."""
+
+    path_changed_at = -math.inf
+
+    def on_ack_received(self, *, ack_rangeset: Any, ack_delay: float, now: float, space: Any) -> None:  # noqa: E501
+        packet = space.sent_packets.get(ack_rangeset.bounds().stop - 1)
+        if packet is None or packet.sent_time > self.path_changed_at:
+            super().on_ack_received(
+                ack_rangeset=ack_rangeset, ack_delay=ack_delay, now=now, space=space
+            )
+            return
+        before = {name: value for name, value in vars(self).items() if name.startswith("_rtt_")}
+        self._cc.on_rtt_measurement = lambda **_: None
+        super().on_ack_received(
+            ack_rangeset=ack_rangeset, ack_delay=ack_delay, now=now, space=space
+        )
+        vars(self).update(before)
+        del self._cc.on_rtt_measurement
+        if not self._rtt_initialized:
+            self._pacer.packet_time = None
+
+
+class Engine(QuicConnection):  # type: ignore[misc]
+    """One QUIC connection. See the module's docstring for how it differs from aioquic's."""
+
+    def __init__(
+        self,
+        *,
+        configuration: QuicConfiguration,
+        verify: Verify,
+        max_streams: int,
+        original_destination_connection_id: bytes | None = None,
+        retry_source_connection_id: bytes | None = None,
+    ) -> None:
+        super().__init__(
+            configuration=configuration,
+            original_destination_connection_id=original_destination_connection_id,
+            retry_source_connection_id=retry_source_connection_id,
+        )
+        self._verify = verify
+        self._held: dict[int, int] = {}
+        self._held_total = 0
+        self._next_key_update = KEY_UPDATE_PACKETS
+        # Both before the handshake, so that the transport parameters carry them.
+        self._local_max_streams_bidi.value = self._local_max_streams_bidi.sent = max_streams
+        self._local_max_streams_uni.value = self._local_max_streams_uni.sent = 0
+        self._loss.__class__ = PathAwareRecovery
+
+    def _initialize(self, peer_cid: bytes) -> None:
+        super()._initialize(peer_cid)
+        self.tls.__class__ = StrictContext
+        self.tls.verify = self._verify
+        self.tls._request_client_certificate = not self._is_client
+        # Both ends are ours: one group halves the cost of a ClientHello.
+        self.tls._supported_groups = [tls.Group.X25519]
+
+    # -- state -----------------------------------------------------------------------------------
+
+    @property
+    def peer(self) -> Identity | None:
+        """Who the peer proved to be, None before that."""
+        context: StrictContext | None = getattr(self, "tls", None)
+        return None if context is None else context.peer
+
+    @property
+    def is_first_flight(self) -> bool:
+        """Whether nothing that the peer sent could be decrypted yet."""
+        return bool(self._state is QuicConnectionState.FIRSTFLIGHT)
+
+    @property
+    def can_transmit(self) -> bool:
+        """Whether there is an address to send to (a fresh server connection has none)."""
+        return bool(self._network_paths)
+
+    @property
+    def closing(self) -> ConnectionTerminated | None:
+        """Why the connection is being closed, as soon as that is known."""
+        event: ConnectionTerminated | None = self._close_event
+        return event
+
+    @property
+    def is_terminated(self) -> bool:
+        """Whether the closing or draining period is over too (RFC 9000 section 10.2)."""
+        return bool(self._state is QuicConnectionState.TERMINATED)
+
+    @property
+    def smoothed_rtt(self) -> float | None:
+        """Smoothed round-trip time in seconds (RFC 9002 section 5.3), None before a sample."""
+        return self._loss._rtt_smoothed if self._loss._rtt_initialized else None
+
+    # -- streams ---------------------------------------------------------------------------------
+
+    def unsent(self, stream_id: int) -> int:
+        """Bytes given to the stream that were not yet sent once; 0 for an unknown stream."""
+        stream = self._streams.get(stream_id)
+        if stream is None or stream.sender.is_finished:
+            return 0
+        return int(stream.sender._buffer_stop - stream.sender.highest_offset)
+
+    def receives(self, stream_id: int) -> bool:
+        """Whether the stream can still deliver bytes."""
+        stream = self._streams.get(stream_id)
+        return stream is not None and not stream.receiver.is_finished
+
+    def hold(self, stream_id: int, size: int) -> None:
+        """Note that `size` received bytes wait to be consumed: no credit for them yet."""
+        self._held[stream_id] = self._held.get(stream_id, 0) + size
+        self._held_total += size
+
+    def consume(self, stream_id: int, size: int) -> bool:
+        """Give credit for `size` held bytes. Returns whether a window is due to be announced."""
+        held = self._held.get(stream_id)
+        if held is None:
+            return False
+        size = min(size, held)
+        self._held_total -= size
+        if held == size:
+            del self._held[stream_id]
+        else:
+            self._held[stream_id] = held - size
+        stream = self._streams.get(stream_id)
+        limit = self._local_max_data
+        return (
+            stream is not None
+            and self._stream_window_end(stream) - stream.max_stream_data_local >= STREAM_WINDOW // 4
+        ) or self._connection_window_end() - limit.value >= CONNECTION_WINDOW // 4
+
+    def forget(self, stream_id: int) -> None:
+        """The stream will deliver nothing more: what it still holds is given up."""
+        self._held_total -= self._held.pop(stream_id, 0)
+
+    def _stream_window_end(self, stream: QuicStream) -> int:
+        held = self._held.get(stream.stream_id, 0)
+        return int(stream.receiver.starting_offset()) - held + STREAM_WINDOW
+
+    def _connection_window_end(self) -> int:
+        # Held bytes do not count until there are very many, so that a few stalled readers cannot
+        # starve the other streams of the connection.
+        room = max(0, MAX_HELD - self._held_total)
+        return int(self._local_max_data.used) + min(CONNECTION_WINDOW, room)
+
+    def _write_stream_limits(
+        self, builder: QuicPacketBuilder, space: QuicPacketSpace, stream: QuicStream
+    ) -> None:
+        if not stream.max_stream_data_local or stream.receiver.is_finished:
+            return
+        end = self._stream_window_end(stream)
+        if end - stream.max_stream_data_local >= STREAM_WINDOW // 4:
+            stream.max_stream_data_local = end
+        if stream.max_stream_data_local_sent != stream.max_stream_data_local:
+            buf = builder.start_frame(
+                QuicFrameType.MAX_STREAM_DATA,
+                capacity=MAX_STREAM_DATA_FRAME_CAPACITY,
+                handler=self._on_max_stream_data_delivery,
+                handler_args=(stream,),
+            )
+            buf.push_uint_var(stream.stream_id)
+            buf.push_uint_var(stream.max_stream_data_local)
+            stream.max_stream_data_local_sent = stream.max_stream_data_local
+
+    def _write_connection_limits(self, builder: QuicPacketBuilder, space: QuicPacketSpace) -> None:
+        limit = self._local_max_data
+        end = self._connection_window_end()
+        if end - limit.value >= CONNECTION_WINDOW // 4:
+            limit.value = end
+        used, limit.used = limit.used, 0  # a used of 0 keeps aioquic from doubling the window
+        try:
+            super()._write_connection_limits(builder=builder, space=space)
+        finally:
+            limit.used = used
+
+    # -- datagrams -------------------------------------------------------------------------------
+
+    @property
+    def queued_datagrams(self) -> int:
+        """DATAGRAM frames that wait to be sent (aioquic's queue has no bound of its own)."""
+        return len(self._datagrams_pending)
+
+    @property
+    def datagram_limit(self) -> int:
+        """The largest DATAGRAM payload in bytes that will be sent; 0 if the peer takes none.
+
+        One that does not fit a packet would block all later ones for ever. 30 bytes go to the
+        short header, the tag and the frame's own header.
+        """
+        if self._remote_max_datagram_frame_size is None:
+            return 0
+        return min(int(self._max_datagram_size) - 30, self._remote_max_datagram_frame_size - 8)
+
+    # -- upkeep ----------------------------------------------------------------------------------
+
+    def update_keys_if_due(self) -> None:
+        """Start a key update when enough packets were sent under the current 1-RTT keys."""
+        if self._packet_number >= self._next_key_update and self._handshake_confirmed:
+            self._next_key_update = self._packet_number + KEY_UPDATE_PACKETS
+            self.request_key_update()
+
+    def path_changed(self, now: float) -> None:
+        """Forget what was learnt about the old path: this side sends on another one from now on.
+
+        Congestion window, RTT and PTO start afresh (RFC 9000 section 9.4) and a probe goes out at
+        once. Not for a planned move to a path that is known to be alive and slower.
+        """
+        loss, old = self._loss, self._loss._cc
+        new = create_congestion_control(
+            self._configuration.congestion_control_algorithm,
+            max_datagram_size=self._max_datagram_size,
+        )
+        new.bytes_in_flight = old.bytes_in_flight
+        new._congestion_recovery_start_time = now
+        loss._cc = new
+        loss._pacer = QuicPacketPacer(max_datagram_size=self._max_datagram_size)
+        loss._rtt_initialized = False
+        loss._rtt_min = math.inf
+        loss._rtt_latest = loss._rtt_smoothed = loss._rtt_variance = 0.0
+        loss._pto_count = 0
+        for space in loss.spaces:
+            space.loss_time = None
+        loss.path_changed_at = now
+        self._probe_pending = True

@@ -1,0 +1,238 @@
+"""Many QUIC connections, of both roles, on one socket. Sans-IO, with aioquic's five verbs.
+
+Datagrams find their connection by destination connection id. A connection to a peer has a
+PeerAddress for life, and only datagrams that arrive under exactly that address are for it; one to
+a real address may migrate, which aioquic validates (RFC 9000 section 9).
+"""
+
+import collections
+import heapq
+import itertools
+import os
+from collections.abc import Callable
+from typing import Any
+
+from aioquic.quic import events as quic_events
+
+from p2pnet.quic import events
+from p2pnet.quic.admission import Admission, Admitted, Limits
+from p2pnet.quic.connection import Connection
+from p2pnet.quic.engine import Engine
+from p2pnet.quic.packet import destination_connection_id, parse_initial, version_negotiation
+from p2pnet.quic.settings import Settings
+from p2pnet.wire.address import Address, PeerAddress
+
+AnyAddress = Address | PeerAddress
+
+
+class Multiplexer:
+    """All QUIC connections of one node.
+
+    :param server: settings for connections from the open network, None to take none.
+    :param limits: how many of those.
+    :param accept_peer: settings for a first packet under a PeerAddress, or None to drop it.
+    :param entropy: the source of random bytes.
+    :ivar dropped: datagrams that belonged to nothing.
+    """
+
+    def __init__(
+        self,
+        *,
+        server: Settings | None = None,
+        limits: Limits | None = None,
+        accept_peer: Callable[[PeerAddress], Settings | None] | None = None,
+        entropy: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        self.server = server
+        self.admission = Admission(limits or Limits(), entropy)
+        self.dropped = 0
+        self._accept_peer = accept_peer
+        self._by_id: dict[bytes, Connection] = {}
+        self._connections: dict[Connection, Address | None] = {}  # with a half-open one's source
+        self._dirty: dict[Connection, None] = {}  # a dict, for its order
+        self._answers: list[tuple[bytes, Any]] = []
+        self._events: collections.deque[tuple[Connection, events.Event]] = collections.deque()
+        self._timers: list[tuple[float, int, Connection]] = []
+        self._count = itertools.count()
+
+    def __len__(self) -> int:
+        return len(self._connections)
+
+    def connect(self, settings: Settings, address: AnyAddress, now: float) -> Connection:
+        """Start a connection to `address`; HandshakeCompleted or ConnectionClosed follows."""
+        engine = Engine(
+            configuration=settings.configuration(is_client=True),
+            verify=settings.verify,
+            max_streams=settings.max_streams,
+        )
+        engine.connect(address, now)
+        return self._adopt(engine, is_client=True, now=now)
+
+    # -- the five verbs --------------------------------------------------------------------------
+
+    def receive_datagram(self, data: bytes, address: AnyAddress, now: float) -> Connection | None:
+        """Take one QUIC datagram. Returns the connection that it was for, None if dropped."""
+        connection_id = destination_connection_id(data)
+        if connection_id is None:
+            self.dropped += 1
+            return None
+        connection = self._by_id.get(connection_id)
+        if connection is None:
+            return self._first_packet(data, address, now)
+        expected = connection.peer_address
+        if expected != address and (
+            isinstance(expected, PeerAddress) or isinstance(address, PeerAddress)
+        ):
+            self.dropped += 1
+            return None
+        connection.engine.receive_datagram(data, address, now)
+        self._collect(connection)
+        self._dirty[connection] = None
+        return connection
+
+    def datagrams_to_send(self, now: float) -> list[tuple[bytes, Any]]:
+        """Datagrams with their addresses: real ones, or a PeerAddress for the layer above."""
+        datagrams, self._answers = self._answers, []
+        dirty, self._dirty = self._dirty, {}
+        for connection in dirty:
+            engine = connection.engine
+            engine.update_keys_if_due()
+            if engine.can_transmit:
+                datagrams += engine.datagrams_to_send(now)
+            self._collect(connection)  # sending issues connection ids
+            self._arm(connection)
+        return datagrams
+
+    def next_event(self) -> tuple[Connection, events.Event] | None:
+        """The next event with its connection, None when there is none."""
+        return self._events.popleft() if self._events else None
+
+    def get_timer(self) -> float | None:
+        """When handle_timer() is to be called, in seconds of the caller's clock, or None."""
+        while self._timers:
+            deadline, _, connection = self._timers[0]
+            if connection in self._connections:
+                return deadline
+            heapq.heappop(self._timers)
+        return None
+
+    def handle_timer(self, now: float) -> None:
+        """Let every connection act whose time has come."""
+        while (deadline := self.get_timer()) is not None and deadline <= now:
+            connection = heapq.heappop(self._timers)[2]
+            connection.check_ins.remove(deadline)
+            if connection.timer is not None and connection.timer <= now:
+                connection.timer = None  # armed again once it has sent
+                connection.engine.handle_timer(now)
+                self._collect(connection)
+                self._dirty[connection] = None
+            else:
+                self._schedule(connection)
+
+    # -- inside ----------------------------------------------------------------------------------
+
+    def _first_packet(self, data: bytes, address: AnyAddress, now: float) -> Connection | None:
+        header = parse_initial(data)
+        if header is None:
+            if self.server is not None and not isinstance(address, PeerAddress):
+                answer = version_negotiation(data)
+                if answer is not None:
+                    self._answers.append((answer, address))
+            self.dropped += 1
+            return None
+        verdict: Admitted | bytes | None
+        if isinstance(address, PeerAddress):
+            settings = self._accept_peer(address) if self._accept_peer else None
+            verdict = Admitted(header.destination_connection_id)
+        else:
+            settings = self.server
+            verdict = (
+                self.admission.judge(header, address, len(self._connections), now)
+                if settings is not None
+                else None
+            )
+        if isinstance(verdict, bytes):
+            self._answers.append((verdict, address))
+            return None
+        if settings is None or verdict is None:
+            self.dropped += 1
+            return None
+        return self._serve(settings, verdict, data, address, now)
+
+    def _serve(
+        self, settings: Settings, admitted: Admitted, data: bytes, address: AnyAddress, now: float
+    ) -> Connection | None:
+        engine = Engine(
+            configuration=settings.configuration(is_client=False),
+            verify=settings.verify,
+            max_streams=settings.max_streams,
+            original_destination_connection_id=admitted.original_destination_connection_id,
+            retry_source_connection_id=admitted.retry_source_connection_id,
+        )
+        engine.receive_datagram(data, address, now)
+        if engine.is_first_flight:  # nothing in it could be decrypted: forget it at once
+            self.dropped += 1
+            return None
+        connection = self._adopt(engine, is_client=False, now=now)
+        first_id = destination_connection_id(data)
+        assert first_id is not None
+        self._by_id[first_id] = connection
+        connection.connection_ids.add(first_id)
+        if not isinstance(address, PeerAddress):
+            self._connections[connection] = address
+            self.admission.opened(address)
+        self._collect(connection)
+        return connection
+
+    def _adopt(self, engine: Engine, *, is_client: bool, now: float) -> Connection:
+        connection = Connection(engine, is_client=is_client, now=now, touch=self._touch)
+        self._connections[connection] = None
+        self._by_id[engine.host_cid] = connection
+        connection.connection_ids.add(engine.host_cid)
+        self._dirty[connection] = None
+        return connection
+
+    def _touch(self, connection: Connection) -> None:
+        self._dirty[connection] = None
+
+    def _collect(self, connection: Connection) -> None:
+        for event in connection.take_events():
+            if isinstance(event, quic_events.ConnectionIdIssued):
+                self._by_id[event.connection_id] = connection
+                connection.connection_ids.add(event.connection_id)
+            elif isinstance(event, quic_events.ConnectionIdRetired):
+                self._by_id.pop(event.connection_id, None)
+                connection.connection_ids.discard(event.connection_id)
+            else:
+                if isinstance(event, events.HandshakeCompleted | events.ConnectionClosed):
+                    self._settle(connection)
+                self._events.append((connection, event))
+        if connection.engine.is_terminated:
+            self._forget(connection)
+
+    def _settle(self, connection: Connection) -> None:
+        source = self._connections.get(connection)
+        if source is not None:
+            self._connections[connection] = None
+            self.admission.settled(source)
+
+    def _forget(self, connection: Connection) -> None:
+        self._settle(connection)
+        self._connections.pop(connection, None)
+        for connection_id in connection.connection_ids:
+            self._by_id.pop(connection_id, None)
+        connection.connection_ids.clear()
+        connection.timer = None
+
+    def _arm(self, connection: Connection) -> None:
+        if connection in self._connections:
+            connection.timer = connection.engine.get_timer()
+            self._schedule(connection)
+
+    def _schedule(self, connection: Connection) -> None:
+        # A later timer waits until an earlier entry comes up, so that the heap does not grow with
+        # every packet that moves the idle or loss timer.
+        timer = connection.timer
+        if timer is not None and all(timer < check_in for check_in in connection.check_ins):
+            connection.check_ins.append(timer)
+            heapq.heappush(self._timers, (timer, next(self._count), connection))

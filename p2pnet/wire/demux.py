@@ -1,0 +1,36 @@
+"""Telling apart what shares the one UDP socket, by first byte (RFC 9443).
+
+::
+
+    0x00 - 0x03   STUN, if the magic cookie follows (RFC 8489 section 5)
+    0x20 - 0x2f   relay frame, the low nibble is its version
+    0x40 - 0xff   QUIC (RFC 9000 section 17); 0x80 - 0xbf only as version negotiation
+    the rest      nobody's: counted and dropped
+"""
+
+import enum
+
+MAGIC_COOKIE = b"\x21\x12\xa4\x42"
+
+
+class Kind(enum.Enum):
+    """Which protocol a datagram belongs to."""
+
+    STUN = enum.auto()
+    RELAY = enum.auto()
+    QUIC = enum.auto()
+    UNKNOWN = enum.auto()
+
+
+def classify(datagram: bytes) -> Kind:
+    """The protocol of a datagram from the network, from its first bytes alone."""
+    if not datagram:
+        return Kind.UNKNOWN
+    first = datagram[0]
+    if first >= 0x40:
+        return Kind.QUIC
+    if 0x20 <= first <= 0x2F:
+        return Kind.RELAY
+    if first <= 0x03 and datagram[4:8] == MAGIC_COOKIE:
+        return Kind.STUN
+    return Kind.UNKNOWN

@@ -1,0 +1,213 @@
+"""Messages of the control stream between a node and the Intermediate.
+
+Each travels as a four-byte big-endian length and a MessagePack map whose ``t`` names its type.
+Fields that this version does not know are ignored and so are types (a peer of a newer minor
+version sends them); a known type with a missing or ill-typed field is a protocol error.
+"""
+
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Struct
+
+from p2pnet.wire.errors import DecodeError
+
+ALPN = "p2pnet/1"
+VERSION = (1, 0)
+MAX_MESSAGE = 64 * 1024
+_LENGTH = 4
+
+Name = Annotated[str, Meta(pattern=r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$")]
+Text = Annotated[str, Meta(max_length=512)]
+SessionId = Annotated[bytes, Meta(min_length=16, max_length=16)]
+Channel = Annotated[bytes, Meta(min_length=8, max_length=8)]
+Instance = Annotated[bytes, Meta(min_length=8, max_length=8)]
+Code = Annotated[int, Meta(ge=0, le=0xFFFF)]
+Port = Annotated[int, Meta(ge=0, le=65535)]
+Services = Annotated[tuple[Name, ...], Meta(max_length=256)]
+
+
+class Message(Struct, frozen=True, tag_field="t"):
+    """A message of the control stream."""
+
+
+class Hello(Message, frozen=True, tag="hello"):
+    """Node to Intermediate, first: the version spoken and a number for this process's life."""
+
+    version: tuple[int, int]
+    instance: Instance
+
+
+class Welcome(Message, frozen=True, tag="welcome"):
+    """Intermediate to node, answer to Hello: the version to speak (the lower minor of the two)."""
+
+    version: tuple[int, int]
+
+
+class ObservedAddress(Message, frozen=True, tag="observed-address"):
+    """Intermediate to node: the address its packets come from, again whenever that changes.
+
+    The fields of OBSERVED_ADDRESS in draft-ietf-quic-address-discovery; `sequence` only grows.
+    """
+
+    sequence: Annotated[int, Meta(ge=0)]
+    host: Annotated[str, Meta(max_length=45)]
+    port: Port
+
+
+class Register(Message, frozen=True, tag="register"):
+    """Connector to Intermediate: the services it serves from now on (replaces earlier ones)."""
+
+    services: Services
+
+
+class Registered(Message, frozen=True, tag="registered"):
+    """Intermediate to Connector: these are in the registry now."""
+
+    services: Services
+
+
+class RegistrationRefused(Message, frozen=True, tag="registration-refused"):
+    """Intermediate to Connector: this service is not, and why."""
+
+    service: Name
+    code: Code
+    reason: Text
+
+
+class SessionRequest(Message, frozen=True, tag="session-request"):
+    """Agent to Intermediate: join me with a connector of `service`.
+
+    `session` is chosen by the Agent, at random. Asking again with the same one (and the
+    connector's name) gives a living end-to-end connection a new path through this Intermediate.
+    """
+
+    request: Annotated[int, Meta(ge=0, le=2**53)]
+    session: SessionId
+    service: Name
+    connector: Name | None = None
+
+
+class SessionOffer(Message, frozen=True, tag="session-offer"):
+    """Intermediate to Connector: an agent (its name as authenticated) asks for a session.
+
+    `send_channel` goes into the relay frames that the receiver of this message sends,
+    `receive_channel` is in those that it gets.
+    """
+
+    session: SessionId
+    agent: Name
+    instance: Instance
+    service: Name
+    send_channel: Channel
+    receive_channel: Channel
+
+
+class SessionAnswer(Message, frozen=True, tag="session-answer"):
+    """Connector to Intermediate: taken (code 0) or refused."""
+
+    session: SessionId
+    code: Code = 0
+    reason: Text = ""
+
+
+class SessionOpened(Message, frozen=True, tag="session-opened"):
+    """Intermediate to Agent: the session stands. It may be one that this agent already has."""
+
+    request: Annotated[int, Meta(ge=0, le=2**53)]
+    session: SessionId
+    connector: Name
+    instance: Instance
+    send_channel: Channel
+    receive_channel: Channel
+
+
+class SessionRefused(Message, frozen=True, tag="session-refused"):
+    """Intermediate to Agent: no session for that request, and why."""
+
+    request: Annotated[int, Meta(ge=0, le=2**53)]
+    code: Code
+    reason: Text
+
+
+class SessionClosed(Message, frozen=True, tag="session-closed"):
+    """Either way: this session is no longer relayed here."""
+
+    session: SessionId
+    code: Code
+    reason: Text
+
+
+class Draining(Message, frozen=True, tag="draining"):
+    """Intermediate to node: no new sessions here; the rest ends within `seconds`."""
+
+    seconds: Annotated[float, Meta(ge=0, le=3600)]
+
+
+class Goodbye(Message, frozen=True, tag="goodbye"):
+    """Either way, last: why the connection is about to be closed."""
+
+    code: Code
+    reason: Text
+
+
+TYPES: dict[str, type[Message]] = {
+    str(kind.__struct_config__.tag): kind
+    for kind in (
+        Hello, Welcome, ObservedAddress, Register, Registered, RegistrationRefused,
+        SessionRequest, SessionOffer, SessionAnswer, SessionOpened, SessionRefused, SessionClosed,
+        Draining, Goodbye,
+    )
+}  # fmt: skip
+
+
+class _Envelope(Struct):
+    t: str
+
+
+_encoder = msgspec.msgpack.Encoder()
+_envelope = msgspec.msgpack.Decoder(_Envelope)
+_decoders: dict[str, msgspec.msgpack.Decoder[Any]] = {
+    tag: msgspec.msgpack.Decoder(kind) for tag, kind in TYPES.items()
+}
+
+
+def encode_message(message: Message) -> bytes:
+    """The message with its length before it. Raises ValueError above MAX_MESSAGE bytes."""
+    body = _encoder.encode(message)
+    if len(body) > MAX_MESSAGE:
+        raise ValueError(f"message of {len(body)} bytes is longer than {MAX_MESSAGE}")
+    return len(body).to_bytes(_LENGTH, "big") + body
+
+
+def decode_message(body: bytes) -> Message | None:
+    """The message in `body` (without its length), None for an unknown type. Raises DecodeError."""
+    try:
+        decoder = _decoders.get(_envelope.decode(body).t)
+        message: Message | None = None if decoder is None else decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise DecodeError(f"control message: {error}") from None
+    return message
+
+
+class MessageBuffer:
+    """Cuts the control stream into messages, holding at most one incomplete message."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> list[Message]:
+        """The messages that `data` completes, unknown types left out. Raises DecodeError."""
+        self._buffer += data
+        messages = []
+        while len(self._buffer) >= _LENGTH:
+            length = int.from_bytes(self._buffer[:_LENGTH], "big")
+            if length > MAX_MESSAGE:
+                raise DecodeError(f"control message of {length} bytes is longer than {MAX_MESSAGE}")
+            if len(self._buffer) < _LENGTH + length:
+                break
+            message = decode_message(bytes(self._buffer[_LENGTH : _LENGTH + length]))
+            del self._buffer[: _LENGTH + length]
+            if message is not None:
+                messages.append(message)
+        return messages
