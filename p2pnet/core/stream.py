@@ -60,6 +60,7 @@ class Stream:
         self.buffer = bytearray()  # to send once attached; or input that is incomplete
         self.input_ended = False
         self.output_ended = False
+        self._watched = False
 
     def __repr__(self) -> str:
         return f"<Stream {self.stream_id} {self.service} {self.state.name.lower()}>"
@@ -90,6 +91,12 @@ class Stream:
             self.buffer += data
             return len(self.buffer) <= HIGH_WATER
         return self.session.connection.send(self.stream_id, data)
+
+    def watch_writable(self) -> None:
+        """Ask for StreamWritable as soon as little is unsent."""
+        if self.session is not None and not self.is_closed:
+            self.session.connection.watch(self.stream_id)
+        self._watched = True
 
     def write_end(self) -> None:
         """No more bytes follow (the other direction stays open)."""
@@ -168,6 +175,8 @@ class Stream:
         header = StreamHeader(self.kind, self.service).encode()
         written, self.buffer = bytes(self.buffer), bytearray()
         session.connection.send(stream_id, header + written, end=self.output_ended)
+        if self._watched:
+            session.connection.watch(stream_id)
         if self.input_ended:
             session.connection.stop(stream_id, ErrorCode.NO_ERROR)
 

@@ -92,6 +92,11 @@ class Connection:
         self._blocked.add(stream_id)
         return False
 
+    def watch(self, stream_id: int) -> None:
+        """Ask for StreamWritable as soon as little of the stream is unsent."""
+        self._blocked.add(stream_id)
+        self._touch(self)
+
     def reset(self, stream_id: int, code: int) -> None:
         """Give the stream up in both directions, with an application error code."""
         if not self.is_open:

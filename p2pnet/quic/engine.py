@@ -54,6 +54,15 @@ class StrictContext(tls.Context):
     verify: Verify
     peer: Identity | None = None
 
+    def _set_peer_certificate(self, certificate: tls.Certificate) -> None:
+        # aioquic expects ValueError alone, but a certificate can also fail to parse otherwise.
+        try:
+            super()._set_peer_certificate(certificate)
+        except tls.Alert:
+            raise
+        except Exception as error:
+            raise tls.AlertBadCertificate("certificate cannot be parsed") from error
+
     def _server_handle_certificate(self, input_buf: Buffer) -> None:
         super()._server_handle_certificate(input_buf)
         if self._peer_certificate is None:

@@ -22,6 +22,8 @@ from p2pnet.quic.packet import destination_connection_id, parse_initial, version
 from p2pnet.quic.settings import Settings
 from p2pnet.wire.address import Address, PeerAddress
 
+INTERNAL_ERROR = 0x01  # RFC 9000 section 20.1
+
 AnyAddress = Address | PeerAddress
 
 
@@ -33,6 +35,7 @@ class Multiplexer:
     :param accept_peer: settings for a first packet under a PeerAddress, or None to drop it.
     :param entropy: the source of random bytes.
     :ivar dropped: datagrams that belonged to nothing.
+    :ivar failures: connections ended because what the peer sent made the code raise.
     """
 
     def __init__(
@@ -46,6 +49,7 @@ class Multiplexer:
         self.server = server
         self.admission = Admission(limits or Limits(), entropy)
         self.dropped = 0
+        self.failures = 0
         self._accept_peer = accept_peer
         self._by_id: dict[bytes, Connection] = {}
         self._connections: dict[Connection, Address | None] = {}  # with a half-open one's source
@@ -85,7 +89,7 @@ class Multiplexer:
         ):
             self.dropped += 1
             return None
-        connection.engine.receive_datagram(data, address, now)
+        self._feed(connection.engine, data, address, now)
         self._collect(connection)
         self._dirty[connection] = None
         return connection
@@ -169,7 +173,7 @@ class Multiplexer:
             original_destination_connection_id=admitted.original_destination_connection_id,
             retry_source_connection_id=admitted.retry_source_connection_id,
         )
-        engine.receive_datagram(data, address, now)
+        self._feed(engine, data, address, now)
         if engine.is_first_flight:  # nothing in it could be decrypted: forget it at once
             self.dropped += 1
             return None
@@ -183,6 +187,13 @@ class Multiplexer:
             self.admission.opened(address)
         self._collect(connection)
         return connection
+
+    def _feed(self, engine: Engine, data: bytes, address: AnyAddress, now: float) -> None:
+        try:
+            engine.receive_datagram(data, address, now)
+        except Exception as error:  # a peer found a hole in the parsing: only its own connection
+            self.failures += 1
+            engine.close(error_code=INTERNAL_ERROR, frame_type=0, reason_phrase=repr(error)[:80])
 
     def _adopt(self, engine: Engine, *, is_client: bool, now: float) -> Connection:
         connection = Connection(engine, is_client=is_client, now=now, touch=self._touch)

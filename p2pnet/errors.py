@@ -1,0 +1,100 @@
+"""What can go wrong when a service is used, as the ConnectErrors that Twisted programs expect."""
+
+from twisted.internet import error
+
+from p2pnet.wire.errors import ErrorCode
+
+
+class ServiceError(error.ConnectError):
+    """Base of what is raised when a service cannot be used. `str()` says why, for people.
+
+    :ivar code: the ErrorCode.
+    :ivar reason: the text that came with it.
+    """
+
+    summary = "the service cannot be used"
+
+    def __init__(self, code: ErrorCode, reason: str = "") -> None:
+        super().__init__(string=reason)
+        self.code = code
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.summary}: {self.reason}" if self.reason else self.summary
+
+
+class UnknownService(ServiceError):
+    """No connected Connector serves it."""
+
+    summary = "unknown service"
+
+
+class NotAuthorized(ServiceError):
+    """The Connector does not allow this agent."""
+
+    summary = "not authorized"
+
+
+class TargetRefused(ServiceError, error.ConnectionRefusedError):
+    """The service's target refused the connection."""
+
+    summary = "the service's target refused the connection"
+
+
+class TargetUnreachable(ServiceError, error.NoRouteError):
+    """The service's target cannot be reached from the Connector."""
+
+    summary = "the service's target cannot be reached"
+
+
+class OverLimit(ServiceError):
+    """A quota or a cap is used up."""
+
+    summary = "over a limit"
+
+
+class BadCertificate(ServiceError):
+    """One end refused the other's certificate, or what it grants."""
+
+    summary = "certificate refused"
+
+
+class IntermediateUnreachable(ServiceError, error.TimeoutError):
+    """No Intermediate could be reached in time."""
+
+    summary = "no intermediate can be reached"
+
+
+class SessionLost(ServiceError, error.ConnectionLost):
+    """The end-to-end connection is lost."""
+
+    summary = "the session is lost"
+
+
+_BY_CODE: dict[ErrorCode, type[ServiceError]] = {
+    ErrorCode.UNKNOWN_SERVICE: UnknownService,
+    ErrorCode.NOT_AUTHORIZED: NotAuthorized,
+    ErrorCode.TARGET_REFUSED: TargetRefused,
+    ErrorCode.TARGET_UNREACHABLE: TargetUnreachable,
+    ErrorCode.OVER_LIMIT: OverLimit,
+    ErrorCode.NOT_GRANTED: BadCertificate,
+    ErrorCode.WRONG_PEER: BadCertificate,
+    ErrorCode.BAD_CERTIFICATE: BadCertificate,
+    ErrorCode.UNREACHABLE: IntermediateUnreachable,
+    ErrorCode.PEER_LOST: SessionLost,
+    ErrorCode.RESTARTED: SessionLost,
+    ErrorCode.SHUTDOWN: SessionLost,
+}
+
+
+def error_for(code: int, reason: str = "") -> ServiceError:
+    """The exception for an ErrorCode that came over the network."""
+    known = ErrorCode.of(code)
+    return _BY_CODE.get(known, ServiceError)(known, reason)
+
+
+def code_for(problem: BaseException) -> ErrorCode:
+    """The ErrorCode that tells an Agent why a target could not be connected to."""
+    if isinstance(problem, error.ConnectionRefusedError):
+        return ErrorCode.TARGET_REFUSED
+    return ErrorCode.TARGET_UNREACHABLE

@@ -1,0 +1,129 @@
+"""Drives a sans-IO core: datagrams in, events to the host, datagrams out, one timer."""
+
+import collections
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+
+from p2pnet.events import Event
+from p2pnet.interfaces import IDatagramTransport
+from p2pnet.wire.address import Address
+
+
+class Core(Protocol):
+    """The five verbs of every core."""
+
+    def receive_datagram(self, data: bytes, address: Address, now: float) -> None: ...
+    def datagrams_to_send(self, now: float) -> list[tuple[bytes, Address]]: ...
+    def next_event(self) -> Event | None: ...
+    def get_timer(self) -> float | None: ...
+    def handle_timer(self, now: float) -> None: ...
+
+
+class Driver:
+    """Pumps `core` over `transport`.
+
+    All datagrams that wait are received first, then events are handled, then everything is sent
+    and the timer set: once for the whole batch, not once a datagram.
+
+    :param handle: gets each event.
+    :ivar errors: exceptions raised while handling what came from the network, by where; each is
+        logged and the node goes on.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        core: Core,
+        transport: IDatagramTransport,
+        clock: IReactorTime,
+        handle: Callable[[Event], Any],
+    ) -> None:
+        self.errors: collections.Counter[str] = collections.Counter()
+        self._core = core
+        self._transport = transport
+        self._clock = clock
+        self._handle = handle
+        self._pump_call: IDelayedCall | None = None
+        self._timer_call: IDelayedCall | None = None
+        self._running = False
+
+    @property
+    def now(self) -> float:
+        """The time that the core is told."""
+        return float(self._clock.seconds())
+
+    def start(self) -> None:
+        """Open the socket. Raises CannotListenError."""
+        self._transport.start(self._receive)
+        self._running = True
+
+    def stop(self) -> Deferred[Any]:
+        """Send what is left and close the socket."""
+        self._pump()
+        self._running = False
+        for call in (self._pump_call, self._timer_call):
+            if call is not None and call.active():
+                call.cancel()
+        return maybeDeferred(self._transport.stop)
+
+    def wake(self) -> None:
+        """Something was asked of the core: pump it soon, once for all that is asked until then."""
+        if self._pump_call is None and self._running:
+            self._pump_call = self._clock.callLater(0, self._pump)
+
+    def _receive(self, data: bytes, address: Address) -> None:
+        try:
+            self._core.receive_datagram(data, address, self.now)
+        except Exception:
+            self._failed("receive")
+        self.wake()
+
+    def _failed(self, where: str) -> None:
+        self.errors[where] += 1
+        self.log.failure("while handling {where}", where=where)
+
+    def _pump(self) -> None:
+        self._pump_call = None
+        core, send = self._core, self._transport.send
+        while self._running:
+            while (event := core.next_event()) is not None:
+                try:
+                    self._handle(event)
+                except Exception:
+                    self._failed(type(event).__name__)
+            try:
+                datagrams = core.datagrams_to_send(self.now)
+            except Exception:
+                self._failed("send")
+                break
+            if not datagrams:
+                break
+            for datagram, address in datagrams:
+                send(datagram, address)
+        self._set_timer()
+
+    def _set_timer(self) -> None:
+        if not self._running:
+            return
+        when = self._core.get_timer()
+        call = self._timer_call
+        if call is not None and call.active():
+            # A call that comes too early does no harm: it sets the right time then.
+            if when is None or call.getTime() <= when:
+                return
+            call.cancel()
+        if when is not None:
+            self._timer_call = self._clock.callLater(max(0.0, when - self.now), self._timer)
+
+    def _timer(self) -> None:
+        self._timer_call = None
+        try:
+            self._core.handle_timer(self.now)
+        except Exception:
+            self._failed("timer")
+        self._pump()

@@ -1,0 +1,88 @@
+"""Joining two connections into one: bytes, half-close, resets and backpressure pass through."""
+
+from typing import Any
+
+from twisted.internet import error
+from twisted.internet.interfaces import IHalfCloseableProtocol
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+
+@implementer(IHalfCloseableProtocol)
+class Splice(Protocol):
+    """One end of a pair. Whichever end is connected second joins the two."""
+
+    def __init__(self) -> None:
+        self._other: Splice | None = None
+        self._lost = False
+
+    @classmethod
+    def pair(cls) -> tuple["Splice", "Splice"]:
+        """Two ends that belong together."""
+        one, two = cls(), cls()
+        one._other, two._other = two, one
+        return one, two
+
+    @property
+    def is_live(self) -> bool:
+        """Whether this end is connected."""
+        return self.transport is not None and not self._lost
+
+    def connectionMade(self) -> None:
+        """Wait for the other end, or join it."""
+        other = self._other
+        assert other is not None
+        if other._lost:
+            _abort(self.transport)
+        elif other.is_live:
+            self._feed(other)
+            other._feed(self)
+            _resume(other.transport)
+        else:
+            _pause(self.transport)
+
+    def _feed(self, other: "Splice") -> None:
+        """Let this end's transport be paused by what is unsent at the other."""
+        assert other.transport is not None
+        other.transport.registerProducer(self.transport, True)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Pass bytes on."""
+        if self._other is not None and self._other.is_live:
+            assert self._other.transport is not None
+            self._other.transport.write(data)
+
+    def readConnectionLost(self) -> None:
+        """Pass a half-close on."""
+        if self._other is not None and self._other.is_live:
+            assert self._other.transport is not None
+            self._other.transport.loseWriteConnection()
+
+    def writeConnectionLost(self) -> None:
+        """Our own half-close took effect."""
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """A proper end is passed on as one, anything else as a reset."""
+        self._lost = True
+        other, self._other = self._other, None
+        if other is None or not other.is_live:
+            return
+        transport: Any = other.transport
+        transport.unregisterProducer()
+        if reason.check(error.ConnectionDone):
+            transport.loseConnection()
+        else:
+            transport.abortConnection()
+
+
+def _pause(transport: Any) -> None:
+    transport.pauseProducing()
+
+
+def _resume(transport: Any) -> None:
+    transport.resumeProducing()
+
+
+def _abort(transport: Any) -> None:
+    transport.abortConnection()

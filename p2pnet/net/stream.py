@@ -1,0 +1,217 @@
+"""A service stream as a Twisted transport, with backpressure both ways."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from twisted.internet import error
+from twisted.internet.interfaces import (
+    IAddress,
+    IConsumer,
+    IHalfCloseableProtocol,
+    IProtocol,
+    IPushProducer,
+    ITransport,
+)
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from p2pnet.core.stream import Stream
+from p2pnet.errors import error_for
+from p2pnet.wire.errors import ErrorCode
+
+
+@implementer(IAddress)
+class ServiceAddress:
+    """A service, and the node at that end of the stream."""
+
+    def __init__(self, service: str, node: str) -> None:
+        self.service = service
+        self.node = node
+
+    def __repr__(self) -> str:
+        return f"ServiceAddress({self.service!r}, {self.node!r})"
+
+
+@implementer(ITransport, IConsumer, IPushProducer)
+class StreamTransport:
+    """Joins a Stream to a protocol.
+
+    As a consumer it pauses its producer while too many bytes are unsent. As a producer it keeps
+    what arrives while paused, and gives QUIC no credit for it, so that the other end stops too.
+
+    :ivar stream: the Stream below, for what ITransport has no word for (who the peer is).
+    :ivar given_up: called if the stream ends before there is a protocol.
+    """
+
+    log = Logger()
+    disconnecting = False
+
+    def __init__(self, stream: Stream, wake: Callable[[], None]) -> None:
+        self.stream = stream
+        self.protocol: IProtocol | None = None
+        self.given_up: Callable[[], Any] | None = None
+        self._wake = wake
+        self._producer: Any = None
+        self._streaming = True
+        self._producer_paused = False
+        self._paused = False
+        self._kept: list[bytes] = []
+        self._ended = False  # the end of input arrived, and is not delivered yet
+        self._outcome: Failure | None = None  # how the stream ended, once it has
+        self._lost = False
+        stream.owner = self
+
+    # -- ITransport ------------------------------------------------------------------------------
+
+    def write(self, data: bytes) -> None:
+        """Send bytes."""
+        if self.disconnecting or self.stream.is_closed:
+            return
+        writable = self.stream.write(bytes(data))
+        self._wake()
+        if not self._streaming:
+            self.stream.watch_writable()
+        elif not writable:
+            self._pause_producer()
+
+    def writeSequence(self, data: Iterable[bytes]) -> None:
+        """Send bytes."""
+        self.write(b"".join(data))
+
+    def loseWriteConnection(self) -> None:
+        """Half-close: no more bytes to the other end, which may still send."""
+        self.stream.write_end()
+        self._wake()
+
+    def loseConnection(self) -> None:
+        """Close once everything written is sent."""
+        if self.disconnecting or self._lost:
+            return
+        self.disconnecting = True
+        if self._producer is not None and not self.stream.is_closed:
+            return  # as with TCP, what a producer still has comes first
+        self._close()
+
+    def _close(self) -> None:
+        self.stream.write_end()
+        self.stream.discard_input()
+        self._kept.clear()
+        self._wake()
+
+    def abortConnection(self) -> None:
+        """Break the stream off, as a TCP reset would."""
+        self.stream.reset(ErrorCode.CANCELLED, "aborted here")
+        self._kept.clear()
+        self._wake()
+
+    def getPeer(self) -> ServiceAddress:
+        """The service, and the name of the node at the other end ("" before that is known)."""
+        peer = self.stream.session.peer if self.stream.session is not None else None
+        return ServiceAddress(self.stream.service, peer.name if peer is not None else "")
+
+    def getHost(self) -> ServiceAddress:
+        """The service at this end."""
+        return ServiceAddress(self.stream.service, "")
+
+    # -- IConsumer: a producer here feeds the stream ---------------------------------------------
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        """Take a producer, which is paused while too much is unsent."""
+        if self._producer is not None:
+            raise RuntimeError(f"{self._producer!r} is registered already")
+        if self._lost:
+            producer.stopProducing()
+            return
+        self._producer, self._streaming, self._producer_paused = producer, streaming, False
+        if not streaming:
+            producer.resumeProducing()
+
+    def unregisterProducer(self) -> None:
+        """The producer has no more."""
+        self._producer, self._streaming = None, True
+        if self.disconnecting and not self._lost:
+            self._close()
+
+    def _pause_producer(self) -> None:
+        if self._producer is not None and not self._producer_paused:
+            self._producer_paused = True
+            self._producer.pauseProducing()
+
+    def writable(self) -> None:
+        """The stream takes more."""
+        if self._producer is not None and (self._producer_paused or not self._streaming):
+            self._producer_paused = False
+            self._producer.resumeProducing()
+
+    # -- IPushProducer: the stream feeds a protocol ----------------------------------------------
+
+    def pauseProducing(self) -> None:
+        """Deliver nothing until resumeProducing()."""
+        self._paused = True
+
+    def resumeProducing(self) -> None:
+        """Deliver what was kept, and go on."""
+        self._paused = False
+        self._deliver()
+
+    def stopProducing(self) -> None:
+        """Nobody wants the stream any more."""
+        self.loseConnection()
+
+    # -- from the node ---------------------------------------------------------------------------
+
+    def connect(self, protocol: IProtocol) -> None:
+        """Join `protocol` to the stream; what arrived meanwhile is delivered at once."""
+        self.protocol = protocol
+        protocol.makeConnection(self)
+        self._deliver()
+
+    def received(self, data: bytes, end: bool) -> None:
+        """Bytes arrived, or the end of them."""
+        if self.disconnecting:
+            self.stream.consume(len(data))
+            return
+        if data:
+            self._kept.append(data)
+        self._ended = self._ended or end
+        self._deliver()
+
+    def _deliver(self) -> None:
+        while self._kept and not self._paused and self.protocol is not None:
+            data = self._kept.pop(0)
+            self.stream.consume(len(data))
+            self._wake()
+            self.protocol.dataReceived(data)
+        if self._ended and not self._kept and not self._paused and self.protocol is not None:
+            self._ended = False
+            half_closeable = IHalfCloseableProtocol(self.protocol, None)
+            if half_closeable is not None:
+                half_closeable.readConnectionLost()
+            else:
+                self.loseConnection()
+            self._report_if_over()
+
+    def closed(self, code: int, reason: str) -> None:
+        """The stream is over in both directions."""
+        if code == ErrorCode.NO_ERROR:
+            self._outcome = Failure(error.ConnectionDone())
+        else:
+            self._outcome = Failure(error_for(code, reason))
+            self._kept.clear()
+            self._ended = False
+        if self.given_up is not None:
+            self.given_up()
+        self._report_if_over()
+
+    def _report_if_over(self) -> None:
+        """Tell the protocol, after everything that came before was delivered."""
+        if self._lost or self._outcome is None or self.protocol is None:
+            return
+        if self._kept or self._ended:
+            return
+        self._lost = True
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            producer.stopProducing()
+        self.protocol.connectionLost(self._outcome)

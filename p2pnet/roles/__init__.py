@@ -1,0 +1,1 @@
+"""The three roles as Twisted services, and how `twistd` and `twist` start them."""

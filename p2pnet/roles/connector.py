@@ -1,0 +1,114 @@
+"""``twistd p2p-connector``: forwards the streams of each service to its target."""
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import CancelledError
+from twisted.internet.endpoints import clientFromString
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.protocol import Factory
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from p2pnet.config import ConnectorConfig, ServiceConfig
+from p2pnet.core.connector import AllowList, ConnectorCore
+from p2pnet.core.stream import Stream
+from p2pnet.errors import code_for
+from p2pnet.net.flow import FlowTarget, parse_udp
+from p2pnet.net.resolve import resolve
+from p2pnet.net.splice import Splice
+from p2pnet.net.stream import StreamTransport
+from p2pnet.node import ConnectorNode, Handler, utcnow
+from p2pnet.roles.service import RoleService, load_credentials, udp_transport
+from p2pnet.wire.errors import ErrorCode
+from p2pnet.wire.stream import StreamKind
+
+
+class ConnectorService(RoleService):
+    """The Connector of a configuration."""
+
+    def __init__(self, reactor: Any, config: ConnectorConfig) -> None:
+        super().__init__(reactor, config)
+        core = ConnectorCore(
+            load_credentials(config),
+            config.intermediates,
+            services=[service.name for service in config.services],
+            authorizer=AllowList({service.name: service.allow for service in config.services}),
+            utcnow=utcnow,
+            max_streams=config.max_streams,
+        )
+        self.node = ConnectorNode(
+            reactor, core, udp_transport(reactor, config.bind), config.event_log
+        )
+        self.node.setServiceParent(self)
+        for service in config.services:
+            self.node.serve(service.name, self._handler(service, self.node))
+
+    def _handler(self, service: ServiceConfig, node: ConnectorNode) -> Handler:
+        wake = node.driver.wake
+        if service.target.startswith("udp:"):
+            host, port = parse_udp(service.target)
+            return FlowForwarder(self.reactor, host, port, wake).take
+        return StreamForwarder(clientFromString(self.reactor, service.target), wake).take
+
+
+class StreamForwarder:
+    """Connects each stream to a target of its own, and accepts it once that is connected."""
+
+    def __init__(self, target: IStreamClientEndpoint, wake: Callable[[], None]) -> None:
+        self._target = target
+        self._wake = wake
+
+    def take(self, stream: Stream) -> None:
+        """Connect a requested stream to the target."""
+        if stream.kind is not StreamKind.BYTES:
+            stream.refuse(ErrorCode.TARGET_REFUSED, f"{stream.service} is not a UDP service")
+            return
+        outer, inner = Splice.pair()
+        transport = StreamTransport(stream, self._wake)
+        connecting = self._target.connect(Factory.forProtocol(lambda: inner))
+        transport.given_up = connecting.cancel
+
+        def connected(_: Any) -> None:
+            transport.given_up = None
+            stream.accept()
+            transport.connect(outer)
+            self._wake()
+
+        def failed(failure: Failure) -> None:
+            transport.given_up = None
+            if failure.check(CancelledError) is None:
+                stream.refuse(code_for(failure.value), failure.getErrorMessage())
+            self._wake()
+
+        connecting.addCallbacks(connected, failed)
+
+
+class FlowForwarder:
+    """Gives each flow a UDP socket of its own towards the target."""
+
+    log = Logger()
+
+    def __init__(self, reactor: Any, host: str, port: int, wake: Callable[[], None]) -> None:
+        self._reactor = reactor
+        self._host = host
+        self._port = port
+        self._wake = wake
+
+    def take(self, stream: Stream) -> None:
+        """Connect a requested flow to the target."""
+        if stream.kind is not StreamKind.FLOW:
+            stream.refuse(ErrorCode.TARGET_REFUSED, f"{stream.service} is a UDP service")
+            return
+        flow = FlowTarget(stream, self._port, self._reactor, self._wake)
+
+        def resolved(hosts: list[str]) -> None:
+            if hosts:
+                flow.connect(hosts[0])
+            else:
+                stream.refuse(ErrorCode.TARGET_UNREACHABLE, f"{self._host} has no address")
+            self._wake()
+
+        resolve(self._reactor, self._host).addCallback(resolved).addErrback(
+            lambda failure: self.log.failure("while opening a flow", failure)
+        )

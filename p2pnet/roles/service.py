@@ -1,0 +1,83 @@
+"""What the three role services share: start-up errors in plain words, reload on SIGHUP."""
+
+import signal
+from typing import Any
+
+from twisted.application.service import MultiService
+from twisted.internet.error import CannotListenError
+from twisted.logger import Logger
+
+from p2pnet import events
+from p2pnet.config import RoleConfig
+from p2pnet.identity import Credentials, CredentialsError
+from p2pnet.net.udp import UDPTransport
+from p2pnet.node import CoreService
+from p2pnet.wire.address import parse_host_port
+
+
+def load_credentials(config: RoleConfig) -> Credentials:
+    """The credentials that a role's configuration names. Raises CredentialsError."""
+    return Credentials.load(cert=config.cert, key=config.key, ca=config.ca)
+
+
+def udp_transport(reactor: Any, bind: str) -> UDPTransport:
+    """The node's socket on "host:port", or "" for any."""
+    host, port = parse_host_port(bind) if bind else ("", 0)
+    return UDPTransport(reactor, host, port)
+
+
+class RoleService(MultiService):
+    """A role as twistd runs it. Subclasses make `self.node` and give it to this service."""
+
+    log = Logger()
+
+    def __init__(self, reactor: Any, config: RoleConfig) -> None:
+        super().__init__()
+        self.reactor = reactor
+        self.config = config
+        self.node: CoreService
+        self._previous_handler: Any = None
+
+    def startService(self) -> None:
+        """Start, or end the process with one line that says why not."""
+        try:
+            super().startService()
+        except CannotListenError as error:
+            self._exit(
+                f"cannot listen on {error.interface or 'any'} port {error.port}: "
+                f"{error.socketError}; is another program using it?"
+            )
+        except OSError as error:
+            self._exit(str(error))
+        if hasattr(signal, "SIGHUP"):
+            try:
+                self._previous_handler = signal.signal(signal.SIGHUP, self._on_hangup)
+            except ValueError:
+                pass  # not in the main thread: whoever runs us there reloads by calling reload()
+
+    def _exit(self, problem: str) -> None:
+        self.log.critical("{problem}", problem=problem)
+        raise SystemExit(f"p2p-{self.config.table}: {problem}")
+
+    def stopService(self) -> Any:
+        """Stop everything."""
+        if self._previous_handler is not None:
+            signal.signal(signal.SIGHUP, self._previous_handler)
+            self._previous_handler = None
+        return super().stopService()
+
+    def _on_hangup(self, _signal: int, _frame: Any) -> None:
+        self.reactor.callFromThread(self.reload)
+
+    def reload(self) -> None:
+        """Read certificate, key and CA again; if they are bad, the old ones stay in use."""
+        try:
+            credentials = load_credentials(self.config)
+        except CredentialsError as error:
+            self.node.report(events.CertificateReloadFailed(str(error)))
+            return
+        self.node.use_credentials(credentials)
+        identity = credentials.identity
+        self.node.report(
+            events.CertificateReloaded(str(identity), identity.not_valid_after.isoformat())
+        )

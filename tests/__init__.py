@@ -1,0 +1,1 @@
+"""Tests of p2pnet; run them with `python -m twisted.trial tests`."""
