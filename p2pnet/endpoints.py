@@ -1,5 +1,7 @@
 """``p2p:`` endpoints: a service as something any Twisted program connects to or listens on."""
 
+import weakref
+from pathlib import Path
 from typing import Any
 
 from twisted.internet import defer
@@ -11,6 +13,8 @@ from twisted.internet.interfaces import (
 )
 from zope.interface import implementer
 
+from p2pnet.assembly import agent_node, connector_node
+from p2pnet.config import AgentConfig, ConnectorConfig, load_config
 from p2pnet.net.stream import ServiceAddress, StreamTransport
 from p2pnet.node import AgentNode, ConnectorNode
 
@@ -68,3 +72,49 @@ class P2PServerEndpoint:
             return _ServicePort(self._node, self._service)
 
         return defer.maybeDeferred(listen)
+
+
+_nodes: "weakref.WeakKeyDictionary[Any, dict[tuple[str, str], AgentNode | ConnectorNode]]" = (
+    weakref.WeakKeyDictionary()
+)
+"""The nodes that endpoint strings started, by reactor, then role and configuration file."""
+
+
+def _node(reactor: Any, role: str, path: str) -> AgentNode | ConnectorNode:
+    """The running node of a configuration file; the first to ask starts it.
+
+    It stops with the reactor. Raises ConfigError or CredentialsError.
+    """
+    nodes = _nodes.setdefault(reactor, {})
+    file = Path(path).absolute()
+    node = nodes.get((role, str(file)))
+    if node is None:
+        if role == "agent":
+            node = agent_node(reactor, load_config(AgentConfig, file, {}))
+        else:
+            node = connector_node(reactor, load_config(ConnectorConfig, file, {}))
+        nodes[role, str(file)] = node
+        reactor.callWhenRunning(node.startService)
+        reactor.addSystemEventTrigger("before", "shutdown", node.stopService)
+    return node
+
+
+def parse_client(reactor: Any, service: str, config: str = "agent.toml") -> P2PClientEndpoint:
+    """``p2p:SERVICE[:config=FILE]`` for clientFromString: FILE is an Agent's configuration.
+
+    Raises ConfigError or CredentialsError.
+    """
+    node = _node(reactor, "agent", config)
+    assert isinstance(node, AgentNode)
+    return P2PClientEndpoint(node, service)
+
+
+def parse_server(reactor: Any, service: str, config: str = "connector.toml") -> P2PServerEndpoint:
+    """``p2p:SERVICE[:config=FILE]`` for serverFromString: FILE is a Connector's configuration.
+
+    The service is in it with who may use it; its target is not used. Raises ConfigError or
+    CredentialsError.
+    """
+    node = _node(reactor, "connector", config)
+    assert isinstance(node, ConnectorNode)
+    return P2PServerEndpoint(node, service)

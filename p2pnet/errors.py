@@ -1,6 +1,7 @@
 """What can go wrong when a service is used, as the ConnectErrors that Twisted programs expect."""
 
 from twisted.internet import error
+from twisted.python.failure import Failure
 
 from p2pnet.wire.errors import ErrorCode
 
@@ -93,8 +94,8 @@ def error_for(code: int, reason: str = "") -> ServiceError:
     return _BY_CODE.get(known, ServiceError)(known, reason)
 
 
-def code_for(problem: BaseException) -> ErrorCode:
+def code_for(failure: Failure) -> ErrorCode:
     """The ErrorCode that tells an Agent why a target could not be connected to."""
-    if isinstance(problem, error.ConnectionRefusedError):
+    if failure.check(error.ConnectionRefusedError) is not None:
         return ErrorCode.TARGET_REFUSED
     return ErrorCode.TARGET_UNREACHABLE

@@ -12,34 +12,34 @@ from p2pnet.wire.errors import ErrorCode
 class IDatagramTransport(Interface):
     """A UDP socket. Addresses are canonical: an IP literal and a port, never v4-mapped."""
 
-    def start(receive: Callable[[bytes, Address], Any]) -> None:  # type: ignore[misc]  # noqa: N805
+    def start(receive: Callable[[bytes, Address], Any]) -> None:
         """Open the socket; `receive` gets each datagram. Raises CannotListenError."""
 
-    def send(datagram: bytes, address: Address) -> None:  # type: ignore[misc]  # noqa: N805
+    def send(datagram: bytes, address: Address) -> None:
         """Send, best effort: whatever goes wrong counts as packet loss."""
 
-    def get_address() -> Address:  # type: ignore[misc]
+    def get_address() -> Address:
         """The local address, once started."""
 
-    def stop() -> Any:  # type: ignore[misc]
+    def stop() -> Any:
         """Close the socket. Returns None, or a Deferred that fires when it is closed."""
 
 
 class IAuthorizer(Interface):
     """Decides, at the Connector, which agents may use which services."""
 
-    def authorize(agent: str, service: str) -> ErrorCode | None:  # type: ignore[misc]  # noqa: N805
+    def authorize(agent: str, service: str) -> ErrorCode | None:
         """None to allow `agent` (its proven name) the service, else the code to refuse with."""
 
 
 class IServiceDirectory(Interface):
     """The registry of the Intermediate: which nodes serve what. Keys are opaque to it."""
 
-    def register(realm: str, services: tuple[str, ...], key: Any) -> None:  # type: ignore[misc]  # noqa: E501, N805
+    def register(realm: str, services: tuple[str, ...], key: Any) -> None:
         """The node `key` serves exactly these services from now on."""
 
-    def unregister(realm: str, key: Any) -> None:  # type: ignore[misc]  # noqa: N805
+    def unregister(realm: str, key: Any) -> None:
         """The node `key` serves nothing any more."""
 
-    def lookup(realm: str, service: str) -> list[Any]:  # type: ignore[misc]  # noqa: N805
+    def lookup(realm: str, service: str) -> list[Any]:
         """The keys of the nodes that serve `service`, oldest first."""

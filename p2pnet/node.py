@@ -277,5 +277,3 @@ class ConnectorNode(Node):
             stream.refuse(ErrorCode.UNKNOWN_SERVICE, f"{stream.service} is not served")
             return
         handler(stream)
-
-

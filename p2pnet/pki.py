@@ -58,14 +58,18 @@ _PURPOSES = {
 
 
 def create_authority(
-    realm: str, days: int = AUTHORITY_DAYS, *, now: datetime | None = None
+    realm: str,
+    days: int = AUTHORITY_DAYS,
+    *,
+    key_type: KeyType = "p256",
+    now: datetime | None = None,
 ) -> tuple[x509.Certificate, PrivateKey]:
     """A self-signed CA certificate for `realm`, valid for `days` from `now` (aware), and its key.
 
     Raises ValueError for a bad realm name.
     """
     check_name("realm", realm)
-    key = ec.generate_private_key(ec.SECP256R1())
+    key = _generate(key_type)
     subject = _subject(f"p2pnet realm {realm}")
     identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
     now = now or datetime.now(UTC)
@@ -76,7 +80,7 @@ def create_authority(
         .add_extension(identifier, critical=False)
         .add_extension(_uris([f"p2pnet://{realm}"]), critical=False)
     )
-    return builder.sign(key, hashes.SHA256()), key
+    return builder.sign(key, _digest(key)), key
 
 
 def issue(

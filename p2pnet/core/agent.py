@@ -61,9 +61,7 @@ class AgentCore(NodeCore):
         self._requests: dict[int, Request] = {}
         self._last_request = 0
 
-    def open_stream(
-        self, service: str, now: float, kind: StreamKind = StreamKind.BYTES
-    ) -> Stream:
+    def open_stream(self, service: str, now: float, kind: StreamKind = StreamKind.BYTES) -> Stream:
         """A stream (or with StreamKind.FLOW a UDP flow) to `service`, to be written to at once.
 
         StreamAccepted or StreamClosed follows. Raises ValueError for a name that cannot be one.

@@ -1,4 +1,4 @@
-"""The Connector's core: registers services, takes sessions, hands authorized streams to the host."""
+"""The Connector's core: registers services, takes sessions, hands on authorized streams."""
 
 from __future__ import annotations
 
@@ -87,10 +87,9 @@ class ConnectorCore(NodeCore):
                 link.send(messages.SessionAnswer(message.session, code, reason))
             case messages.SessionClosed(session_id, _, reason):
                 session = self.sessions.get(PeerAddress.of_session(session_id))
-                if session is not None and session.path is not None:
-                    if session.path.intermediate == link.address:
-                        self._unmap(session)
-                        session.select_path(None, reason)
+                if session is not None and session.goes_through(link.address):
+                    self._unmap(session)
+                    session.select_path(None, reason)
 
     def _consider(
         self, link: Link, offer: messages.SessionOffer, now: float
@@ -122,9 +121,7 @@ class ConnectorCore(NodeCore):
             self._authorizer.authorize,
         )  # fmt: skip
         self.add_session(session)
-        self.emit(
-            events.SessionOpened(session.id.hex(), offer.agent, offer.service, link.name)
-        )
+        self.emit(events.SessionOpened(session.id.hex(), offer.agent, offer.service, link.name))
         self.timers.call_at(now + HANDSHAKE_TIMEOUT, lambda t: self._check_handshake(session, t))
         return session
 
@@ -142,7 +139,8 @@ class ConnectorCore(NodeCore):
     def session_event(self, session: Session, event: quic_events.Event, now: float) -> None:
         """Check who came."""
         super().session_event(session, event, now)
-        if isinstance(event, quic_events.HandshakeCompleted):
-            if event.peer.name != session.peer_name:
-                reason = f"announced was agent {session.peer_name}, it is {event.peer.name}"
-                self.end_session(session, ErrorCode.WRONG_PEER, reason, now)
+        if not isinstance(event, quic_events.HandshakeCompleted):
+            return
+        if event.peer.name != session.peer_name:
+            reason = f"announced was agent {session.peer_name}, it is {event.peer.name}"
+            self.end_session(session, ErrorCode.WRONG_PEER, reason, now)

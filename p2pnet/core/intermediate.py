@@ -192,9 +192,7 @@ class IntermediateCore:
             client.address = connection.peer_address
             if client.has_greeted:
                 client.tell_address()
-                self.emit(
-                    events.NodeMoved(str(client.identity), format_address(client.address))
-                )
+                self.emit(events.NodeMoved(str(client.identity), format_address(client.address)))
 
     def _check_greeting(self, connection: Connection) -> None:
         client = self._clients.get(connection)
@@ -309,12 +307,8 @@ class IntermediateCore:
         for service in services:
             if service not in granted:
                 reason = f"the certificate of connector {identity.name} does not grant {service}"
-                client.send(
-                    messages.RegistrationRefused(service, ErrorCode.NOT_GRANTED, reason)
-                )
+                client.send(messages.RegistrationRefused(service, ErrorCode.NOT_GRANTED, reason))
         client.services = granted
         self._directory.register(identity.realm, granted, client)
         client.send(messages.Registered(granted))
         self.emit(events.ServicesRegistered(str(identity), granted))
-
-

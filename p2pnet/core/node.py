@@ -184,7 +184,7 @@ class NodeCore:
     def link_failed(self, link: Link, was_ready: bool, now: float) -> None:
         """A try failed or the link went down: sessions that it carried have no path for now."""
         for session in self.sessions.values():
-            if session.path is not None and session.path.intermediate == link.address:
+            if session.goes_through(link.address):
                 self._unmap(session)
                 session.select_path(None, f"lost {link.name}: {link.last_error}")
 
@@ -239,7 +239,7 @@ class NodeCore:
             self.dropped["relay_malformed"] += 1
             return
         session = self._channels.get(channel)
-        if session is None or session.path is None or session.path.intermediate != address:
+        if session is None or not session.goes_through(address):
             self.dropped["relay_unknown"] += 1
             return
         if classify(packet) is not Kind.QUIC:

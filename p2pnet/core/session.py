@@ -11,7 +11,7 @@ from p2pnet.core.timers import Timer
 from p2pnet.identity import Identity
 from p2pnet.quic import events as quic_events
 from p2pnet.quic.connection import Connection
-from p2pnet.wire.address import PeerAddress
+from p2pnet.wire.address import Address, PeerAddress
 from p2pnet.wire.errors import DecodeError, ErrorCode
 from p2pnet.wire.stream import (
     ACCEPTED,
@@ -73,6 +73,10 @@ class Session:
         """Who the other end proved to be, None until the handshake."""
         return self._connection.peer if self._connection is not None else None
 
+    def goes_through(self, intermediate: Address | None) -> bool:
+        """Whether packets go through the Intermediate at that address now."""
+        return self.path is not None and self.path.intermediate == intermediate
+
     def set_connection(self, connection: Connection) -> None:
         """The end-to-end connection began its handshake."""
         connection.owner = self
@@ -104,9 +108,7 @@ class Session:
             case quic_events.StreamStopped(stream_id, code):
                 self._stopped(stream_id, code)
             case quic_events.HandshakeCompleted(peer):
-                self._emit(
-                    events.HandshakeCompleted(self.id.hex(), str(peer), now - self.created)
-                )
+                self._emit(events.HandshakeCompleted(self.id.hex(), str(peer), now - self.created))
             case quic_events.ConnectionClosed():
                 self.abandon(event.error_code, event.reason)
 

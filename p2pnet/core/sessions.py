@@ -129,9 +129,13 @@ class SessionTable:
         self._relay.open(downward, down)
         connector.send(
             messages.SessionOffer(
-                session.id, agent.identity.name, agent.instance, request.service,
-                send_channel=downward, receive_channel=upward,
-            )  # fmt: skip
+                session.id,
+                agent.identity.name,
+                agent.instance,
+                request.service,
+                send_channel=downward,
+                receive_channel=upward,
+            )
         )
         return session
 
@@ -163,9 +167,11 @@ class SessionTable:
             self._tell_opened(session)
             self._emit(
                 events.RelayOpened(
-                    session.id.hex(), session.agent.identity.name, connector.identity.name,
+                    session.id.hex(),
+                    session.agent.identity.name,
+                    connector.identity.name,
                     session.service,
-                )  # fmt: skip
+                )
             )
             return
         for request in session.requests:
@@ -176,10 +182,13 @@ class SessionTable:
         for request in session.requests:
             session.agent.send(
                 messages.SessionOpened(
-                    request, session.id, session.connector.identity.name,
+                    request,
+                    session.id,
+                    session.connector.identity.name,
                     session.connector.instance,
-                    send_channel=session.upward, receive_channel=session.downward,
-                )  # fmt: skip
+                    send_channel=session.upward,
+                    receive_channel=session.downward,
+                )
             )
         session.requests.clear()
 

@@ -50,6 +50,7 @@ class Driver:
         self._handle = handle
         self._pump_call: IDelayedCall | None = None
         self._timer_call: IDelayedCall | None = None
+        self._timer_at = 0.0
         self._running = False
 
     @property
@@ -118,12 +119,14 @@ class Driver:
                 return
             call.cancel()
         if when is not None:
+            self._timer_at = when
             self._timer_call = self._clock.callLater(max(0.0, when - self.now), self._timer)
 
     def _timer(self) -> None:
         self._timer_call = None
         try:
-            self._core.handle_timer(self.now)
+            # Not a rounding error before its time, or the core would ask for it again for ever.
+            self._core.handle_timer(max(self.now, self._timer_at))
         except Exception:
             self._failed("timer")
         self._pump()

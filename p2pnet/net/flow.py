@@ -21,9 +21,7 @@ def parse_udp(description: str) -> tuple[str, int]:
     As in all Twisted endpoint strings a backslash takes the meaning from a colon, so that
     ``udp:\\:\\:1:53`` is port 53 of ::1. Raises ValueError that says what is wrong.
     """
-    kind, *fields = [
-        part.replace("\\:", ":") for part in re.split(r"(?<!\\):", description)
-    ]
+    kind, *fields = [part.replace("\\:", ":") for part in re.split(r"(?<!\\):", description)]
     options = dict(field.split("=", 1) for field in fields if "=" in field)
     plain = [field for field in fields if "=" not in field]
     unknown = set(options) - {"interface"}
@@ -146,9 +144,7 @@ class FlowTarget(_FlowEnd, DatagramProtocol):
 
     noisy = False
 
-    def __init__(
-        self, stream: Stream, port: int, reactor: Any, wake: Callable[[], None]
-    ) -> None:
+    def __init__(self, stream: Stream, port: int, reactor: Any, wake: Callable[[], None]) -> None:
         super().__init__(stream, reactor)
         self._port = port
         self._reactor = reactor
@@ -175,7 +171,7 @@ class FlowTarget(_FlowEnd, DatagramProtocol):
         self.touch()
         if self._open and self.transport is not None:
             try:
-                self.transport.write(payload)
+                self.transport.write(payload, None)
             except OSError:
                 pass  # as UDP would: lost
         elif len(self._early) < MAX_EARLY:

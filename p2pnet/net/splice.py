@@ -13,6 +13,8 @@ from zope.interface import implementer
 class Splice(Protocol):
     """One end of a pair. Whichever end is connected second joins the two."""
 
+    transport: Any
+
     def __init__(self) -> None:
         self._other: Splice | None = None
         self._lost = False
@@ -34,29 +36,26 @@ class Splice(Protocol):
         other = self._other
         assert other is not None
         if other._lost:
-            _abort(self.transport)
+            self.transport.abortConnection()
         elif other.is_live:
             self._feed(other)
             other._feed(self)
-            _resume(other.transport)
+            other.transport.resumeProducing()
         else:
-            _pause(self.transport)
+            self.transport.pauseProducing()
 
     def _feed(self, other: "Splice") -> None:
         """Let this end's transport be paused by what is unsent at the other."""
-        assert other.transport is not None
         other.transport.registerProducer(self.transport, True)
 
     def dataReceived(self, data: bytes) -> None:
         """Pass bytes on."""
         if self._other is not None and self._other.is_live:
-            assert self._other.transport is not None
             self._other.transport.write(data)
 
     def readConnectionLost(self) -> None:
         """Pass a half-close on."""
         if self._other is not None and self._other.is_live:
-            assert self._other.transport is not None
             self._other.transport.loseWriteConnection()
 
     def writeConnectionLost(self) -> None:
@@ -68,21 +67,9 @@ class Splice(Protocol):
         other, self._other = self._other, None
         if other is None or not other.is_live:
             return
-        transport: Any = other.transport
+        transport = other.transport
         transport.unregisterProducer()
         if reason.check(error.ConnectionDone):
             transport.loseConnection()
         else:
             transport.abortConnection()
-
-
-def _pause(transport: Any) -> None:
-    transport.pauseProducing()
-
-
-def _resume(transport: Any) -> None:
-    transport.resumeProducing()
-
-
-def _abort(transport: Any) -> None:
-    transport.abortConnection()

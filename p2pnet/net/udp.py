@@ -13,6 +13,7 @@ from zope.interface import implementer
 from p2pnet.interfaces import IDatagramTransport
 from p2pnet.wire.address import Address, canonical_address
 
+MAX_PACKET = 65535  # bytes
 BUFFER_SIZE = 4 << 20  # bytes asked of the kernel; a burst must survive until the next read
 
 
@@ -60,7 +61,7 @@ class UDPTransport:
             handle.setsockopt(socket.SOL_SOCKET, option, BUFFER_SIZE)
 
     def _listen(self, receiver: _Receiver, host: str) -> IListeningPort:
-        return self._reactor.listenUDP(self._port_number, receiver, interface=host)
+        return self._reactor.listenUDP(self._port_number, receiver, host, MAX_PACKET)
 
     def send(self, datagram: bytes, address: Address) -> None:
         """Send, best effort: a full buffer, no route, a message too long all count as loss."""

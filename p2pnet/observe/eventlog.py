@@ -22,9 +22,7 @@ class EventLog:
 
     log = Logger(namespace="p2pnet")
 
-    def __init__(
-        self, path: Path | None, utcnow: Callable[[], datetime.datetime]
-    ) -> None:
+    def __init__(self, path: Path | None, utcnow: Callable[[], datetime.datetime]) -> None:
         self._path = path
         self._utcnow = utcnow
         self._file: IO[bytes] | None = None
@@ -32,7 +30,7 @@ class EventLog:
     def open(self) -> None:
         """Open the file. Raises OSError."""
         if self._path is not None:
-            self._file = open(self._path, "ab", buffering=0)
+            self._file = self._path.open("ab", buffering=0)
 
     def close(self) -> None:
         """Close the file."""

@@ -88,9 +88,7 @@ class Admission:
             return None
         return Admitted(header.destination_connection_id)
 
-    def _check_token(
-        self, header: InitialHeader, address: Address, now: float
-    ) -> Admitted | None:
+    def _check_token(self, header: InitialHeader, address: Address, now: float) -> Admitted | None:
         try:
             original = self._tokens.validate_token(
                 address=address,

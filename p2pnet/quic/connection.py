@@ -199,9 +199,7 @@ class Connection:
         if isinstance(event, quic_events.StopSendingReceived):
             self._blocked.discard(event.stream_id)
             return events.StreamStopped(event.stream_id, event.error_code)
-        if isinstance(
-            event, quic_events.ConnectionIdIssued | quic_events.ConnectionIdRetired
-        ):
+        if isinstance(event, quic_events.ConnectionIdIssued | quic_events.ConnectionIdRetired):
             return event
         return None
 

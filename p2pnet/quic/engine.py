@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 from aioquic import tls
-from aioquic.buffer import Buffer
+from aioquic.buffer import Buffer  # type: ignore[attr-defined]
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.congestion.base import create_congestion_control
 from aioquic.quic.connection import (
@@ -39,6 +39,7 @@ Verify = Callable[[x509.Certificate, list[x509.Certificate]], Identity]
 STREAM_WINDOW = 512 * 1024  # bytes; 80 ms at 6 MB/s, and what one stalled reader may hold
 CONNECTION_WINDOW = 3 * STREAM_WINDOW  # bytes; bounds what sparse frames can make us allocate
 MAX_HELD = 64 * STREAM_WINDOW  # bytes unread over all streams before the connection stops too
+MOMENT = 1e-6  # seconds; more than rounding can amount to
 KEY_UPDATE_PACKETS = 1 << 22  # half the AES-GCM limit of 2**23 packets, RFC 9001 section 6.6
 
 
@@ -91,7 +92,9 @@ class PathAwareRecovery(QuicPacketRecovery):
 
     path_changed_at = -math.inf
 
-    def on_ack_received(self, *, ack_rangeset: Any, ack_delay: float, now: float, space: Any) -> None:  # noqa: E501
+    def on_ack_received(
+        self, *, ack_rangeset: Any, ack_delay: float, now: float, space: Any
+    ) -> None:
         packet = space.sent_packets.get(ack_rangeset.bounds().stop - 1)
         if packet is None or packet.sent_time > self.path_changed_at:
             super().on_ack_received(
@@ -99,7 +102,7 @@ class PathAwareRecovery(QuicPacketRecovery):
             )
             return
         before = {name: value for name, value in vars(self).items() if name.startswith("_rtt_")}
-        self._cc.on_rtt_measurement = lambda **_: None
+        self._cc.on_rtt_measurement = lambda **_: None  # type: ignore[method-assign]
         super().on_ack_received(
             ack_rangeset=ack_rangeset, ack_delay=ack_delay, now=now, space=space
         )
@@ -109,7 +112,7 @@ class PathAwareRecovery(QuicPacketRecovery):
             self._pacer.packet_time = None
 
 
-class Engine(QuicConnection):  # type: ignore[misc]
+class Engine(QuicConnection):
     """One QUIC connection. See the module's docstring for how it differs from aioquic's."""
 
     def __init__(
@@ -137,11 +140,12 @@ class Engine(QuicConnection):  # type: ignore[misc]
 
     def _initialize(self, peer_cid: bytes) -> None:
         super()._initialize(peer_cid)
-        self.tls.__class__ = StrictContext
-        self.tls.verify = self._verify
-        self.tls._request_client_certificate = not self._is_client
+        context: Any = self.tls
+        context.__class__ = StrictContext
+        context.verify = self._verify
+        context._request_client_certificate = not self._is_client
         # Both ends are ours: one group halves the cost of a ClientHello.
-        self.tls._supported_groups = [tls.Group.X25519]
+        context._supported_groups = [tls.Group.X25519]
 
     # -- state -----------------------------------------------------------------------------------
 
@@ -219,7 +223,7 @@ class Engine(QuicConnection):  # type: ignore[misc]
         self._held_total -= self._held.pop(stream_id, 0)
 
     def _stream_window_end(self, stream: QuicStream) -> int:
-        held = self._held.get(stream.stream_id, 0)
+        held = self._held.get(stream.stream_id or 0, 0)
         return int(stream.receiver.starting_offset()) - held + STREAM_WINDOW
 
     def _connection_window_end(self) -> int:
@@ -243,7 +247,7 @@ class Engine(QuicConnection):  # type: ignore[misc]
                 handler=self._on_max_stream_data_delivery,
                 handler_args=(stream,),
             )
-            buf.push_uint_var(stream.stream_id)
+            buf.push_uint_var(stream.stream_id or 0)
             buf.push_uint_var(stream.max_stream_data_local)
             stream.max_stream_data_local_sent = stream.max_stream_data_local
 
@@ -278,6 +282,11 @@ class Engine(QuicConnection):  # type: ignore[misc]
 
     # -- upkeep ----------------------------------------------------------------------------------
 
+    def handle_timer(self, now: float) -> None:
+        """Do what is due. A moment later than asked for: at exactly the loss time, rounding can
+        make nothing lost yet, and a virtual clock would stand still at that time for ever."""
+        super().handle_timer(now + MOMENT)
+
     def update_keys_if_due(self) -> None:
         """Start a key update when enough packets were sent under the current 1-RTT keys."""
         if self._packet_number >= self._next_key_update and self._handshake_confirmed:
@@ -290,8 +299,9 @@ class Engine(QuicConnection):  # type: ignore[misc]
         Congestion window, RTT and PTO start afresh (RFC 9000 section 9.4) and a probe goes out at
         once. Not for a planned move to a path that is known to be alive and slower.
         """
-        loss, old = self._loss, self._loss._cc
-        new = create_congestion_control(
+        loss: Any = self._loss
+        old = loss._cc
+        new: Any = create_congestion_control(
             self._configuration.congestion_control_algorithm,
             max_datagram_size=self._max_datagram_size,
         )

@@ -214,7 +214,7 @@ class Multiplexer:
             elif isinstance(event, quic_events.ConnectionIdRetired):
                 self._by_id.pop(event.connection_id, None)
                 connection.connection_ids.discard(event.connection_id)
-            else:
+            elif not isinstance(event, quic_events.QuicEvent):
                 if isinstance(event, events.HandshakeCompleted | events.ConnectionClosed):
                     self._settle(connection)
                 self._events.append((connection, event))

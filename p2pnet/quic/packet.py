@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from aioquic.buffer import Buffer, BufferReadError
+from aioquic.buffer import Buffer, BufferReadError  # type: ignore[attr-defined]
 from aioquic.quic.packet import (
     QuicPacketType,
     QuicProtocolVersion,
@@ -50,9 +50,7 @@ def parse_initial(datagram: bytes) -> InitialHeader | None:
         return None
     if header.packet_type is not QuicPacketType.INITIAL or header.version != SUPPORTED_VERSION:
         return None
-    return InitialHeader(
-        header.version, header.destination_cid, header.source_cid, header.token
-    )
+    return InitialHeader(header.version, header.destination_cid, header.source_cid, header.token)
 
 
 def version_negotiation(datagram: bytes) -> bytes | None:

@@ -38,9 +38,7 @@ class Settings:
     datagrams: bool = False
     congestion: str = "cubic"
 
-    def verify(
-        self, certificate: x509.Certificate, chain: list[x509.Certificate]
-    ) -> Identity:
+    def verify(self, certificate: x509.Certificate, chain: list[x509.Certificate]) -> Identity:
         """Judge the peer's certificate. Raises IdentityError."""
         return verify_peer(
             certificate,

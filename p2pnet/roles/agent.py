@@ -9,12 +9,12 @@ from twisted.internet.interfaces import IAddress, IListeningPort
 from twisted.internet.protocol import Factory
 
 from p2pnet import events
-from p2pnet.config import AgentConfig, ForwardConfig
-from p2pnet.core.agent import AgentCore
+from p2pnet.assembly import agent_node
+from p2pnet.config import AgentConfig, ConfigError, ForwardConfig
 from p2pnet.net.flow import FlowListener, parse_udp
 from p2pnet.net.splice import Splice
-from p2pnet.node import AgentNode, utcnow
-from p2pnet.roles.service import RoleService, load_credentials, udp_transport
+from p2pnet.node import AgentNode
+from p2pnet.roles.service import RoleService
 from p2pnet.wire.address import format_address
 
 
@@ -22,12 +22,8 @@ class AgentService(RoleService):
     """The Agent of a configuration."""
 
     def __init__(self, reactor: Any, config: AgentConfig) -> None:
-        super().__init__(reactor, config)
-        core = AgentCore(load_credentials(config), config.intermediates, utcnow=utcnow)
-        self.node = node = AgentNode(
-            reactor, core, udp_transport(reactor, config.bind), config.event_log
-        )
-        node.setServiceParent(self)
+        node = agent_node(reactor, config)
+        super().__init__(reactor, config, node)
         for forward in config.forwards:
             kind = FlowForward if forward.listen.startswith("udp:") else StreamForward
             kind(reactor, node, forward).setServiceParent(self)
@@ -39,7 +35,11 @@ class StreamForward(Service):
     def __init__(self, reactor: Any, node: AgentNode, forward: ForwardConfig) -> None:
         self._forward = forward
         self._node = node
-        self._endpoint = serverFromString(reactor, forward.listen)
+        try:
+            self._endpoint = serverFromString(reactor, forward.listen)
+        except (TypeError, ValueError) as error:
+            problem = f"forward of {forward.service}: listen {forward.listen!r}: {error}"
+            raise ConfigError(problem) from None
         self._port: IListeningPort | None = None
         self._listening: Deferred[Any] | None = None
 
@@ -56,8 +56,8 @@ class StreamForward(Service):
     def _listens(self, port: IListeningPort) -> None:
         self._port = port
         host: Any = port.getHost()
-        address = f"{host.host}" if not hasattr(host, "port") else format_address(
-            (host.host, host.port)
+        address = (
+            f"{host.host}" if not hasattr(host, "port") else format_address((host.host, host.port))
         )
         self._node.report(events.Listening(address, self._forward.service))
 
@@ -76,7 +76,7 @@ class ForwardFactory(Factory):
         self._node = node
         self._service = service
 
-    def buildProtocol(self, addr: IAddress) -> Splice:
+    def buildProtocol(self, addr: IAddress | None) -> Splice:
         """The protocol for a new local connection."""
         local, remote = Splice.pair()
         self._node.open(self._service).connect(remote)
@@ -90,7 +90,10 @@ class FlowForward(Service):
         self._reactor = reactor
         self._node = node
         self._service = forward.service
-        self._host, self._port_number = parse_udp(forward.listen)
+        try:
+            self._host, self._port_number = parse_udp(forward.listen)
+        except ValueError as error:
+            raise ConfigError(f"forward of {forward.service}: listen {error}") from None
         self._listener = FlowListener(
             lambda: node.open_flow(forward.service), node.driver.wake, reactor
         )

@@ -10,16 +10,16 @@ from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from p2pnet.config import ConnectorConfig, ServiceConfig
-from p2pnet.core.connector import AllowList, ConnectorCore
+from p2pnet.assembly import connector_node
+from p2pnet.config import ConfigError, ConnectorConfig, ServiceConfig
 from p2pnet.core.stream import Stream
 from p2pnet.errors import code_for
 from p2pnet.net.flow import FlowTarget, parse_udp
 from p2pnet.net.resolve import resolve
 from p2pnet.net.splice import Splice
 from p2pnet.net.stream import StreamTransport
-from p2pnet.node import ConnectorNode, Handler, utcnow
-from p2pnet.roles.service import RoleService, load_credentials, udp_transport
+from p2pnet.node import ConnectorNode, Handler
+from p2pnet.roles.service import RoleService
 from p2pnet.wire.errors import ErrorCode
 from p2pnet.wire.stream import StreamKind
 
@@ -28,28 +28,26 @@ class ConnectorService(RoleService):
     """The Connector of a configuration."""
 
     def __init__(self, reactor: Any, config: ConnectorConfig) -> None:
-        super().__init__(reactor, config)
-        core = ConnectorCore(
-            load_credentials(config),
-            config.intermediates,
-            services=[service.name for service in config.services],
-            authorizer=AllowList({service.name: service.allow for service in config.services}),
-            utcnow=utcnow,
-            max_streams=config.max_streams,
-        )
-        self.node = ConnectorNode(
-            reactor, core, udp_transport(reactor, config.bind), config.event_log
-        )
-        self.node.setServiceParent(self)
+        node = connector_node(reactor, config)
+        super().__init__(reactor, config, node)
         for service in config.services:
-            self.node.serve(service.name, self._handler(service, self.node))
+            node.serve(service.name, self._handler(service, node))
 
     def _handler(self, service: ServiceConfig, node: ConnectorNode) -> Handler:
         wake = node.driver.wake
         if service.target.startswith("udp:"):
-            host, port = parse_udp(service.target)
+            try:
+                host, port = parse_udp(service.target)
+            except ValueError as error:
+                raise ConfigError(f"service {service.name}: target {error}") from None
             return FlowForwarder(self.reactor, host, port, wake).take
-        return StreamForwarder(clientFromString(self.reactor, service.target), wake).take
+        try:
+            target = clientFromString(self.reactor, service.target)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(
+                f"service {service.name}: target {service.target!r}: {error}"
+            ) from None
+        return StreamForwarder(target, wake).take
 
 
 class StreamForwarder:
@@ -78,7 +76,7 @@ class StreamForwarder:
         def failed(failure: Failure) -> None:
             transport.given_up = None
             if failure.check(CancelledError) is None:
-                stream.refuse(code_for(failure.value), failure.getErrorMessage())
+                stream.refuse(code_for(failure), failure.getErrorMessage())
             self._wake()
 
         connecting.addCallbacks(connected, failed)

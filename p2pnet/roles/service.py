@@ -8,34 +8,23 @@ from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 
 from p2pnet import events
+from p2pnet.assembly import load_credentials
 from p2pnet.config import RoleConfig
-from p2pnet.identity import Credentials, CredentialsError
-from p2pnet.net.udp import UDPTransport
+from p2pnet.identity import CredentialsError
 from p2pnet.node import CoreService
-from p2pnet.wire.address import parse_host_port
-
-
-def load_credentials(config: RoleConfig) -> Credentials:
-    """The credentials that a role's configuration names. Raises CredentialsError."""
-    return Credentials.load(cert=config.cert, key=config.key, ca=config.ca)
-
-
-def udp_transport(reactor: Any, bind: str) -> UDPTransport:
-    """The node's socket on "host:port", or "" for any."""
-    host, port = parse_host_port(bind) if bind else ("", 0)
-    return UDPTransport(reactor, host, port)
 
 
 class RoleService(MultiService):
-    """A role as twistd runs it. Subclasses make `self.node` and give it to this service."""
+    """A role as twistd runs it: a node, and what a subclass sets around it."""
 
     log = Logger()
 
-    def __init__(self, reactor: Any, config: RoleConfig) -> None:
+    def __init__(self, reactor: Any, config: RoleConfig, node: CoreService) -> None:
         super().__init__()
         self.reactor = reactor
         self.config = config
-        self.node: CoreService
+        self.node = node
+        node.setServiceParent(self)
         self._previous_handler: Any = None
 
     def startService(self) -> None:

@@ -17,7 +17,7 @@ VERSION = (1, 0)
 MAX_MESSAGE = 64 * 1024
 _LENGTH = 4
 
-Name = Annotated[str, Meta(pattern=r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$")]
+Name = Annotated[str, Meta(pattern=r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?\Z")]
 Text = Annotated[str, Meta(max_length=512)]
 SessionId = Annotated[bytes, Meta(min_length=16, max_length=16)]
 Channel = Annotated[bytes, Meta(min_length=8, max_length=8)]

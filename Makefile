@@ -1,0 +1,59 @@
+# `make demo` and `make test` do everything, set-up included.
+
+PYTHON ?= python3
+VENV ?= .venv
+JOBS ?= 1
+TESTS ?= tests
+# The suites without other processes, sockets or builds: for every Python that the machine has.
+QUICK = $(dir $(wildcard $(addsuffix /__init__.py,$(addprefix tests/,wire traversal quic core)))) \
+	$(wildcard $(addprefix tests/test_,config.py options.py identity.py pki.py events.py))
+
+BIN = $(VENV)/bin
+READY = $(VENV)/.ready
+
+.PHONY: help test demo quick lint format typing imports packaging clean
+
+help:  ## list these targets
+	@echo "Targets (PYTHON=$(PYTHON) and VENV=$(VENV) can be given):"
+	@sed -n 's/^\([a-z]*\):.*## /  \1\t/p' Makefile
+
+test: $(READY)  ## run the whole test suite (TESTS=tests.test_x for some, JOBS=4 in parallel)
+	@$(BIN)/python -m tests.run -j $(JOBS) $(TESTS)
+
+demo: $(READY)  ## start the three roles, download 64 MiB through them, show what happened
+	@$(BIN)/p2pnet demo
+
+quick: $(READY)  ## run the suites that need nothing but Python
+	@$(BIN)/python -m tests.run $(QUICK)
+
+lint: $(READY)  ## check the style
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+format: $(READY)  ## format the code, and mend what can be mended
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+typing: $(READY)  ## check the types
+	$(BIN)/mypy
+
+imports: $(READY)  ## check that each layer imports only those below it
+	$(BIN)/lint-imports --config setup.cfg
+
+packaging: $(READY)  ## build the wheel and use it away from the checkout
+	$(BIN)/tox run -e packaging
+
+clean:  ## remove everything that was built
+	rm -rf .venv .venv-* .tox build dist *.egg-info _trial_temp* .hypothesis .mypy_cache \
+		.ruff_cache .import_linter_cache twisted/plugins/dropin.cache
+
+$(READY): setup.cfg pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "p2pnet needs Python 3.11 or newer, and '$(PYTHON)' is not that." \
+			"Name one that is: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { \
+		echo "'$(PYTHON) -m venv' does not work (Debian: apt install python3-venv)." >&2; exit 1; }
+	@echo "Installing p2pnet and what its tests need into $(VENV) ..."
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check \
+		--constraint constraints.txt --editable '.[test]'
+	@touch $@

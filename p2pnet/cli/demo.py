@@ -1,0 +1,185 @@
+"""``p2pnet demo``: the three roles on this machine, and a download through them."""
+
+import dataclasses
+import hashlib
+import http.client
+import json
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from p2pnet.lab.processes import Deployment, LabError, RoleProcess, Service, script
+from p2pnet.wire.address import parse_host_port
+
+MEBIBYTE = 1 << 20
+CHUNK = 1 << 16
+WEB_START_TIMEOUT = 30.0  # seconds
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """One line of the timeline: what happened, when (seconds from the start), and details."""
+
+    what: str
+    at: float
+    detail: str
+
+
+class Demonstration:
+    """Runs the demonstration in `directory` and keeps its timeline."""
+
+    def __init__(self, directory: Path, megabytes: int) -> None:
+        self.steps: list[Step] = []
+        self.figures: dict[str, Any] = {}
+        self._directory = directory
+        self._size = megabytes * MEBIBYTE
+        self._started = time.time()
+
+    def note(self, what: str, when: float, detail: str = "") -> None:
+        """Add a step that happened at `when` (seconds since 1970)."""
+        self.steps.append(Step(what, round(when - self._started, 4), detail))
+
+    def run(self) -> bool:
+        """Do it all. Returns whether the download is what was served. Raises LabError."""
+        with Deployment(self._directory, realm="demo") as deployment:
+            self.note("throw-away PKI created", time.time(), "CA and three certificates")
+            digest = self._make_file()
+            port = self._start_web_server(deployment)
+            self._start_roles(deployment, port)
+            ok = self._download(digest)
+        self.note("everything stopped", time.time())
+        self.steps.sort(key=lambda step: step.at)
+        return ok
+
+    def _make_file(self) -> str:
+        digest = hashlib.sha256()
+        site = self._directory / "site"
+        site.mkdir()
+        with open(site / "file.bin", "wb") as file:
+            for _ in range(self._size // MEBIBYTE):
+                block = os.urandom(MEBIBYTE)
+                digest.update(block)
+                file.write(block)
+        return digest.hexdigest()
+
+    def _start_web_server(self, deployment: Deployment) -> int:
+        server = deployment.run(
+            "web",
+            [
+                script("twistd"), "--nodaemon", "--pidfile=web.pid", "web",
+                "--path", "site", "--listen", "tcp:0:interface=127.0.0.1",
+            ],
+        )  # fmt: skip
+        deadline = time.monotonic() + WEB_START_TIMEOUT
+        while time.monotonic() < deadline and server.returncode is None:
+            for line in server.output().splitlines():
+                if "Site starting on " in line:
+                    port = int(line.rsplit(" ", 1)[1])
+                    self.note("web server started", time.time(), f"127.0.0.1:{port}")
+                    return port
+            time.sleep(0.05)
+        raise LabError(f"the web server did not start\n{server.output()}")
+
+    def _start_roles(self, deployment: Deployment, port: int) -> None:
+        relay = deployment.intermediate("relay1")
+        services = {"web": Service(f"tcp:127.0.0.1:{port}", ["alice"])}
+        self.office = deployment.connector("office", services)
+        self.alice = deployment.agent("alice", {"web": "tcp:0:interface=127.0.0.1"})
+        listening = relay.wait_for("listening")
+        self.note("Intermediate listens", listening["time"], f"UDP {listening['address']}")
+        registered = self.office.wait_for("registered")
+        for node, label in ((self.office, "Connector"), (self.alice, "Agent")):
+            event = node.wait_for("control_connected")
+            self.note(
+                f"{label}: control connected", event["time"],
+                f"{event['seconds'] * 1000:.1f} ms, observed as {event['address']}",
+            )  # fmt: skip
+        self.note("Connector: registered", registered["time"], ", ".join(registered["services"]))
+
+    def _download(self, digest: str) -> bool:
+        host, port = parse_host_port(self.alice.wait_for("listening", what="web")["address"])
+        begun = time.time()
+        self.note("download requested", begun, f"http://{host}:{port}/file.bin")
+        connection = http.client.HTTPConnection(host, port, timeout=120)
+        connection.request("GET", "/file.bin")
+        response = connection.getresponse()
+        seen = hashlib.sha256(first := response.read(1))
+        first_at = time.time()
+        size = len(first)
+        while block := response.read(CHUNK):
+            seen.update(block)
+            size += len(block)
+        ended = time.time()
+        connection.close()
+        ok = seen.hexdigest() == digest and size == self._size
+        self._note_session(self.alice)
+        self.note("first byte", first_at, f"{(first_at - begun) * 1000:.1f} ms after the request")
+        rate = size / (ended - first_at) / 1e6
+        self.note(
+            "download complete", ended,
+            f"{size / MEBIBYTE:.0f} MiB at {rate:.1f} MB/s, SHA-256 {'equal' if ok else 'DIFFERS'}",
+        )  # fmt: skip
+        self.figures |= {
+            "bytes": size,
+            "sha256_ok": ok,
+            "first_byte_ms": round((first_at - begun) * 1000, 2),
+            "throughput_mb_s": round(rate, 2),
+        }
+        return ok
+
+    def _note_session(self, agent: RoleProcess) -> None:
+        opened = agent.wait_for("session_opened")
+        handshake = agent.wait_for("handshake_completed")
+        path = agent.wait_for("path_selected")
+        self.note("session opened", opened["time"], f"with connector {opened['peer']}")
+        self.note("path selected", path["time"], f"{path['path']} {path['reason']}")
+        self.note(
+            "end-to-end handshake", handshake["time"],
+            f"{handshake['seconds'] * 1000:.1f} ms, {handshake['peer']}",
+        )  # fmt: skip
+        self.figures |= {
+            "control_connected_ms": round(agent.wait_for("control_connected")["seconds"] * 1000, 2),
+            "handshake_ms": round(handshake["seconds"] * 1000, 2),
+            "path": path["path"],
+        }
+
+
+def _print_timeline(steps: list[Step]) -> None:
+    table = Table(box=None, header_style="bold")
+    table.add_column("seconds", justify="right")
+    table.add_column("what")
+    table.add_column("")
+    for step in steps:
+        table.add_row(f"{step.at:.3f}", step.what, step.detail)
+    Console(width=None if sys.stdout.isatty() else 100).print(table)
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print the timeline as one JSON object.")
+@click.option(
+    "--size", default=64, show_default=True, type=click.IntRange(1, 4096), metavar="MIB",
+    help="How much to download.",
+)  # fmt: skip
+def demo(as_json: bool, size: int) -> None:
+    """Start the three roles on this machine and download a file through them."""
+    with tempfile.TemporaryDirectory(prefix="p2pnet-demo-") as directory:
+        demonstration = Demonstration(Path(directory), size)
+        try:
+            ok = demonstration.run()
+        except LabError as error:
+            raise click.ClickException(str(error)) from None
+    steps = demonstration.steps
+    if as_json:
+        timeline = [dataclasses.asdict(step) for step in steps]
+        click.echo(json.dumps({"ok": ok, **demonstration.figures, "timeline": timeline}))
+    else:
+        _print_timeline(steps)
+    if not ok:
+        raise click.ClickException("the download differs from what was served")

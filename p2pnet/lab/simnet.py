@@ -1,0 +1,181 @@
+"""A simulated network on a virtual clock, driven by a seed: the same seed, the same run.
+
+The real node code runs on it: give the services of p2pnet.node `network.clock` as their reactor
+and `network.transport(address)` as their socket. What a packet meets (delay, loss, duplication,
+reordering) is drawn from one seeded generator in the order in which packets are sent.
+"""
+
+import dataclasses
+import math
+import random
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.error import CannotListenError
+from twisted.internet.task import Clock
+from zope.interface import implementer
+
+from p2pnet.interfaces import IDatagramTransport
+from p2pnet.wire.address import Address
+
+
+@dataclasses.dataclass(frozen=True)
+class Link:
+    """What packets between two hosts meet, one way.
+
+    :ivar delay: seconds. `jitter`: up to so many more, which reorders.
+    :ivar loss, duplication: probabilities.
+    :ivar rate: bytes a second, 0 for no limit. `queue`: bytes that may wait for the link.
+    :ivar mtu: larger UDP payloads are lost.
+    """
+
+    delay: float = 0.02
+    jitter: float = 0.0
+    loss: float = 0.0
+    duplication: float = 0.0
+    rate: int = 0
+    queue: int = 256 * 1024
+    mtu: int = 1472
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Packet:
+    """One datagram that was sent. `fate`: delivered, lost, queue, mtu or nobody."""
+
+    at: float
+    source: Address
+    destination: Address
+    size: int
+    fate: str
+
+
+class SimulatedNetwork:
+    """Hosts that reach each other by address.
+
+    :ivar clock: the virtual clock, a Twisted IReactorTime.
+    :ivar link: what packets meet unless links[source host, destination host] says otherwise.
+    :ivar trace: every packet, if `keep_trace`.
+    :ivar tap: called with (data, source, destination) for every packet that is sent.
+    """
+
+    def __init__(self, seed: int = 0, link: Link | None = None, keep_trace: bool = False) -> None:
+        self.seed = seed
+        self.clock = Clock()
+        self.random = random.Random(seed)
+        self.link = link or Link()
+        self.links: dict[tuple[str, str], Link] = {}
+        self.trace: list[Packet] = []
+        self.tap: Callable[[bytes, Address, Address], Any] | None = None
+        self._keep_trace = keep_trace
+        self._bound: dict[Address, Callable[[bytes, Address], Any]] = {}
+        self._free_at: dict[tuple[str, str], float] = {}
+        self._next_port = 50000
+
+    def entropy(self, size: int) -> bytes:
+        """Random bytes from the seed, for the cores."""
+        return self.random.randbytes(size)
+
+    def transport(self, host: str, port: int = 0) -> "SimulatedTransport":
+        """A socket on `host`; port 0 for any."""
+        if port == 0:
+            self._next_port += 1
+            port = self._next_port
+        return SimulatedTransport(self, (host, port))
+
+    def connect(self, one: str, other: str, link: Link) -> None:
+        """Let packets between two hosts meet `link`, either way."""
+        self.links[one, other] = self.links[other, one] = link
+
+    def bind(self, address: Address, receive: Callable[[bytes, Address], Any]) -> None:
+        """Deliver packets for `address`. Raises CannotListenError if it is taken."""
+        if address in self._bound:
+            raise CannotListenError(address[0], address[1], OSError("address already in use"))
+        self._bound[address] = receive
+
+    def unbind(self, address: Address) -> None:
+        """Deliver them no more."""
+        self._bound.pop(address, None)
+
+    def send(self, data: bytes, source: Address, destination: Address) -> None:
+        """Put a packet on its way."""
+        if self.tap is not None:
+            self.tap(data, source, destination)
+        ends = source[0], destination[0]
+        link = self.links.get(ends, self.link)
+        now = float(self.clock.seconds())
+        fate = self._fate(link, len(data), ends, now)
+        if self._keep_trace:
+            self.trace.append(Packet(now, source, destination, len(data), fate))
+        if fate != "delivered":
+            return
+        copies = 2 if link.duplication and self.random.random() < link.duplication else 1
+        for _ in range(copies):
+            delay = self._queued(link, len(data), ends, now) + link.delay
+            if link.jitter:
+                delay += self.random.random() * link.jitter
+            self.clock.callLater(delay, self._deliver, data, source, destination)
+
+    def _fate(self, link: Link, size: int, ends: tuple[str, str], now: float) -> str:
+        if size > link.mtu:
+            return "mtu"
+        if link.loss and self.random.random() < link.loss:
+            return "lost"
+        if link.rate and (self._free_at.get(ends, now) - now) * link.rate > link.queue:
+            return "queue"
+        return "delivered"
+
+    def _queued(self, link: Link, size: int, ends: tuple[str, str], now: float) -> float:
+        if not link.rate:
+            return 0.0
+        free_at = max(now, self._free_at.get(ends, now)) + size / link.rate
+        self._free_at[ends] = free_at
+        return free_at - now
+
+    def _deliver(self, data: bytes, source: Address, destination: Address) -> None:
+        receive = self._bound.get(destination)
+        if receive is not None:
+            receive(data, source)
+
+    # -- time ------------------------------------------------------------------------------------
+
+    def run(self, seconds: float) -> None:
+        """Let that much virtual time pass."""
+        self.run_until(lambda: False, seconds)
+
+    def run_until(self, done: Callable[[], Any], seconds: float = 60.0) -> bool:
+        """Let time pass until `done()`, at most so many virtual seconds. Returns whether it is."""
+        clock = self.clock
+        end = clock.seconds() + seconds
+        while not done():
+            calls = clock.getDelayedCalls()
+            when = min((call.getTime() for call in calls), default=math.inf)
+            if when > end:
+                clock.advance(max(0.0, end - clock.seconds()))
+                return bool(done())
+            clock.advance(max(0.0, when - clock.seconds()))
+        return True
+
+
+@implementer(IDatagramTransport)
+class SimulatedTransport:
+    """A UDP socket on a simulated network."""
+
+    def __init__(self, network: SimulatedNetwork, address: Address) -> None:
+        self._network = network
+        self._address = address
+
+    def start(self, receive: Callable[[bytes, Address], Any]) -> None:
+        """Open the socket. Raises CannotListenError if the address is taken."""
+        self._network.bind(self._address, receive)
+
+    def send(self, datagram: bytes, address: Address) -> None:
+        """Send a datagram."""
+        self._network.send(datagram, self._address, address)
+
+    def get_address(self) -> Address:
+        """The local address."""
+        return self._address
+
+    def stop(self) -> None:
+        """Close the socket."""
+        self._network.unbind(self._address)
