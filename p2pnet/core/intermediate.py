@@ -92,6 +92,7 @@ class IntermediateCore:
         return {
             **self._unknown,
             "quic": self._mux.dropped,
+            "failures": self._mux.failures,
             "refused": self._mux.admission.refused,
             "relay": self.relay.dropped,
         }

@@ -40,7 +40,6 @@ class NodeCore:
     :param intermediates: "host:port" of each Intermediate; a connection to each is kept up.
     :param utcnow: the calendar's clock, for certificate dates.
     :param entropy: the source of random bytes.
-    :ivar dropped: datagrams from the network that were dropped, by cause.
     """
 
     role: Role
@@ -62,13 +61,18 @@ class NodeCore:
         self.entropy = entropy
         self.instance = entropy(8)
         self.sessions: dict[PeerAddress, Session] = {}
-        self.dropped: collections.Counter[str] = collections.Counter()
+        self._unwanted: collections.Counter[str] = collections.Counter()
         self.links = [Link(name, self) for name in intermediates]
         self._utcnow = utcnow
         self._mux = Multiplexer(accept_peer=self._accept_peer, entropy=entropy)
         self._channels: dict[bytes, Session] = {}
         self._ending: dict[PeerAddress, Session] = {}
         self._events: collections.deque[events.Event] = collections.deque()
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """Datagrams that were dropped, by cause."""
+        return {**self._unwanted, "quic": self._mux.dropped, "failures": self._mux.failures}
 
     def random(self) -> float:
         """A random number from 0 to 1, for jitter."""
@@ -129,7 +133,7 @@ class NodeCore:
         elif kind is Kind.RELAY:
             self._receive_relayed(data, address, now)
         else:
-            self.dropped[kind.name.lower()] += 1
+            self._unwanted[kind.name.lower()] += 1
         self._handle_connections(now)
 
     def datagrams_to_send(self, now: float) -> list[tuple[bytes, Address]]:
@@ -139,7 +143,7 @@ class NodeCore:
             if isinstance(address, PeerAddress):
                 session = self.sessions.get(address) or self._ending.get(address)
                 if session is None or session.path is None:
-                    self.dropped["no_path"] += 1
+                    self._unwanted["no_path"] += 1
                     continue
                 datagrams.append(session.path.encapsulate(data))
             else:
@@ -236,14 +240,14 @@ class NodeCore:
         try:
             channel, packet = decode_relay_frame(data)
         except DecodeError:
-            self.dropped["relay_malformed"] += 1
+            self._unwanted["relay_malformed"] += 1
             return
         session = self._channels.get(channel)
         if session is None or not session.goes_through(address):
-            self.dropped["relay_unknown"] += 1
+            self._unwanted["relay_unknown"] += 1
             return
         if classify(packet) is not Kind.QUIC:
-            self.dropped["relay_payload"] += 1
+            self._unwanted["relay_payload"] += 1
             return
         connection = self._mux.receive_datagram(packet, session.address, now)
         if connection is not None and connection.owner is None:

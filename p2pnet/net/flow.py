@@ -89,6 +89,7 @@ class _FlowEnd:
 
     def __init__(self, stream: Stream, clock: Any) -> None:
         self.stream = stream
+        self.finished: Callable[[], Any] | None = None  # called when the flow is over
         stream.owner = self
         self._used_at = clock.seconds()
         self._clock = clock
@@ -122,6 +123,8 @@ class _FlowEnd:
         """The flow is over."""
         if self._timer.active():
             self._timer.cancel()
+        if self.finished is not None:
+            self.finished()
 
 
 class _LocalFlow(_FlowEnd):

@@ -12,6 +12,7 @@ What is changed, and why:
 * 1-RTT keys are updated before the AEAD's confidentiality limit (RFC 9001 section 6.6).
 """
 
+import logging
 import math
 from collections.abc import Callable
 from typing import Any
@@ -33,6 +34,9 @@ from aioquic.quic.stream import QuicStream
 from cryptography import x509
 
 from p2pnet.identity import Identity, IdentityError, Problem
+
+# aioquic logs peer-chosen text at warning level; without a handler Python prints that to stderr.
+logging.getLogger("quic").addHandler(logging.NullHandler())
 
 Verify = Callable[[x509.Certificate, list[x509.Certificate]], Identity]
 

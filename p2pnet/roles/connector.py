@@ -1,5 +1,6 @@
 """``twistd p2p-connector``: forwards the streams of each service to its target."""
 
+import collections
 from collections.abc import Callable
 from typing import Any
 
@@ -30,6 +31,7 @@ class ConnectorService(RoleService):
     def __init__(self, reactor: Any, config: ConnectorConfig) -> None:
         node = connector_node(reactor, config)
         super().__init__(reactor, config, node)
+        self.config: ConnectorConfig = config
         for service in config.services:
             node.serve(service.name, self._handler(service, node))
 
@@ -40,7 +42,8 @@ class ConnectorService(RoleService):
                 host, port = parse_udp(service.target)
             except ValueError as error:
                 raise ConfigError(f"service {service.name}: target {error}") from None
-            return FlowForwarder(self.reactor, host, port, wake).take
+            limit = self.config.max_flows
+            return FlowForwarder(self.reactor, host, port, limit, wake).take
         try:
             target = clientFromString(self.reactor, service.target)
         except (TypeError, ValueError) as error:
@@ -64,7 +67,9 @@ class StreamForwarder:
             return
         outer, inner = Splice.pair()
         transport = StreamTransport(stream, self._wake)
-        connecting = self._target.connect(Factory.forProtocol(lambda: inner))
+        factory = Factory.forProtocol(lambda: inner)
+        factory.noisy = False
+        connecting = self._target.connect(factory)
         transport.given_up = connecting.cancel
 
         def connected(_: Any) -> None:
@@ -87,10 +92,14 @@ class FlowForwarder:
 
     log = Logger()
 
-    def __init__(self, reactor: Any, host: str, port: int, wake: Callable[[], None]) -> None:
+    def __init__(
+        self, reactor: Any, host: str, port: int, limit: int, wake: Callable[[], None]
+    ) -> None:
         self._reactor = reactor
         self._host = host
         self._port = port
+        self._limit = limit  # of the flows of one agent
+        self._flows: collections.Counter[str] = collections.Counter()
         self._wake = wake
 
     def take(self, stream: Stream) -> None:
@@ -98,7 +107,14 @@ class FlowForwarder:
         if stream.kind is not StreamKind.FLOW:
             stream.refuse(ErrorCode.TARGET_REFUSED, f"{stream.service} is a UDP service")
             return
+        assert stream.session is not None
+        agent = stream.session.peer_name
+        if self._flows[agent] >= self._limit:
+            stream.refuse(ErrorCode.OVER_LIMIT, f"agent {agent} has {self._limit} flows")
+            return
+        self._flows[agent] += 1
         flow = FlowTarget(stream, self._port, self._reactor, self._wake)
+        flow.finished = lambda: self._forget(agent)
 
         def resolved(hosts: list[str]) -> None:
             if hosts:
@@ -110,3 +126,8 @@ class FlowForwarder:
         resolve(self._reactor, self._host).addCallback(resolved).addErrback(
             lambda failure: self.log.failure("while opening a flow", failure)
         )
+
+    def _forget(self, agent: str) -> None:
+        self._flows[agent] -= 1
+        if not self._flows[agent]:
+            del self._flows[agent]
