@@ -24,6 +24,7 @@ from p2pnet.settings import (
     check_remote,
     check_seconds,
     check_service,
+    is_any_port,
     reason_of,
     settings,
 )
@@ -301,7 +302,7 @@ class _Loader(Generic[C]):
                         rules.check(item)
                 except ValueError as error:
                     self._fail(name, str(error), index, key)
-                if rules.unique and (key, item) in seen:
+                if rules.unique and (key, item) in seen and not is_any_port(item):
                     self._fail(name, f"{item!r} is there twice; once is right", index, key)
                 seen.add((key, item))
 

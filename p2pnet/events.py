@@ -161,11 +161,45 @@ class HandshakeCompleted(Report):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class PathSelected(Report):
-    """Packets of the session take this path from now on, and why. No path: they wait."""
+    """Packets of the session take this path from now on, and why.
+
+    `path` is direct, relayed or none (packets wait); `address` is where they go, two while a
+    direct path is silent and both are used; the figures are seconds, null where unknown.
+    """
 
     session: str
     path: str
     reason: str
+    address: str
+    direct_rtt: float | None
+    relay_rtt: float | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class CandidatesExchanged(Report):
+    """Both ends know each other's candidates: "type address" each."""
+
+    session: str
+    local: tuple[str, ...]
+    remote: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ChecksStarted(Report):
+    """Connectivity checks begin in `delay` seconds on so many pairs."""
+
+    session: str
+    delay: float
+    pairs: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ChecksFailed(Report):
+    """No direct path was found; the next round comes in `retry_in` seconds (null: not by us)."""
+
+    session: str
+    reason: str
+    retry_in: float | None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from zope.interface import Interface
+from zope.interface import Attribute, Interface
 
 from p2pnet.wire.address import Address
 from p2pnet.wire.errors import ErrorCode
@@ -43,3 +43,19 @@ class IServiceDirectory(Interface):
 
     def lookup(realm: str, service: str) -> list[Any]:
         """The keys of the nodes that serve `service`, oldest first."""
+
+
+class IPathSelector(Interface):
+    """Decides which of the paths of a session is used. Pure: no clock, no state."""
+
+    def select(choices: Any) -> Any:
+        """The Decision for these Choices (both of p2pnet.traversal.selection)."""
+
+
+class ICandidateSource(Interface):
+    """Finds addresses that this node may be reached at."""
+
+    name = Attribute("For the event log.")
+
+    def hosts() -> list[str]:
+        """The IP literals that it knows now."""

@@ -33,7 +33,8 @@ class Setting:
     option: str = ""
     """The command-line option, where it is not the name of the field."""
     unique: bool = False
-    """No two elements of the list, or tables of the array, may have the same value."""
+    """No two elements of the list, or tables of the array, may have the same value, unless that
+    is a listener on any port."""
     element: type[Struct] | None = None
     """What a table of the array is, where the setting is written as ``[[option]]`` tables."""
 
@@ -77,6 +78,11 @@ def check_endpoint(text: str) -> None:
     kind, _, rest = text.partition(":")
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_+-]*", kind) or kind == "localhost" or not rest:
         raise ValueError(f"{text!r} is not an endpoint; write, for example, tcp:127.0.0.1:8080")
+
+
+def is_any_port(item: object) -> bool:
+    """Whether this is the endpoint of a listener on a port that the system picks."""
+    return isinstance(item, str) and bool(re.match(r"\w+:(0|(.*:)?port=0)(:|$)", item))
 
 
 def check_file(path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from p2pnet import events
 from p2pnet.core.link import Link
@@ -14,6 +14,7 @@ from p2pnet.core.session import AgentSession, Session
 from p2pnet.core.stream import Stream, StreamState
 from p2pnet.identity import Credentials, Role, check_name
 from p2pnet.quic import events as quic_events
+from p2pnet.traversal.selection import SELECTORS, RelayOnly
 from p2pnet.wire import messages
 from p2pnet.wire.errors import ErrorCode
 from p2pnet.wire.stream import StreamKind
@@ -38,6 +39,9 @@ class Request:
 class AgentCore(NodeCore):
     """The sans-IO core of an Agent: NodeCore's verbs, and open_stream().
 
+    :param policies: by service, the name of the path selector (p2pnet.traversal.selection).
+    :param policy: that of the others.
+
     >>> core = AgentCore(credentials, ["192.0.2.1:4433"], utcnow=utcnow)
     >>> core.connect(now)
     >>> stream = core.open_stream("web", now)
@@ -46,6 +50,7 @@ class AgentCore(NodeCore):
 
     role = Role.AGENT
     peer_role = Role.CONNECTOR
+    controlling = True
 
     def __init__(
         self,
@@ -54,8 +59,12 @@ class AgentCore(NodeCore):
         *,
         utcnow: Callable[[], datetime.datetime],
         entropy: Callable[[int], bytes] = os.urandom,
+        policies: Mapping[str, str] | None = None,
+        policy: str = RelayOnly.name,
     ) -> None:
         super().__init__(credentials, intermediates, utcnow=utcnow, entropy=entropy)
+        self._policies = dict(policies or {})
+        self._policy = policy
         self._routes: dict[str, AgentSession] = {}  # by service
         self._waiting: dict[str, list[Stream]] = {}  # by service, for a route
         self._requests: dict[int, Request] = {}
@@ -82,6 +91,13 @@ class AgentCore(NodeCore):
             self._request(service)
         return stream
 
+    def close(self, now: float, reason: str = "node stopped") -> None:
+        """End everything, also what still waits for a session."""
+        super().close(now, reason)
+        while self._waiting:
+            for stream in self._waiting.popitem()[1]:
+                self._fail(stream, ErrorCode.SHUTDOWN, reason)
+
     # -- finding a connector ---------------------------------------------------------------------
 
     def _request(self, service: str, resumes: AgentSession | None = None) -> None:
@@ -95,7 +111,8 @@ class AgentCore(NodeCore):
         self._requests[self._last_request] = Request(service, link, resumes)
         session = resumes.id if resumes is not None else self.entropy(16)
         connector = resumes.peer_name if resumes is not None else None
-        link.send(messages.SessionRequest(self._last_request, session, service, connector))
+        policy = self._policies.get(service, self._policy)
+        link.send(messages.SessionRequest(self._last_request, session, service, connector, policy))
 
     def _timed_out(self, stream: Stream) -> None:
         waiting = self._waiting.get(stream.service, [])
@@ -127,7 +144,7 @@ class AgentCore(NodeCore):
         """Ask again for what is still missing."""
         super().link_ready(link, address, seconds, now)
         for session in self.sessions.values():
-            if session.path is None and isinstance(session, AgentSession):
+            if session.relay is None and isinstance(session, AgentSession):
                 self._request(session.service, session)
         for service, streams in self._waiting.items():
             if streams and service not in self._routes:
@@ -141,7 +158,7 @@ class AgentCore(NodeCore):
         for request in requests:
             self._request(request.service, request.resumes)
         for session in self.sessions.values():
-            if session.path is None and isinstance(session, AgentSession):
+            if session.relay is None and isinstance(session, AgentSession):
                 self._lost_path(session, now)
 
     # -- messages --------------------------------------------------------------------------------
@@ -157,17 +174,22 @@ class AgentCore(NodeCore):
                 request = self._requests.pop(number, None)
                 if request is not None and request.resumes is None:
                     self._fail_waiting(request.service, ErrorCode.of(code), reason)
-            case messages.SessionClosed(session_id, _, reason):
-                for session in list(self.sessions.values()):
-                    if session.id == session_id and isinstance(session, AgentSession):
-                        self._unmap(session)
-                        session.select_path(None, reason)
-                        self._lost_path(session, now)
+            case messages.SessionClosed(session_id, code, reason):
+                session = self.find_session(session_id)
+                if session is not None and session.is_relayed_by(link.address):
+                    assert isinstance(session, AgentSession)
+                    self.lose_relay(session, code, reason, now)
+                    self._lost_path(session, now)
+            case _:
+                self.direct.take_message(link, message, now)
 
     def _opened(self, request: Request, message: messages.SessionOpened, now: float) -> None:
         session = next((s for s in self.sessions.values() if s.id == message.session), None)
-        if session is None and request.resumes is not None:
-            return  # it ended while the answer was on its way
+        if session is None and request.resumes is not None:  # it ended meanwhile
+            reason = "the agent has ended it"
+            code = ErrorCode.NO_ERROR
+            request.link.send(messages.SessionClosed(message.session, code, reason))
+            return
         if session is not None and session.instance != message.instance:
             reason = f"connector {session.peer_name} restarted"
             self.end_session(session, ErrorCode.RESTARTED, reason, now)
@@ -192,6 +214,7 @@ class AgentCore(NodeCore):
         session = AgentSession(
             message.session, message.connector, message.instance, now, self.emit, request.service
         )
+        session.selector = SELECTORS[self._policies.get(request.service, self._policy)]()
         self.add_session(session)
         self.emit(
             events.SessionOpened(
@@ -211,7 +234,7 @@ class AgentCore(NodeCore):
             self.end_session(session, ErrorCode.PEER_LOST, reason, now)
 
     def _keep_alive(self, session: AgentSession, now: float) -> None:
-        if session.address not in self.sessions:
+        if self.sessions.get(session.address) is not session:
             return
         if session.streams:
             session.used_at = now
@@ -259,7 +282,8 @@ class AgentCore(NodeCore):
         self._resume(session, FIRST_RESUME, now)
 
     def _resume(self, session: AgentSession, delay: float, now: float) -> None:
-        if session.path is not None or session.address not in self.sessions:
+        # A later session with the same connector may have the same address.
+        if session.relay is not None or self.sessions.get(session.address) is not session:
             return
         self._request(session.service, session)
         later = min(LAST_RESUME, 2 * delay)

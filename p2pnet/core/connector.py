@@ -16,6 +16,7 @@ from p2pnet.identity import Credentials, Role
 from p2pnet.interfaces import IAuthorizer
 from p2pnet.quic import events as quic_events
 from p2pnet.quic.settings import Settings
+from p2pnet.traversal.selection import PreferDirect
 from p2pnet.wire import messages
 from p2pnet.wire.address import PeerAddress
 from p2pnet.wire.errors import ErrorCode
@@ -52,6 +53,7 @@ class ConnectorCore(NodeCore):
 
     role = Role.CONNECTOR
     peer_role = Role.AGENT
+    controlling = False
 
     def __init__(
         self,
@@ -85,11 +87,12 @@ class ConnectorCore(NodeCore):
             case messages.SessionOffer():
                 code, reason = self._consider(link, message, now)
                 link.send(messages.SessionAnswer(message.session, code, reason))
-            case messages.SessionClosed(session_id, _, reason):
-                session = self.sessions.get(PeerAddress.of_session(session_id))
-                if session is not None and session.goes_through(link.address):
-                    self._unmap(session)
-                    session.select_path(None, reason)
+            case messages.SessionClosed(session_id, code, reason):
+                session = self.find_session(session_id)
+                if session is not None and session.is_relayed_by(link.address):
+                    self.lose_relay(session, code, reason, now)
+            case _:
+                self.direct.take_message(link, message, now)
 
     def _consider(
         self, link: Link, offer: messages.SessionOffer, now: float
@@ -120,6 +123,8 @@ class ConnectorCore(NodeCore):
             offer.session, offer.agent, offer.instance, now, self.emit,
             self._authorizer.authorize,
         )  # fmt: skip
+        # The agent chooses; this end goes where the agent's checks prove a way.
+        session.selector = PreferDirect()
         self.add_session(session)
         self.emit(events.SessionOpened(session.id.hex(), offer.agent, offer.service, link.name))
         self.timers.call_at(now + HANDSHAKE_TIMEOUT, lambda t: self._check_handshake(session, t))

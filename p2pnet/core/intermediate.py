@@ -246,6 +246,8 @@ class IntermediateCore:
             self._greet(client, message)
         elif not client.has_greeted:
             client.connection.close(ErrorCode.PROTOCOL_ERROR, "no greeting first")
+        elif isinstance(message, messages.CandidateMessage):
+            self.sessions.forward(client, message)
         elif client.is_agent:
             self._take_from_agent(client, message, now)
         else:
@@ -280,8 +282,8 @@ class IntermediateCore:
         match message:
             case messages.SessionRequest():
                 self.sessions.request(client, message, now)
-            case messages.SessionClosed(session_id, _, reason):
-                self.sessions.leave(client, session_id, reason)
+            case messages.SessionClosed():
+                self.sessions.leave(client, message)
             case _:
                 self._not_yours(client, message)
 
@@ -290,9 +292,9 @@ class IntermediateCore:
             case messages.Register(services):
                 self._register(client, services)
             case messages.SessionAnswer():
-                self.sessions.answer(client, message)
-            case messages.SessionClosed(session_id, _, reason):
-                self.sessions.leave(client, session_id, reason)
+                self.sessions.answer(client, message, now)
+            case messages.SessionClosed():
+                self.sessions.leave(client, message)
             case _:
                 self._not_yours(client, message)
 

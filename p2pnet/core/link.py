@@ -137,7 +137,7 @@ class Link:
                 connection.consume(stream_id, len(data))
                 self._received(data, now)
             case quic_events.ConnectionClosed(code, reason):
-                self._failed(reason or f"closed with code {code:#x}", now)
+                self._dismissed(event.error_code, reason or f"closed with code {code:#x}", now)
 
     def _received(self, data: bytes, now: float) -> None:
         try:
@@ -159,9 +159,7 @@ class Link:
                 self.draining = True
                 self._node.emit(events.IntermediateDraining(self.name, seconds))
             case messages.Goodbye(code, reason):
-                if code == ErrorCode.SUPERSEDED:  # do not fight with the other process
-                    self._failures = SUPERSEDED_FAILURES
-                self._failed(reason, now)
+                self._dismissed(code, reason, now)
             case _ if self.is_ready:
                 self._node.take_message(self, message, now)
 
@@ -209,6 +207,11 @@ class Link:
         if self.state is not LinkState.STOPPED:
             self._advance(LinkState.STOPPED)
         self.close(ErrorCode.SHUTDOWN, reason)
+
+    def _dismissed(self, code: int, reason: str, now: float) -> None:
+        if code == ErrorCode.SUPERSEDED:  # do not fight with the other process
+            self._failures = SUPERSEDED_FAILURES
+        self._failed(reason, now)
 
     def _failed(self, reason: str, now: float) -> None:
         if self.state in (LinkState.WAITING, LinkState.STOPPED):

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from p2pnet import events
+from p2pnet.core.direct import DirectPaths
 from p2pnet.core.link import Link
 from p2pnet.core.path import RelayedPath
 from p2pnet.core.session import Session
@@ -44,6 +45,7 @@ class NodeCore:
 
     role: Role
     peer_role: Role
+    controlling: bool  # in connectivity checks (RFC 8445 section 6.1.1)
     max_peer_streams = 0  # streams that the peer may open on an end-to-end connection
 
     def __init__(
@@ -65,6 +67,7 @@ class NodeCore:
         self.links = [Link(name, self) for name in intermediates]
         self._utcnow = utcnow
         self._mux = Multiplexer(accept_peer=self._accept_peer, entropy=entropy)
+        self.direct = DirectPaths(self)
         self._channels: dict[bytes, Session] = {}
         self._ending: dict[PeerAddress, Session] = {}
         self._events: collections.deque[events.Event] = collections.deque()
@@ -129,9 +132,13 @@ class NodeCore:
         """Take a datagram that arrived from `address` (canonical form)."""
         kind = classify(data)
         if kind is Kind.QUIC:
-            self._mux.receive_datagram(data, address, now)
+            connection = self._mux.receive_datagram(data, address, now)
+            if connection is not None and isinstance(connection.owner, Session):
+                self.direct.heard(connection.owner, address, now)
         elif kind is Kind.RELAY:
             self._receive_relayed(data, address, now)
+        elif kind is Kind.STUN:
+            self.direct.receive(data, address, now)
         else:
             self._unwanted[kind.name.lower()] += 1
         self._handle_connections(now)
@@ -142,13 +149,15 @@ class NodeCore:
         for data, address in self._mux.datagrams_to_send(now):
             if isinstance(address, PeerAddress):
                 session = self.sessions.get(address) or self._ending.get(address)
-                if session is None or session.path is None:
+                if session is None or not session.paths:
                     self._unwanted["no_path"] += 1
                     continue
-                datagrams.append(session.path.encapsulate(data))
+                datagrams += [path.encapsulate(data) for path in session.paths]
+                self.direct.sent(session, now)
             else:
                 datagrams.append((data, address))
         self._handle_connections(now)
+        datagrams += self.direct.datagrams_to_send(now)
         return datagrams
 
     def next_event(self) -> events.Event | None:
@@ -157,13 +166,14 @@ class NodeCore:
 
     def get_timer(self) -> float | None:
         """When to call handle_timer(), None for never."""
-        times = [t for t in (self._mux.get_timer(), self.timers.get_timer()) if t is not None]
-        return min(times, default=None)
+        times = (self._mux.get_timer(), self.timers.get_timer(), self.direct.get_timer())
+        return min((time for time in times if time is not None), default=None)
 
     def handle_timer(self, now: float) -> None:
         """Do what is due."""
         self.timers.handle_timer(now)
         self._mux.handle_timer(now)
+        self.direct.handle_timer(now)
         self._handle_connections(now)
 
     # -- for the links ---------------------------------------------------------------------------
@@ -184,19 +194,24 @@ class NodeCore:
     def address_observed(self, link: Link, address: Address) -> None:
         """The Intermediate told this node's address, or a new one."""
         self.emit(events.AddressObserved(link.name, format_address(address)))
+        self.direct.candidates_changed()
 
     def link_failed(self, link: Link, was_ready: bool, now: float) -> None:
         """A try failed or the link went down: sessions that it carried have no path for now."""
         for session in self.sessions.values():
-            if session.goes_through(link.address):
+            if session.is_relayed_by(link.address):
                 self._unmap(session)
-                session.select_path(None, f"lost {link.name}: {link.last_error}")
+                session.set_relay(None, f"lost {link.name}: {link.last_error}")
 
     def take_message(self, link: Link, message: messages.Message, now: float) -> None:
         """A message that is about sessions or services."""
         raise NotImplementedError
 
     # -- sessions --------------------------------------------------------------------------------
+
+    def find_session(self, session_id: bytes) -> Session | None:
+        """The live session of that id."""
+        return self.sessions.get(PeerAddress.of_session(session_id))
 
     def add_session(self, session: Session) -> None:
         """The session begins."""
@@ -209,7 +224,16 @@ class NodeCore:
         assert link.address is not None
         self._unmap(session)
         self._channels[receive_channel] = session
-        session.select_path(RelayedPath(link.address, send_channel), reason)
+        session.set_relay(RelayedPath(link.address, send_channel), reason)
+        self.direct.begin(session, link)
+
+    def lose_relay(self, session: Session, code: int, reason: str, now: float) -> None:
+        """The Intermediate relays the session no more. Code PEER_LOST: it may yet resume; any
+        other: the peer ended it, which is believed unless there is another path to hear so."""
+        self._unmap(session)
+        session.set_relay(None, reason)
+        if code != ErrorCode.PEER_LOST and not session.paths:
+            self.end_session(session, ErrorCode.of(code), reason, now)
 
     def end_session(self, session: Session, code: ErrorCode, reason: str, now: float) -> None:
         """Close the session's connection and forget it; only its last words still find the path."""
@@ -217,8 +241,12 @@ class NodeCore:
             return
         if session.has_connection:
             session.connection.close(code, reason)
+        for link in self.links:
+            if link.is_ready and session.is_relayed_by(link.address):
+                link.send(messages.SessionClosed(session.id, code, reason[:512]))
         session.abandon(code, reason)
         self._unmap(session)
+        self.direct.forget(session)
         del self.sessions[session.address]
         self._ending[session.address] = session
         self.timers.call_at(now + LINGER, lambda _: self._ending.pop(session.address, None))
@@ -243,7 +271,7 @@ class NodeCore:
             self._unwanted["relay_malformed"] += 1
             return
         session = self._channels.get(channel)
-        if session is None or not session.goes_through(address):
+        if session is None or not session.is_relayed_by(address):
             self._unwanted["relay_unknown"] += 1
             return
         if classify(packet) is not Kind.QUIC:

@@ -1,4 +1,4 @@
-"""The ways a session's packets can take. For now there is one: through an Intermediate."""
+"""The ways a session's packets can take."""
 
 import dataclasses
 from typing import ClassVar
@@ -16,6 +16,27 @@ class RelayedPath:
 
     kind: ClassVar[str] = "relayed"
 
+    @property
+    def address(self) -> Address:
+        """Where datagrams go."""
+        return self.intermediate
+
     def encapsulate(self, packet: bytes) -> tuple[bytes, Address]:
         """The datagram that carries `packet` along this path, and where to send it."""
         return encode_relay_frame(self.channel, packet), self.intermediate
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class DirectPath:
+    """Straight to the peer at `address`, which answered a check of ours."""
+
+    address: Address
+
+    kind: ClassVar[str] = "direct"
+
+    def encapsulate(self, packet: bytes) -> tuple[bytes, Address]:
+        """The datagram that carries `packet` along this path, and where to send it."""
+        return packet, self.address
+
+
+Path = RelayedPath | DirectPath

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from p2pnet import events
-from p2pnet.core.path import RelayedPath
+from p2pnet.core.path import DirectPath, Path, RelayedPath
 from p2pnet.core.stream import Stream, StreamState
 from p2pnet.core.timers import Timer
 from p2pnet.identity import Identity
+from p2pnet.interfaces import IPathSelector
 from p2pnet.quic import events as quic_events
 from p2pnet.quic.connection import Connection
-from p2pnet.wire.address import Address, PeerAddress
+from p2pnet.traversal.selection import DIRECT, NONE, RELAYED, Choices, RelayOnly
+from p2pnet.wire.address import Address, PeerAddress, format_address
 from p2pnet.wire.errors import DecodeError, ErrorCode
 from p2pnet.wire.stream import (
     ACCEPTED,
@@ -31,8 +33,11 @@ class Session:
     :ivar address: the fixed address under which QUIC knows the other end.
     :ivar peer_name: the other end's name as the Intermediate announced it.
     :ivar instance: the number of the other end's process, as announced.
-    :ivar path: where packets go, None while there is no way (they are dropped then, and QUIC
-        sends their content again).
+    :ivar relay: the path through an Intermediate, None while there is none.
+    :ivar direct: the direct path, None while there is none; `direct_is_doubtful` while it is
+        silent, and packets go both ways.
+    :ivar paths: where packets go. None means that they are dropped, and QUIC sends their content
+        again later.
     """
 
     def __init__(
@@ -49,7 +54,13 @@ class Session:
         self.instance = instance
         self.created = now
         self.now = now  # of the last event, for durations
-        self.path: RelayedPath | None = None
+        self.relay: RelayedPath | None = None
+        self.direct: DirectPath | None = None
+        self.direct_is_doubtful = False
+        self.direct_rtt: float | None = None
+        self.relay_rtt: float | None = None
+        self.paths: tuple[Path, ...] = ()
+        self.selector: IPathSelector = RelayOnly()
         self.streams: dict[int, Stream] = {}
         self._emit = emit
         self._connection: Connection | None = None
@@ -73,22 +84,73 @@ class Session:
         """Who the other end proved to be, None until the handshake."""
         return self._connection.peer if self._connection is not None else None
 
-    def goes_through(self, intermediate: Address | None) -> bool:
-        """Whether packets go through the Intermediate at that address now."""
-        return self.path is not None and self.path.intermediate == intermediate
+    def is_relayed_by(self, intermediate: Address | None) -> bool:
+        """Whether the Intermediate at that address relays the session."""
+        return self.relay is not None and self.relay.intermediate == intermediate
 
     def set_connection(self, connection: Connection) -> None:
         """The end-to-end connection began its handshake."""
         connection.owner = self
         self._connection = connection
 
-    def select_path(self, path: RelayedPath | None, reason: str) -> None:
-        """Send along `path` from now on."""
-        if path == self.path:
+    # -- paths -----------------------------------------------------------------------------------
+
+    def set_relay(self, relay: RelayedPath | None, reason: str) -> None:
+        """There is another way through an Intermediate now, or none."""
+        self.relay = relay
+        self.choose_path(reason)
+
+    def set_direct(
+        self, direct: DirectPath | None, rtt: float | None, reason: str, doubtful: bool = False
+    ) -> None:
+        """There is another direct path now, or none, or it became doubtful."""
+        self.direct, self.direct_rtt, self.direct_is_doubtful = direct, rtt, doubtful
+        self.choose_path(reason)
+
+    def choose_path(self, reason: str = "") -> None:
+        """Ask the selector, and send the way that it says from now on."""
+        relay_rtt = self.relay_rtt
+        choices = Choices(
+            self.direct is not None, self.relay is not None, self.direct_rtt, relay_rtt
+        )
+        decision = self.selector.select(choices)
+        paths: tuple[Path, ...] = ()
+        if decision.path == DIRECT and self.direct is not None:
+            paths = (self.direct,)
+            if self.direct_is_doubtful and self.relay is not None:
+                paths = (self.direct, self.relay)
+        elif decision.path == RELAYED and self.relay is not None:
+            paths = (self.relay,)
+        if paths == self.paths:
             return
-        self.path = path
-        kind = path.kind if path is not None else "none"
-        self._emit(events.PathSelected(self.id.hex(), kind, reason))
+        before, self.paths = self.paths, paths
+        self._moved(before, paths)
+        why = "; ".join(filter(None, (reason, decision.reason)))
+        self._emit(
+            events.PathSelected(
+                self.id.hex(),
+                paths[0].kind if paths else NONE,
+                why,
+                " and ".join(format_address(path.address) for path in paths),
+                self.direct_rtt,
+                relay_rtt,
+            )
+        )
+
+    def _moved(self, before: tuple[Path, ...], after: tuple[Path, ...]) -> None:
+        """Tell QUIC that what it learnt about the path is void, unless nothing was sent yet.
+
+        Also when a path becomes doubtful: the probe then finds out at once what got lost.
+        """
+        if self._connection is None or not self._connection.is_established or not before:
+            return
+        if before == self._relay_only(before):
+            self.relay_rtt = self._connection.smoothed_rtt
+        if after:
+            self._connection.path_changed(self.now)
+
+    def _relay_only(self, paths: tuple[Path, ...]) -> tuple[Path, ...]:
+        return tuple(path for path in paths if isinstance(path, RelayedPath))
 
     # -- events of the connection ----------------------------------------------------------------
 

@@ -13,6 +13,8 @@ from p2pnet.wire import messages
 from p2pnet.wire.errors import ErrorCode
 from p2pnet.wire.relay import CHANNEL_LENGTH
 
+PUNCHING_DELAY = 0.05  # seconds at least from the word to the first check
+
 
 @dataclasses.dataclass(slots=True, eq=False)
 class RelayedSession:
@@ -28,7 +30,8 @@ class RelayedSession:
     upward: bytes
     downward: bytes
     channels: tuple[Channel, Channel]
-    requests: list[int] = dataclasses.field(default_factory=list)
+    policy: str = ""
+    requests: list[messages.SessionRequest] = dataclasses.field(default_factory=list)
     answered: bool = False
 
 
@@ -82,12 +85,12 @@ class SessionTable:
                 reason = f"connector {request.connector} is not connected"
             self._refuse(agent, request.request, ErrorCode.UNKNOWN_SERVICE, reason)
             return
-        session = self._between(agent, connector)
+        session = self._between(agent, connector, request)
         if session is None:
             session = self._open(agent, connector, request, now)
             if session is None:
                 return
-        session.requests.append(request.request)
+        session.requests.append(request)
         if session.answered:
             self._tell_opened(session)
 
@@ -103,9 +106,17 @@ class SessionTable:
             default=None,
         )
 
-    def _between(self, agent: Client, connector: Client) -> RelayedSession | None:
-        common = agent.sessions & connector.sessions
-        return self._sessions[min(common)] if common else None
+    def _between(
+        self, agent: Client, connector: Client, request: messages.SessionRequest
+    ) -> RelayedSession | None:
+        """A session of the two that serves the request: to resume one, no other will do."""
+        for session_id in sorted(agent.sessions & connector.sessions):
+            session = self._sessions[session_id]
+            if request.connector is not None and session_id != request.session:
+                continue
+            if session.policy == request.policy:
+                return session
+        return None
 
     def _open(
         self, agent: Client, connector: Client, request: messages.SessionRequest, now: float
@@ -120,7 +131,14 @@ class SessionTable:
             Channel(connector, agent, self._rate, now),
         )
         session = RelayedSession(
-            request.session, request.service, agent, connector, upward, downward, (up, down)
+            request.session,
+            request.service,
+            agent,
+            connector,
+            upward,
+            downward,
+            (up, down),
+            request.policy,
         )
         self._sessions[session.id] = session
         agent.sessions.add(session.id)
@@ -157,7 +175,7 @@ class SessionTable:
     def _refuse(self, agent: Client, request: int, code: ErrorCode, reason: str) -> None:
         agent.send(messages.SessionRefused(request, code, reason))
 
-    def answer(self, connector: Client, answer: messages.SessionAnswer) -> None:
+    def answer(self, connector: Client, answer: messages.SessionAnswer, now: float) -> None:
         """A connector takes or refuses a session. From any other connection it counts nothing."""
         session = self._sessions.get(answer.session)
         if session is None or session.connector is not connector or session.answered:
@@ -174,15 +192,19 @@ class SessionTable:
                 )
             )
             return
-        for request in session.requests:
-            self._refuse(session.agent, request, ErrorCode.of(answer.code), answer.reason)
         self._remove(session, answer.reason)
+        for request in session.requests:
+            if request.service == session.service:
+                code = ErrorCode.of(answer.code)
+                self._refuse(session.agent, request.request, code, answer.reason)
+            else:  # it had hoped to share the session; the refusal is not about its service
+                self.request(session.agent, request, now)
 
     def _tell_opened(self, session: RelayedSession) -> None:
         for request in session.requests:
             session.agent.send(
                 messages.SessionOpened(
-                    request,
+                    request.request,
                     session.id,
                     session.connector.identity.name,
                     session.connector.instance,
@@ -192,25 +214,51 @@ class SessionTable:
             )
         session.requests.clear()
 
+    # -- candidates ------------------------------------------------------------------------------
+
+    def forward(self, client: Client, message: messages.CandidateMessage) -> None:
+        """Pass what one end says about candidates on to the other. For another's session, not."""
+        session = self._sessions.get(message.session)
+        if session is None or client not in (session.agent, session.connector):
+            return
+        from_agent = client is session.agent
+        only_from_agent = {messages.CandidateOffer: True, messages.CandidateAnswer: False}
+        if only_from_agent.get(type(message), from_agent) != from_agent:
+            return
+        other = session.connector if from_agent else session.agent
+        other.send(message)
+        if isinstance(message, messages.CandidateAnswer):
+            self._start_punching(session)
+
+    def _start_punching(self, session: RelayedSession) -> None:
+        """Let both ends begin at the same moment, without comparing clocks: each is told to wait
+        for what is left once the word has reached it."""
+        ends = (session.agent, session.connector)
+        halves = [(end.connection.smoothed_rtt or 0.0) / 2 for end in ends]
+        moment = max(*halves, PUNCHING_DELAY)
+        for end, half in zip(ends, halves, strict=True):
+            delay = min(round((moment - half) * 1000), 10_000)
+            end.send(messages.StartPunching(session.id, delay))
+
     # -- closing ---------------------------------------------------------------------------------
 
-    def leave(self, client: Client, session_id: bytes, reason: str) -> None:
-        """One end of a session says that it is over."""
-        if session_id in client.sessions:
-            self._close(self._sessions[session_id], client, reason)
+    def leave(self, client: Client, closed: messages.SessionClosed) -> None:
+        """One end of a session says that it is over, which the other is told with the code."""
+        if closed.session in client.sessions:
+            self._close(self._sessions[closed.session], client, closed.code, closed.reason)
 
     def lost(self, client: Client, reason: str) -> None:
         """A node's connection is over, and with it the relaying of its sessions."""
         for session_id in list(client.sessions):
-            self._close(self._sessions[session_id], client, reason)
+            self._close(self._sessions[session_id], client, ErrorCode.PEER_LOST, reason)
 
-    def _close(self, session: RelayedSession, cause: Client, reason: str) -> None:
+    def _close(self, session: RelayedSession, cause: Client, code: int, reason: str) -> None:
         self._remove(session, reason)
         other = session.connector if cause is session.agent else session.agent
         if not session.answered and other is session.agent:
             for request in session.requests:
-                self._refuse(other, request, ErrorCode.PEER_LOST, reason)
-        other.send(messages.SessionClosed(session.id, ErrorCode.PEER_LOST, reason[:512]))
+                self._refuse(other, request.request, ErrorCode.PEER_LOST, reason)
+        other.send(messages.SessionClosed(session.id, code, reason[:512]))
 
     def _remove(self, session: RelayedSession, reason: str) -> None:
         del self._sessions[session.id]

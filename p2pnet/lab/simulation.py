@@ -98,11 +98,12 @@ class Simulation:
         host: str = "203.0.113.1",
         name: str = "alice",
         intermediates: Iterable[str] = ("192.0.2.1:4433",),
+        policy: str = "relay-only",
     ) -> AgentNode:
-        """An Agent."""
+        """An Agent whose sessions take the paths of `policy`."""
         core = AgentCore(
             self.realm.credentials(Role.AGENT, name), intermediates,
-            utcnow=utcnow, entropy=self.network.entropy,
+            utcnow=utcnow, entropy=self.network.entropy, policy=policy,
         )  # fmt: skip
         node = AgentNode(self.network.clock, core, self.network.transport(host))
         self.start(node)

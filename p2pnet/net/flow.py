@@ -191,6 +191,10 @@ class FlowTarget(_FlowEnd, DatagramProtocol):
         self.stream.reset(ErrorCode.TARGET_REFUSED, f"nothing listens on UDP port {self._port}")
         self._wake()
 
+    def stopProtocol(self) -> None:
+        """The socket is closed: by closed(), or else by a reactor that makes this of a refusal."""
+        self.connectionRefused()
+
     def closed(self, code: int, reason: str) -> None:
         """The flow is over."""
         super().closed(code, reason)

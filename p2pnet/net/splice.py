@@ -68,8 +68,10 @@ class Splice(Protocol):
         if other is None or not other.is_live:
             return
         transport = other.transport
-        transport.unregisterProducer()
         if reason.check(error.ConnectionDone):
             transport.loseConnection()
         else:
+            # First of all: a TCP transport that is lost has told the other to stop producing,
+            # which lets that end properly as soon as it has no producer any more.
             transport.abortConnection()
+        transport.unregisterProducer()

@@ -1,8 +1,9 @@
 """Many QUIC connections, of both roles, on one socket. Sans-IO, with aioquic's five verbs.
 
 Datagrams find their connection by destination connection id. A connection to a peer has a
-PeerAddress for life, and only datagrams that arrive under exactly that address are for it; one to
-a real address may migrate, which aioquic validates (RFC 9000 section 9).
+PeerAddress for life; its packets may arrive under it (relayed) or from any real address (directly),
+and never under the PeerAddress of another session. A connection to a real address may migrate,
+which aioquic validates (RFC 9000 section 9).
 """
 
 import collections
@@ -84,9 +85,11 @@ class Multiplexer:
         if connection is None:
             return self._first_packet(data, address, now)
         expected = connection.peer_address
-        if expected != address and (
-            isinstance(expected, PeerAddress) or isinstance(address, PeerAddress)
-        ):
+        if isinstance(expected, PeerAddress) and not isinstance(address, PeerAddress):
+            # A packet of a peer's that came directly, by whatever way: its own protection tells
+            # whether it is genuine, and where to send is decided above.
+            address = expected
+        elif expected != address and isinstance(address, PeerAddress):
             self.dropped += 1
             return None
         self._feed(connection.engine, data, address, now)

@@ -31,7 +31,7 @@ def destination_connection_id(datagram: bytes) -> bytes | None:
 
     By hand, because this is done for every datagram and a full parse costs several times more.
     """
-    if datagram[0] & 0x80:
+    if datagram[:1] >= b"\x80":
         if len(datagram) < 7 or datagram[5] > 20:
             return None
         return datagram[6 : 6 + datagram[5]]

@@ -5,7 +5,7 @@ Fields that this version does not know are ignored and so are types (a peer of a
 version sends them); a known type with a missing or ill-typed field is a protocol error.
 """
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Struct
@@ -80,12 +80,14 @@ class SessionRequest(Message, frozen=True, tag="session-request"):
 
     `session` is chosen by the Agent, at random. Asking again with the same one (and the
     connector's name) gives a living end-to-end connection a new path through this Intermediate.
+    Services whose paths are chosen alike (`policy`, the Agent's own word) share a session.
     """
 
     request: Annotated[int, Meta(ge=0, le=2**53)]
     session: SessionId
     service: Name
     connector: Name | None = None
+    policy: Annotated[str, Meta(max_length=32)] = ""
 
 
 class SessionOffer(Message, frozen=True, tag="session-offer"):
@@ -138,6 +140,67 @@ class SessionClosed(Message, frozen=True, tag="session-closed"):
     reason: Text
 
 
+class CandidateInfo(Struct, frozen=True, array_like=True):
+    """One candidate: type, host, port, priority and foundation (RFC 8445 section 5.1)."""
+
+    type: Literal["host", "srflx", "prflx", "relay"]
+    host: Annotated[str, Meta(max_length=45)]
+    port: Port
+    priority: Annotated[int, Meta(ge=0, le=2**31 - 1)]
+    foundation: Annotated[str, Meta(min_length=1, max_length=32)]
+
+
+Candidates = Annotated[tuple[CandidateInfo, ...], Meta(max_length=16)]
+UsernameFragment = Annotated[str, Meta(pattern=r"^[A-Za-z0-9+/]{4,32}\Z")]
+Password = Annotated[str, Meta(pattern=r"^[A-Za-z0-9+/]{22,64}\Z")]
+
+
+class CandidateOffer(Message, frozen=True, tag="candidate-offer"):
+    """Agent to Connector, through the Intermediate: how to reach and how to check me.
+
+    A later offer in the same session asks for another round of checks.
+    """
+
+    session: SessionId
+    username_fragment: UsernameFragment
+    password: Password
+    candidates: Candidates
+
+
+class CandidateAnswer(Message, frozen=True, tag="candidate-answer"):
+    """Connector to Agent, through the Intermediate: the same from the other side."""
+
+    session: SessionId
+    username_fragment: UsernameFragment
+    password: Password
+    candidates: Candidates
+
+
+class CandidateUpdate(Message, frozen=True, tag="candidate-update"):
+    """Either end to the other: more candidates (trickle), or other ones after a move."""
+
+    session: SessionId
+    candidates: Candidates
+
+
+class StartPunching(Message, frozen=True, tag="start-punching"):
+    """Intermediate to both ends: begin the checks in `delay` ms, so that both begin together."""
+
+    session: SessionId
+    delay: Annotated[int, Meta(ge=0, le=10_000)]
+
+
+class PunchingResult(Message, frozen=True, tag="punching-result"):
+    """Either end to the other: whether it has a direct path now, and why not."""
+
+    session: SessionId
+    direct: bool
+    reason: Text
+
+
+CandidateMessage = CandidateOffer | CandidateAnswer | CandidateUpdate | PunchingResult
+
+
 class Draining(Message, frozen=True, tag="draining"):
     """Intermediate to node: no new sessions here; the rest ends within `seconds`."""
 
@@ -156,6 +219,7 @@ TYPES: dict[str, type[Message]] = {
     for kind in (
         Hello, Welcome, ObservedAddress, Register, Registered, RegistrationRefused,
         SessionRequest, SessionOffer, SessionAnswer, SessionOpened, SessionRefused, SessionClosed,
+        CandidateOffer, CandidateAnswer, CandidateUpdate, StartPunching, PunchingResult,
         Draining, Goodbye,
     )
 }  # fmt: skip

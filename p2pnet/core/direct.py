@@ -1,0 +1,374 @@
+"""Direct paths of a node's sessions: candidates, rounds of checks, and the health of what works."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from p2pnet import events
+from p2pnet.core.path import DirectPath
+from p2pnet.core.timers import Timer
+from p2pnet.traversal import checklist
+from p2pnet.traversal.candidate import (
+    Candidate,
+    CandidatePolicy,
+    CandidateType,
+    gather_host_candidates,
+    gather_reflexive_candidate,
+    sanitize,
+)
+from p2pnet.traversal.checklist import CheckList, IceCredentials
+from p2pnet.traversal.health import Health, PathHealth
+from p2pnet.traversal.pair import CandidatePair
+from p2pnet.traversal.selection import RelayOnly
+from p2pnet.wire import messages
+from p2pnet.wire.address import Address, format_address
+from p2pnet.wire.check import CheckKind, decode_check
+from p2pnet.wire.errors import DecodeError
+
+if TYPE_CHECKING:
+    from p2pnet.core.link import Link
+    from p2pnet.core.node import NodeCore
+    from p2pnet.core.session import Session
+
+RETRIES = (5.0, 15.0, 45.0, 120.0)  # seconds after each failed round, the last for good
+TAG_LENGTH = 4  # bytes of a transaction id that name the session
+
+
+class Attempt:
+    """What one session does to be direct."""
+
+    def __init__(self, session: Session, link: Link, credentials: IceCredentials) -> None:
+        self.session = session
+        self.link = link
+        self.credentials = credentials
+        self.tag = base64.b64decode(credentials.username_fragment)[:TAG_LENGTH]
+        self.checks: CheckList | None = None
+        self.pair: CandidatePair | None = None
+        self.health: PathHealth | None = None
+        self.failures = 0
+        self.retry: Timer | None = None
+
+
+class DirectPaths:
+    """The traversal side of a node.
+
+    :ivar dropped: STUN messages that were malformed or not authentic.
+    """
+
+    def __init__(self, node: NodeCore) -> None:
+        self.dropped = 0
+        self._node = node
+        self._hosts: list[str] = []
+        self._port = 0
+        self._external: list[Address] = []
+        self._attempts: dict[bytes, Attempt] = {}  # by session id
+        self._by_tag: dict[bytes, Attempt] = {}
+        self._controlling = node.controlling
+
+    # -- candidates ------------------------------------------------------------------------------
+
+    def set_local_addresses(
+        self, hosts: Iterable[str], port: int, external: Iterable[Address] = ()
+    ) -> None:
+        """The addresses of this machine, the socket's port, and addresses the operator gives."""
+        hosts, external = list(hosts), list(external)
+        if (hosts, port, external) != (self._hosts, self._port, self._external):
+            self._hosts, self._port, self._external = hosts, port, external
+            self.candidates_changed()
+
+    @property
+    def policy(self) -> CandidatePolicy:
+        """What may be sent to. Loopback only if that is where the Intermediate sees us."""
+        observed = self._node.observed_addresses.values()
+        return CandidatePolicy(
+            loopback=any(host.startswith(("127.", "::1")) for host, _ in observed)
+        )
+
+    def local_candidates(self) -> list[Candidate]:
+        """What to tell a peer."""
+        candidates = gather_host_candidates(self._hosts, self._port)
+        given = [(f"external {i}", address) for i, address in enumerate(self._external)]
+        seen = list(self._node.observed_addresses.items())
+        for index, (server, address) in enumerate(given + seen):
+            candidates.append(gather_reflexive_candidate(address, server, index))
+        return sanitize(candidates, self.policy)
+
+    def _bases(self) -> list[Candidate]:
+        """A local candidate for each address family that the node has."""
+        bases: dict[bool, Candidate] = {}
+        for candidate in self.local_candidates():
+            bases.setdefault(candidate.is_ipv6, candidate)
+        return list(bases.values())
+
+    def candidates_changed(self) -> None:
+        """This node may be reachable elsewhere: tell the peers, and try again where needed."""
+        for attempt in self._attempts.values():
+            if attempt.checks is None:
+                continue
+            infos = _to_wire(self.local_candidates())
+            attempt.link.send(messages.CandidateUpdate(attempt.session.id, infos))
+            if attempt.pair is None and self._controlling:
+                self._offer(attempt)
+
+    # -- signaling -------------------------------------------------------------------------------
+
+    def begin(self, session: Session, link: Link) -> None:
+        """The session has a relay and a peer to talk to: the controlling side offers."""
+        attempt = self._attempts.get(session.id)
+        if attempt is not None:
+            attempt.link = link
+        if not self._controlling or isinstance(session.selector, RelayOnly):
+            return
+        if attempt is None:
+            attempt = self._add(session, link)
+        if attempt.pair is None:
+            self._offer(attempt)
+
+    def _add(self, session: Session, link: Link) -> Attempt:
+        fragment = base64.b64encode(self._node.entropy(6)).decode()
+        password = base64.b64encode(self._node.entropy(18)).decode()
+        attempt = Attempt(session, link, IceCredentials(fragment, password))
+        self._attempts[session.id] = self._by_tag[attempt.tag] = attempt
+        return attempt
+
+    def _offer(self, attempt: Attempt) -> None:
+        if attempt.retry is not None:
+            attempt.retry.cancel()
+        ours = attempt.credentials
+        attempt.link.send(
+            messages.CandidateOffer(
+                attempt.session.id,
+                ours.username_fragment,
+                ours.password,
+                _to_wire(self.local_candidates()),
+            )
+        )
+
+    def take_message(self, link: Link, message: messages.Message, now: float) -> None:
+        """A message about candidates or checks. One for no session of ours is ignored."""
+        session_id = getattr(message, "session", b"")
+        match message:
+            case messages.CandidateOffer() if not self._controlling:
+                self._take_offer(link, message, now)
+            case messages.CandidateAnswer() if self._controlling:
+                attempt = self._attempts.get(session_id)
+                if attempt is not None:
+                    self._take_remote(attempt, message, now)
+            case messages.CandidateUpdate(candidates=candidates):
+                attempt = self._attempts.get(session_id)
+                if attempt is not None and attempt.checks is not None:
+                    attempt.checks.add_remote(_from_wire(candidates), now)
+            case messages.StartPunching(delay=delay):
+                attempt = self._attempts.get(session_id)
+                if attempt is not None and attempt.checks is not None:
+                    self._start(attempt, delay / 1000, now)
+
+    def _take_offer(self, link: Link, offer: messages.CandidateOffer, now: float) -> None:
+        session = self._node.find_session(offer.session)
+        if session is None or not session.is_relayed_by(link.address):
+            return
+        attempt = self._attempts.get(offer.session) or self._add(session, link)
+        attempt.link = link
+        self._take_remote(attempt, offer, now)
+        ours = attempt.credentials
+        link.send(
+            messages.CandidateAnswer(
+                offer.session,
+                ours.username_fragment,
+                ours.password,
+                _to_wire(self.local_candidates()),
+            )
+        )
+
+    def _take_remote(
+        self,
+        attempt: Attempt,
+        message: messages.CandidateOffer | messages.CandidateAnswer,
+        now: float,
+    ) -> None:
+        theirs = IceCredentials(message.username_fragment, message.password)
+        local = self.local_candidates()
+        if attempt.checks is None or attempt.checks.remote != theirs:
+            attempt.checks = CheckList(
+                controlling=self._controlling,
+                local=attempt.credentials,
+                remote=theirs,
+                bases=self._bases(),
+                policy=self.policy,
+                entropy=lambda size: attempt.tag + self._node.entropy(size - TAG_LENGTH),
+            )
+        remote = _from_wire(message.candidates)
+        attempt.checks.add_remote(remote, now)
+        self._node.emit(
+            events.CandidatesExchanged(
+                attempt.session.id.hex(), _for_people(local), _for_people(remote)
+            )
+        )
+
+    def _start(self, attempt: Attempt, delay: float, now: float) -> None:
+        assert attempt.checks is not None
+        attempt.checks.start(now + delay)
+        pairs = len(attempt.checks.pairs)
+        self._node.emit(events.ChecksStarted(attempt.session.id.hex(), delay, pairs))
+        if not pairs:
+            self._failed(attempt, "the peer has no candidate that may be checked", now)
+
+    # -- checks ----------------------------------------------------------------------------------
+
+    def receive(self, data: bytes, source: Address, now: float) -> None:
+        """Take a STUN message that came from `source`."""
+        try:
+            check = decode_check(data)
+        except DecodeError:
+            self.dropped += 1
+            return
+        if check.kind is CheckKind.REQUEST:
+            fragment = check.username.partition(":")[0]
+            attempt = self._by_fragment(fragment)
+        else:
+            attempt = self._by_tag.get(check.transaction_id[:TAG_LENGTH])
+        if attempt is None or attempt.checks is None:
+            self.dropped += 1
+            return
+        if not attempt.checks.receive(check, source, now):
+            self.dropped += 1
+            return
+        pair = attempt.pair
+        if pair is not None and check.kind is CheckKind.SUCCESS and source == pair.address:
+            self._heard(attempt, now, pair.rtt)
+        self._follow(attempt, now)
+
+    def _by_fragment(self, fragment: str) -> Attempt | None:
+        try:
+            attempt = self._by_tag.get(base64.b64decode(fragment)[:TAG_LENGTH])
+        except ValueError:
+            return None
+        if attempt is None or attempt.credentials.username_fragment != fragment:
+            return None
+        return attempt
+
+    def _follow(self, attempt: Attempt, now: float) -> None:
+        """Use what the check list found out."""
+        checks = attempt.checks
+        assert checks is not None
+        exhausted = False
+        while (event := checks.next_event()) is not None:
+            exhausted = exhausted or isinstance(event, checklist.ChecksExhausted)
+        best = checks.best_valid()
+        if best is not None and best is not attempt.pair:
+            attempt.pair, attempt.failures = best, 0
+            attempt.health = PathHealth(best.rtt or 0.0, now)
+            reason = f"{best.remote.type} {format_address(best.address)} answered"
+            attempt.session.now = now
+            attempt.session.set_direct(DirectPath(best.address), best.rtt, reason)
+        elif exhausted and best is None:
+            self._failed(attempt, "no check was answered", now)
+
+    def _failed(self, attempt: Attempt, reason: str, now: float) -> None:
+        retry_in = None
+        if self._controlling:
+            retry_in = RETRIES[min(attempt.failures, len(RETRIES) - 1)]
+            if attempt.retry is not None:
+                attempt.retry.cancel()
+            attempt.retry = self._node.timers.call_at(
+                now + retry_in, lambda _: self._offer(attempt)
+            )
+        attempt.failures += 1
+        session = attempt.session.id
+        self._node.emit(events.ChecksFailed(session.hex(), reason, retry_in))
+        attempt.link.send(messages.PunchingResult(session, False, reason))
+
+    # -- health ----------------------------------------------------------------------------------
+
+    def sent(self, session: Session, now: float) -> None:
+        """A packet of the session went out."""
+        attempt = self._attempts.get(session.id)
+        if attempt is not None and attempt.health is not None and session.paths[0].kind == "direct":
+            attempt.health.sent(now)
+
+    def heard(self, session: Session, source: Address, now: float) -> None:
+        """An authentic packet of the session came directly from `source`."""
+        attempt = self._attempts.get(session.id)
+        if attempt is None or attempt.pair is None or source != attempt.pair.address:
+            return
+        self._heard(attempt, now, None)
+
+    def _heard(self, attempt: Attempt, now: float, rtt: float | None) -> None:
+        health, pair = attempt.health, attempt.pair
+        assert health is not None and pair is not None
+        if health.heard(now, rtt):
+            attempt.session.now = now
+            attempt.session.set_direct(DirectPath(pair.address), pair.rtt, "it answers again")
+
+    def _look(self, attempt: Attempt, now: float) -> None:
+        health, pair, checks = attempt.health, attempt.pair, attempt.checks
+        if health is None or pair is None or checks is None:
+            return
+        if now >= health.next_ask() - 1e-6:
+            health.asked(now)
+            checks.check(pair, now)
+        state = health.look(now)
+        session = attempt.session
+        session.now = now
+        if state is Health.DEAD:
+            checks.fail(pair)
+            attempt.pair = attempt.health = None
+            session.set_direct(None, None, f"{format_address(pair.address)} is silent")
+            self._failed(attempt, "the direct path went silent", now)
+        elif state is Health.SUSPECT and not session.direct_is_doubtful:
+            session.set_direct(DirectPath(pair.address), pair.rtt, "it is silent", doubtful=True)
+
+    # -- time ------------------------------------------------------------------------------------
+
+    def datagrams_to_send(self, now: float) -> list[tuple[bytes, Address]]:
+        """Checks and answers that are due."""
+        datagrams: list[tuple[bytes, Address]] = []
+        for attempt in self._attempts.values():
+            if attempt.checks is not None:
+                datagrams += attempt.checks.datagrams_to_send()
+        return datagrams
+
+    def get_timer(self) -> float | None:
+        """When to call handle_timer()."""
+        times = []
+        for attempt in self._attempts.values():
+            if attempt.checks is not None:
+                times.append(attempt.checks.get_timer())
+            if attempt.health is not None:
+                times.append(attempt.health.get_timer())
+        return min((time for time in times if time is not None), default=None)
+
+    def handle_timer(self, now: float) -> None:
+        """Do what is due."""
+        for attempt in list(self._attempts.values()):
+            if attempt.checks is not None:
+                attempt.checks.handle_timer(now)
+                self._follow(attempt, now)
+            self._look(attempt, now)
+
+    def forget(self, session: Session) -> None:
+        """The session is over."""
+        attempt = self._attempts.pop(session.id, None)
+        if attempt is not None:
+            self._by_tag.pop(attempt.tag, None)
+            if attempt.retry is not None:
+                attempt.retry.cancel()
+
+
+def _to_wire(candidates: Iterable[Candidate]) -> tuple[messages.CandidateInfo, ...]:
+    return tuple(
+        messages.CandidateInfo(c.type.value, *c.address, c.priority, c.foundation)
+        for c in candidates
+    )
+
+
+def _from_wire(infos: Iterable[messages.CandidateInfo]) -> list[Candidate]:
+    return [
+        Candidate(CandidateType(i.type), (i.host, i.port), i.priority, i.foundation) for i in infos
+    ]
+
+
+def _for_people(candidates: Iterable[Candidate]) -> tuple[str, ...]:
+    return tuple(f"{c.type} {format_address(c.address)}" for c in candidates)
