@@ -2,15 +2,23 @@
 
 from typing import Any
 
-from p2pnet.config import AgentConfig, ConnectorConfig, IntermediateConfig, RoleConfig
+from p2pnet.config import (
+    AgentConfig,
+    ConnectorConfig,
+    IntermediateConfig,
+    PeerConfig,
+    RoleConfig,
+)
 from p2pnet.core.agent import AgentCore
 from p2pnet.core.connector import AllowList, ConnectorCore
 from p2pnet.core.intermediate import IntermediateCore
 from p2pnet.core.registry import MemoryDirectory
 from p2pnet.identity import Credentials
 from p2pnet.net.udp import UDPTransport
-from p2pnet.node import AgentNode, ConnectorNode, IntermediateNode, utcnow
+from p2pnet.node import AgentNode, ConnectorNode, IntermediateNode, Node, utcnow
 from p2pnet.quic.admission import Limits
+from p2pnet.sources.interfaces import InterfaceSource
+from p2pnet.sources.static import StaticSource
 from p2pnet.wire.address import parse_host_port
 
 
@@ -52,10 +60,31 @@ def connector_node(reactor: Any, config: ConnectorConfig) -> ConnectorNode:
         utcnow=utcnow,
         max_streams=config.max_streams,
     )
-    return ConnectorNode(reactor, core, _udp_transport(reactor, config.bind), config.event_log)
+    node = ConnectorNode(reactor, core, _udp_transport(reactor, config.bind), config.event_log)
+    _tell_addresses(node, config)
+    return node
 
 
 def agent_node(reactor: Any, config: AgentConfig) -> AgentNode:
     """The Agent of a configuration, without its forwards. Raises CredentialsError."""
-    core = AgentCore(load_credentials(config), config.intermediates, utcnow=utcnow)
-    return AgentNode(reactor, core, _udp_transport(reactor, config.bind), config.event_log)
+    core = AgentCore(
+        load_credentials(config),
+        config.intermediates,
+        utcnow=utcnow,
+        policies={forward.service: forward.path for forward in config.forwards if forward.path},
+        policy=config.path,
+    )
+    node = AgentNode(reactor, core, _udp_transport(reactor, config.bind), config.event_log)
+    _tell_addresses(node, config)
+    return node
+
+
+def _tell_addresses(node: Node, config: PeerConfig) -> None:
+    """Let peers be told of the addresses that the configuration names."""
+    if "host" in config.candidates:
+        host = parse_host_port(config.bind)[0] if config.bind else ""
+        anywhere = host in ("", "0.0.0.0", "::")
+        node.source = InterfaceSource() if anywhere else StaticSource([host])
+    if "external" in config.candidates:
+        node.external = tuple(parse_host_port(address) for address in config.external)
+    node.core.direct.tell_observed = "srflx" in config.candidates

@@ -14,13 +14,17 @@ import msgspec
 from msgspec import Meta, Struct
 
 from p2pnet.settings import (
+    CANDIDATE_SOURCES,
     Setting,
     check_agent,
     check_bind,
+    check_candidate_source,
     check_endpoint,
+    check_external,
     check_file,
     check_listen,
     check_log,
+    check_policy,
     check_remote,
     check_seconds,
     check_service,
@@ -61,6 +65,14 @@ class ForwardConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     listen: Annotated[
         str, Setting("Its endpoint.", "tcp:8081:interface=127.0.0.1", check_endpoint, unique=True)
     ]
+    path: Annotated[
+        str,
+        Setting(
+            "How to choose its paths; as for all forwards, unless given.",
+            "prefer-direct",
+            lambda name: check_policy(name or "prefer-direct"),
+        ),
+    ] = ""
 
 
 class RoleConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -140,6 +152,27 @@ class PeerConfig(RoleConfig, frozen=True, kw_only=True):
             "Local UDP address IP:PORT; any port, IPv4 and IPv6, unless given.", check=check_bind
         ),
     ] = ""
+    external: Annotated[
+        tuple[str, ...],
+        Setting(
+            "An address IP:PORT that leads to this node's UDP port, as a port forwarding does."
+            " May be repeated.",
+            ["203.0.113.7:4433"],
+            check_external,
+            unique=True,
+        ),
+    ] = ()
+    candidates: Annotated[
+        tuple[str, ...],
+        Setting(
+            "An address that peers are told of: host (this machine's own), srflx (as an"
+            " Intermediate sees it) or external. May be repeated; all of them unless given.",
+            ["host", "srflx", "external"],
+            check_candidate_source,
+            option="candidate",
+            unique=True,
+        ),
+    ] = CANDIDATE_SOURCES
 
 
 class ConnectorConfig(PeerConfig, frozen=True, kw_only=True):
@@ -177,6 +210,15 @@ class AgentConfig(PeerConfig, frozen=True, kw_only=True):
             element=ForwardConfig,
         ),
     ] = ()
+    path: Annotated[
+        str,
+        Setting(
+            "How to choose the paths of sessions: prefer-direct, lowest-rtt (direct only where that"
+            " is 30 % faster), relay-only or direct-only.",
+            "prefer-direct",
+            check_policy,
+        ),
+    ] = "prefer-direct"
 
 
 C = TypeVar("C", bound=RoleConfig)

@@ -18,12 +18,13 @@ from p2pnet.core.node import NodeCore
 from p2pnet.core.stream import Stream
 from p2pnet.errors import error_for
 from p2pnet.identity import Credentials
-from p2pnet.interfaces import IDatagramTransport
+from p2pnet.interfaces import ICandidateSource, IDatagramTransport
 from p2pnet.net.driver import Driver
 from p2pnet.net.resolve import resolve
 from p2pnet.net.stream import StreamTransport
 from p2pnet.observe.eventlog import EventLog
-from p2pnet.wire.address import format_address
+from p2pnet.sources.static import StaticSource
+from p2pnet.wire.address import Address, format_address
 from p2pnet.wire.errors import ErrorCode
 from p2pnet.wire.stream import StreamKind
 
@@ -122,13 +123,21 @@ class IntermediateNode(CoreService):
 
 
 class Node(CoreService):
-    """What Agent and Connector share: the connections to the Intermediates, and streams."""
+    """What Agent and Connector share: the connections to the Intermediates, and streams.
+
+    :ivar source: the ICandidateSource of this machine's own addresses.
+    :ivar external: addresses that the operator says lead here.
+    """
 
     core: NodeCore
+    source: ICandidateSource = StaticSource([])
+    external: tuple[Address, ...] = ()
 
     def startService(self) -> None:
         """Open the socket and connect to the Intermediates."""
         super().startService()
+        port = self.transport.get_address()[1]
+        self.core.direct.set_local_addresses(self.source.hosts(), port, self.external)
         self.core.connect(self.driver.now)
         self.driver.wake()
 

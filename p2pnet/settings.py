@@ -17,7 +17,10 @@ import msgspec
 from msgspec import Struct
 
 from p2pnet.identity import check_name
+from p2pnet.traversal.selection import SELECTORS
 from p2pnet.wire.address import is_ip_literal, parse_host_port
+
+CANDIDATE_SOURCES = ("host", "srflx", "external")
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,25 @@ def check_endpoint(text: str) -> None:
 def is_any_port(item: object) -> bool:
     """Whether this is the endpoint of a listener on a port that the system picks."""
     return isinstance(item, str) and bool(re.match(r"\w+:(0|(.*:)?port=0)(:|$)", item))
+
+
+def check_external(text: str) -> None:
+    """An address that this node can be reached at."""
+    host, port = parse_host_port(text)
+    if not is_ip_literal(host) or port == 0:
+        raise ValueError(f"{text!r} is not IP:PORT; write, for example, 203.0.113.7:4433")
+
+
+def check_policy(name: str) -> None:
+    """The name of a path selector."""
+    if name not in SELECTORS:
+        raise ValueError(f"{name!r} is none of {', '.join(SELECTORS)}")
+
+
+def check_candidate_source(name: str) -> None:
+    """The name of a source of candidates."""
+    if name not in CANDIDATE_SOURCES:
+        raise ValueError(f"{name!r} is none of {', '.join(CANDIDATE_SOURCES)}")
 
 
 def check_file(path: Path) -> None:

@@ -55,10 +55,12 @@ class DirectPaths:
     """The traversal side of a node.
 
     :ivar dropped: STUN messages that were malformed or not authentic.
+    :ivar tell_observed: whether peers are told of the addresses that Intermediates see.
     """
 
     def __init__(self, node: NodeCore) -> None:
         self.dropped = 0
+        self.tell_observed = True
         self._node = node
         self._hosts: list[str] = []
         self._port = 0
@@ -90,15 +92,17 @@ class DirectPaths:
         """What to tell a peer."""
         candidates = gather_host_candidates(self._hosts, self._port)
         given = [(f"external {i}", address) for i, address in enumerate(self._external)]
-        seen = list(self._node.observed_addresses.items())
+        seen = list(self._node.observed_addresses.items()) if self.tell_observed else []
         for index, (server, address) in enumerate(given + seen):
             candidates.append(gather_reflexive_candidate(address, server, index))
         return sanitize(candidates, self.policy)
 
     def _bases(self) -> list[Candidate]:
-        """A local candidate for each address family that the node has."""
+        """A local candidate for each address family that the node has, told or not."""
         bases: dict[bool, Candidate] = {}
-        for candidate in self.local_candidates():
+        observed = self._node.observed_addresses.items()
+        reflexive = [gather_reflexive_candidate(address, server) for server, address in observed]
+        for candidate in (*self.local_candidates(), *reflexive):
             bases.setdefault(candidate.is_ipv6, candidate)
         return list(bases.values())
 

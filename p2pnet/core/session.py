@@ -140,11 +140,12 @@ class Session:
     def _moved(self, before: tuple[Path, ...], after: tuple[Path, ...]) -> None:
         """Tell QUIC that what it learnt about the path is void, unless nothing was sent yet.
 
-        Also when a path becomes doubtful: the probe then finds out at once what got lost.
+        Also when a path becomes doubtful: the probe then finds out at once what got lost. And when
+        there is one again: the next of the probes that QUIC spaces ever farther may come too late.
         """
-        if self._connection is None or not self._connection.is_established or not before:
+        if self._connection is None or not self._connection.is_established:
             return
-        if before == self._relay_only(before):
+        if before and before == self._relay_only(before):
             self.relay_rtt = self._connection.smoothed_rtt
         if after:
             self._connection.path_changed(self.now)

@@ -19,6 +19,7 @@ processes on systems that cannot tie them to their parent, are found by the labo
 
 import contextlib
 import ctypes
+import dataclasses
 import functools
 import json
 import os
@@ -64,6 +65,7 @@ _PERMISSION = (
 )
 _CLONE_NEWNET, _CLONE_NEWUSER = 0x40000000, 0x10000000
 _CAP_NET_ADMIN, _CAP_SYS_ADMIN = 12, 21
+_NETLINK_NETFILTER = 12
 _SYSCTLS = {
     # Else an IPv6 address is dead for its first seconds, while duplicates are looked for.
     "ipv6/conf/all/accept_dad": 0,
@@ -124,7 +126,9 @@ def acquire() -> None:
         _call("unshare", _CLONE_NEWUSER | _CLONE_NEWNET)
     except OSError as error:
         advice = "start it in a program without other threads, or with: unshare -Urn"
-        raise LabUnavailable(f"cannot enter a user namespace ({error.strerror}); {advice}") from None
+        raise LabUnavailable(
+            f"cannot enter a user namespace ({error.strerror}); {advice}"
+        ) from None
     for name, text in ids.items():
         Path("/proc/self", name).write_text(text)
 
@@ -223,7 +227,7 @@ class Host:
         message = struct.pack("=IHHIIBBH", 20, delete, flags, 1, 0, socket.AF_UNSPEC, 0, 0)
         with (
             self.enter(),
-            socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_NETFILTER) as kernel,
+            socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER) as kernel,
         ):
             kernel.send(message)
             (error,) = struct.unpack_from("=i", kernel.recv(4096), 16)
@@ -245,28 +249,12 @@ class Host:
         os.close(self._descriptor)
 
 
-class Link:
-    """A wire whose conditions can be changed while the laboratory runs."""
+@dataclasses.dataclass(frozen=True)
+class Wire:
+    """A link with conditions: the descriptors of its two TUN devices."""
 
-    def __init__(self, lab: "Lab", ends: tuple[int, int], conditions: Conditions) -> None:
-        self._lab = lab
-        self._ends = ends
-        self.conditions = conditions
-
-    def set(self, conditions: Conditions) -> None:
-        """Have other conditions from now on."""
-        self.conditions = conditions
-        self._lab.command(self)
-
-    @property
-    def ends(self) -> tuple[int, int]:
-        """The descriptors of the devices, as the process of the wires has them."""
-        return self._ends
-
-    @property
-    def order(self) -> tuple[int, int, float, float]:
-        """What the process of the wires is told."""
-        return (*self._ends, self.conditions.delay, self.conditions.loss)
+    one: int
+    other: int
 
 
 class Lab:
@@ -282,7 +270,7 @@ class Lab:
         self.directory = Path(tempfile.mkdtemp(prefix=prefix))
         self.name = self.directory.name
         self.hosts: list[Host] = []
-        self._links: list[Link] = []
+        self._wires: dict[Wire, Conditions] = {}
         self._index = 100
         self._hub: subprocess.Popen[bytes] | None = None
 
@@ -301,7 +289,7 @@ class Lab:
     def link(
         self, one: Host, one_name: str, other: Host, other_name: str,
         *, mtu: int = MTU, conditions: Conditions | None = None,
-    ) -> Link | None:  # fmt: skip
+    ) -> Wire | None:  # fmt: skip
         """Connect two hosts by interfaces of these names, which are down at first.
 
         Links with `conditions` are wires and carry packets from `start_wires()` on; the others
@@ -318,30 +306,34 @@ class Lab:
         if not os.access(TUN_DEVICE, os.R_OK | os.W_OK):
             problem = f"delay and loss need {TUN_DEVICE}, which cannot be opened"
             raise LabUnavailable(f"{problem}; load the module tun, or have the container use it")
-        ends = _tun(one, one_name, mtu), _tun(other, other_name, mtu)
-        link = Link(self, ends, conditions)
-        self._links.append(link)
-        return link
+        wire = Wire(_tun(one, one_name, mtu), _tun(other, other_name, mtu))
+        self._wires[wire] = conditions
+        return wire
 
     def start_wires(self) -> None:
-        """Have the links with conditions carry packets; all of them must be there."""
-        if not self._links or self._hub is not None:
+        """Have the links with conditions carry packets, once all of them are there."""
+        if not self._wires:
             return
-        command = [program("env"), f"{MARKER}={self.name}", sys.executable, "-m"]
-        orders = json.dumps([link.order for link in self._links])
-        descriptors = [end for link in self._links for end in link.ends]
+        descriptors = [end for wire in self._wires for end in dataclasses.astuple(wire)]
+        command = [program("env"), f"{MARKER}={self.name}", sys.executable, "-m", "p2pnet.lab.wire"]
         self._hub = subprocess.Popen(
-            guarded([*command, "p2pnet.lab.wire", orders]),
+            guarded([*command, self._order(*self._wires)]),
             stdin=subprocess.PIPE, pass_fds=descriptors,
         )  # fmt: skip
         for descriptor in descriptors:
             os.close(descriptor)
 
-    def command(self, link: Link) -> None:
-        """Tell the process of the wires about changed conditions."""
+    def change(self, wire: Wire, conditions: Conditions) -> None:
+        """Give a wire other conditions."""
+        self._wires[wire] = conditions
         if self._hub is not None and self._hub.stdin is not None:
-            self._hub.stdin.write(json.dumps([link.order]).encode() + b"\n")
+            self._hub.stdin.write(self._order(wire).encode() + b"\n")
             self._hub.stdin.flush()
+
+    def _order(self, *wires: Wire) -> str:
+        """What the process of the wires is told about these."""
+        rows = [(w, self._wires[w]) for w in wires]
+        return json.dumps([(w.one, w.other, c.delay, c.loss) for w, c in rows])
 
     def close(self) -> None:
         """Remove everything. Processes on the hosts must have been stopped."""

@@ -233,7 +233,7 @@ table ip nat {{
   type nat hook postrouting priority srcnat;
   {out} {source}
   oifname "{edge.interface}" masquerade
-  oifname != "{edge.interface}" {inside} meta l4proto udp ct status dnat {source}
+  oifname != "{edge.interface}" {inside} ct original {ours} meta l4proto udp {source}
  }}
  chain learn_hairpin {{
   type filter hook prerouting priority dstnat - 10;

@@ -63,14 +63,17 @@ def guarded(command: Sequence[str]) -> list[str]:
 class Process:
     """A child process whose output goes to a file.
 
+    :param prefix: a program, with arguments, that becomes the command; see Host.prefix.
     :ivar directory: its working directory.
     """
 
-    def __init__(self, name: str, command: Sequence[str], directory: Path) -> None:
+    def __init__(
+        self, name: str, command: Sequence[str], directory: Path, prefix: Sequence[str] = ()
+    ) -> None:
         self.name = name
         self.directory = directory
         self.output_path = directory / f"{name}.out"
-        self._command = guarded(command)
+        self._command = guarded([*prefix, *command])
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> Self:
@@ -117,11 +120,16 @@ class Process:
                 f"{self.name} is still running after {timeout} s\n{self._tail()}"
             ) from None
 
+    def terminate(self) -> None:
+        """Send it SIGTERM, if it runs, and do not wait."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.terminate()
+
     def stop(self, timeout: float = STOP_TIMEOUT) -> None:
         """End it: SIGTERM, and SIGKILL if that does not help."""
         if self._process is None or self._process.poll() is not None:
             return
-        self._process.terminate()
+        self.terminate()
         try:
             self._process.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -140,7 +148,9 @@ class Process:
 class RoleProcess(Process):
     """One role under twistd, with its event log."""
 
-    def __init__(self, role: Role, name: str, directory: Path, config: Path) -> None:
+    def __init__(
+        self, role: Role, name: str, directory: Path, config: Path, prefix: Sequence[str] = ()
+    ) -> None:
         self.event_log = directory / f"{name}.events"
         super().__init__(
             name,
@@ -149,6 +159,7 @@ class RoleProcess(Process):
                 "--config", str(config), "--event-log", str(self.event_log),
             ],
             directory,
+            prefix,
         )  # fmt: skip
 
     def events(self) -> list[dict[str, Any]]:
@@ -186,7 +197,10 @@ def toml_value(value: object) -> str:
 
 
 class Deployment:
-    """A realm of its own in `directory`, and the processes that belong to it."""
+    """A realm of its own in `directory`, and the processes that belong to it.
+
+    A `prefix` has its process run elsewhere, such as on a host of a laboratory.
+    """
 
     def __init__(self, directory: Path, realm: str = "lab") -> None:
         self.directory = directory
@@ -214,15 +228,15 @@ class Deployment:
         """A certificate and key for a node, in the realm's directory."""
         pki.save(self.certs, name, *pki.issue(*self._authority, role, name, **options), force=True)
 
-    def run(self, name: str, command: Sequence[str]) -> Process:
+    def run(self, name: str, command: Sequence[str], prefix: Sequence[str] = ()) -> Process:
         """Start any other program, to be ended with the rest."""
-        process = Process(name, command, self.directory).start()
+        process = Process(name, command, self.directory, prefix).start()
         self.processes.append(process)
         return process
 
     def role(
         self, role: Role, name: str, settings: Mapping[str, object],
-        tables: Iterable[tuple[str, Mapping[str, object]]] = (),
+        tables: Iterable[tuple[str, Mapping[str, object]]] = (), prefix: Sequence[str] = (),
     ) -> RoleProcess:  # fmt: skip
         """Write the role's configuration and start it."""
         files = {
@@ -240,38 +254,52 @@ class Deployment:
             )
             + "\n"
         )
-        process = RoleProcess(role, name, self.directory, config)
+        process = RoleProcess(role, name, self.directory, config, prefix)
         process.start()
         self.processes.append(process)
         return process
 
     def intermediate(
-        self, name: str, listen: str = "127.0.0.1:0", **settings: object
-    ) -> RoleProcess:
+        self, name: str, listen: str = "127.0.0.1:0", prefix: Sequence[str] = (),
+        **settings: object,
+    ) -> RoleProcess:  # fmt: skip
         """Start an Intermediate, and have later nodes use it."""
         host = parse_host_port(listen)[0]
         self.issue(Role.INTERMEDIATE, name, hosts=[host])
-        process = self.role(Role.INTERMEDIATE, name, {"listen": listen, **settings})
+        process = self.role(Role.INTERMEDIATE, name, {"listen": listen, **settings}, prefix=prefix)
         self.intermediates.append(process.wait_for("listening")["address"])
         return process
 
     def connector(
-        self, name: str, services: Mapping[str, Service], **settings: object
-    ) -> RoleProcess:
+        self, name: str, services: Mapping[str, Service], prefix: Sequence[str] = (),
+        **settings: object,
+    ) -> RoleProcess:  # fmt: skip
         """Start a Connector of those services."""
         self.issue(Role.CONNECTOR, name, services=list(services))
         return self.role(
-            Role.CONNECTOR, name, {"intermediates": self.intermediates, **settings},
+            Role.CONNECTOR, name, self._peer_settings(prefix, settings),
             [
                 ("service", {"name": service, "target": s.target, "allow": list(s.allow)})
                 for service, s in services.items()
             ],
+            prefix,
         )  # fmt: skip
 
-    def agent(self, name: str, forwards: Mapping[str, str], **settings: object) -> RoleProcess:
+    def agent(
+        self, name: str, forwards: Mapping[str, str], prefix: Sequence[str] = (),
+        **settings: object,
+    ) -> RoleProcess:  # fmt: skip
         """Start an Agent with those forwards (service to local listener)."""
         self.issue(Role.AGENT, name)
         return self.role(
-            Role.AGENT, name, {"intermediates": self.intermediates, **settings},
+            Role.AGENT, name, self._peer_settings(prefix, settings),
             [("forward", {"service": s, "listen": listen}) for s, listen in forwards.items()],
+            prefix,
         )  # fmt: skip
+
+    def _peer_settings(
+        self, prefix: Sequence[str], settings: Mapping[str, object]
+    ) -> dict[str, object]:
+        """What Connectors and Agents share. On this machine itself they stay on loopback."""
+        bind = {} if prefix else {"bind": "127.0.0.1:0"}
+        return {"intermediates": self.intermediates, **bind, **settings}

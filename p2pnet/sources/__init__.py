@@ -1,0 +1,1 @@
+"""Where a node learns the addresses that peers may reach it at."""
