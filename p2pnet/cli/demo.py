@@ -16,11 +16,14 @@ from rich.console import Console
 from rich.table import Table
 
 from p2pnet.lab.processes import Deployment, LabError, RoleProcess, Service, script
-from p2pnet.wire.address import parse_host_port
+from p2pnet.lab.router import Router
+from p2pnet.wire.address import format_address, parse_host_port
 
 MEBIBYTE = 1 << 20
 CHUNK = 1 << 16
 WEB_START_TIMEOUT = 30.0  # seconds
+CUT_AT = 0.3  # of the download
+CUT_FOR = 1.0  # seconds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +51,7 @@ class Demonstration:
 
     def run(self) -> bool:
         """Do it all. Returns whether the download is what was served. Raises LabError."""
-        with Deployment(self._directory, realm="demo") as deployment:
+        with Router() as self.router, Deployment(self._directory, realm="demo") as deployment:
             self.note("throw-away PKI created", time.time(), "CA and three certificates")
             digest = self._make_file()
             port = self._start_web_server(deployment)
@@ -90,8 +93,12 @@ class Demonstration:
     def _start_roles(self, deployment: Deployment, port: int) -> None:
         relay = deployment.intermediate("relay1")
         services = {"web": Service(f"tcp:127.0.0.1:{port}", ["alice"])}
-        self.office = deployment.connector("office", services)
-        self.alice = deployment.agent("alice", {"web": "tcp:0:interface=127.0.0.1"})
+        # The router is the only direct way that the two are told of, so that it can be cut.
+        way = {"candidates": ["external"], "external": [format_address(self.router.address)]}
+        self.office = deployment.connector("office", services, **way)
+        local = {"web": "tcp:0:interface=127.0.0.1"}
+        self.alice = deployment.agent("alice", local, candidates=["external"])
+        self.router.lead_to(parse_host_port(self.office.wait_for("listening")["address"]))
         listening = relay.wait_for("listening")
         self.note("Intermediate listens", listening["time"], f"UDP {listening['address']}")
         registered = self.office.wait_for("registered")
@@ -113,13 +120,16 @@ class Demonstration:
         seen = hashlib.sha256(first := response.read(1))
         first_at = time.time()
         size = len(first)
+        cable = Cable(self.router, self.alice)
         while block := response.read(CHUNK):
             seen.update(block)
             size += len(block)
+            cable.follow(size / self._size)
         ended = time.time()
         connection.close()
         ok = seen.hexdigest() == digest and size == self._size
         self._note_session(self.alice)
+        self._note_paths(cable)
         self.note("first byte", first_at, f"{(first_at - begun) * 1000:.1f} ms after the request")
         rate = size / (ended - first_at) / 1e6
         self.note(
@@ -137,9 +147,7 @@ class Demonstration:
     def _note_session(self, agent: RoleProcess) -> None:
         opened = agent.wait_for("session_opened")
         handshake = agent.wait_for("handshake_completed")
-        path = agent.wait_for("path_selected")
         self.note("session opened", opened["time"], f"with connector {opened['peer']}")
-        self.note("path selected", path["time"], f"{path['path']} {path['reason']}")
         self.note(
             "end-to-end handshake", handshake["time"],
             f"{handshake['seconds'] * 1000:.1f} ms, {handshake['peer']}",
@@ -147,8 +155,42 @@ class Demonstration:
         self.figures |= {
             "control_connected_ms": round(agent.wait_for("control_connected")["seconds"] * 1000, 2),
             "handshake_ms": round(handshake["seconds"] * 1000, 2),
-            "path": path["path"],
         }
+
+    def _note_paths(self, cable: "Cable") -> None:
+        opened = self.alice.wait_for("session_opened")["time"]
+        selected = self.alice.find("path_selected")
+        for path in selected:
+            both = " and " in path["address"]
+            what = "path: relay and direct" if both else f"path: {path['path']}"
+            self.note(what, path["time"], path["reason"])
+        for what, when in cable.pulled:
+            self.note(what, when)
+        direct = [path["time"] for path in selected if path["path"] == "direct"]
+        self.figures |= {
+            "path": selected[-1]["path"],
+            "paths": [path["path"] for path in selected],
+            "time_to_direct_ms": round((direct[0] - opened) * 1000, 2) if direct else None,
+        }
+
+
+class Cable:
+    """Pulls the router's cable in the middle of the download, and puts it back."""
+
+    def __init__(self, router: Router, agent: RoleProcess) -> None:
+        self.pulled: list[tuple[str, float]] = []
+        self._router = router
+        self._agent = agent
+
+    def follow(self, done: float) -> None:
+        """The download is `done` (0 to 1): do what is to be done by then."""
+        now = time.time()
+        if not self.pulled and done > CUT_AT and self._agent.find("path_selected", path="direct"):
+            self._router.is_cut = True
+            self.pulled.append(("direct path cut", now))
+        elif len(self.pulled) == 1 and now - self.pulled[0][1] > CUT_FOR:
+            self._router.is_cut = False
+            self.pulled.append(("direct path restored", now))
 
 
 def _print_timeline(steps: list[Step]) -> None:

@@ -68,6 +68,7 @@ class AgentCore(NodeCore):
         self._routes: dict[str, AgentSession] = {}  # by service
         self._waiting: dict[str, list[Stream]] = {}  # by service, for a route
         self._requests: dict[int, Request] = {}
+        self._flows: dict[str, Stream] = {}  # of connect_p2p()
         self._last_request = 0
 
     def open_stream(self, service: str, now: float, kind: StreamKind = StreamKind.BYTES) -> Stream:
@@ -76,6 +77,7 @@ class AgentCore(NodeCore):
         StreamAccepted or StreamClosed follows. Raises ValueError for a name that cannot be one.
         """
         check_name("service", service)
+        self.now = now
         stream = Stream(service, kind, now)
         session = self._routes.get(service)
         if session is not None and session.connection.is_established:
@@ -97,6 +99,31 @@ class AgentCore(NodeCore):
         while self._waiting:
             for stream in self._waiting.popitem()[1]:
                 self._fail(stream, ErrorCode.SHUTDOWN, reason)
+
+    # -- one peer, datagrams, directly if there is a way ---------------------------------------
+
+    def connect_p2p(self, peer: str, now: float) -> Stream:
+        """Open a flow of datagrams to the service `peer`; a direct path is sought at once.
+
+        StreamAccepted or StreamClosed follows, FlowDatagram for each datagram that comes, and a
+        PathSelected report whenever the way changes. Raises ValueError for a bad name.
+        """
+        flow = self._flows.get(peer)
+        if flow is None or flow.is_closed:
+            flow = self._flows[peer] = self.open_stream(peer, now, StreamKind.FLOW)
+        return flow
+
+    def is_p2p_connected(self, peer: str) -> bool:
+        """Whether datagrams to `peer` go directly now."""
+        flow = self._flows.get(peer)
+        if flow is None or flow.is_closed or flow.session is None:
+            return False
+        return bool(flow.session.paths) and flow.session.paths[0].kind == "direct"
+
+    def send_datagram_p2p(self, data: bytes, peer: str) -> bool:
+        """Send a datagram to `peer`, best effort, by whatever way there is. False: dropped."""
+        flow = self._flows.get(peer)
+        return flow is not None and flow.send_datagram(data)
 
     # -- finding a connector ---------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from p2pnet import events
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from p2pnet.core.node import NodeCore
     from p2pnet.core.session import Session
 
+EXCHANGE_TIMEOUT = 5.0  # seconds from the offer to the answer
 RETRIES = (5.0, 15.0, 45.0, 120.0)  # seconds after each failed round, the last for good
 TAG_LENGTH = 4  # bytes of a transaction id that name the session
 
@@ -48,7 +49,7 @@ class Attempt:
         self.pair: CandidatePair | None = None
         self.health: PathHealth | None = None
         self.failures = 0
-        self.retry: Timer | None = None
+        self.next_step: Timer | None = None  # the answer is overdue, or the next round begins
 
 
 class DirectPaths:
@@ -138,8 +139,9 @@ class DirectPaths:
         return attempt
 
     def _offer(self, attempt: Attempt) -> None:
-        if attempt.retry is not None:
-            attempt.retry.cancel()
+        node = self._node
+        reason = f"no answer to the candidates within {EXCHANGE_TIMEOUT:.0f} s"
+        self._plan(attempt, node.now + EXCHANGE_TIMEOUT, lambda t: self._failed(attempt, reason, t))
         ours = attempt.credentials
         attempt.link.send(
             messages.CandidateOffer(
@@ -150,6 +152,14 @@ class DirectPaths:
             )
         )
 
+    def _plan(self, attempt: Attempt, when: float, step: Callable[[float], object]) -> None:
+        self._unplan(attempt)
+        attempt.next_step = self._node.timers.call_at(when, step)
+
+    def _unplan(self, attempt: Attempt) -> None:
+        if attempt.next_step is not None:
+            attempt.next_step.cancel()
+
     def take_message(self, link: Link, message: messages.Message, now: float) -> None:
         """A message about candidates or checks. One for no session of ours is ignored."""
         session_id = getattr(message, "session", b"")
@@ -159,6 +169,7 @@ class DirectPaths:
             case messages.CandidateAnswer() if self._controlling:
                 attempt = self._attempts.get(session_id)
                 if attempt is not None:
+                    self._unplan(attempt)
                     self._take_remote(attempt, message, now)
             case messages.CandidateUpdate(candidates=candidates):
                 attempt = self._attempts.get(session_id)
@@ -168,6 +179,8 @@ class DirectPaths:
                 attempt = self._attempts.get(session_id)
                 if attempt is not None and attempt.checks is not None:
                     self._start(attempt, delay / 1000, now)
+            case messages.PunchingResult(direct=False, reason=reason):
+                self._node.emit(events.ChecksFailed(session_id.hex(), f"peer: {reason}", None))
 
     def _take_offer(self, link: Link, offer: messages.CandidateOffer, now: float) -> None:
         session = self._node.find_session(offer.session)
@@ -274,11 +287,7 @@ class DirectPaths:
         retry_in = None
         if self._controlling:
             retry_in = RETRIES[min(attempt.failures, len(RETRIES) - 1)]
-            if attempt.retry is not None:
-                attempt.retry.cancel()
-            attempt.retry = self._node.timers.call_at(
-                now + retry_in, lambda _: self._offer(attempt)
-            )
+            self._plan(attempt, now + retry_in, lambda _: self._offer(attempt))
         attempt.failures += 1
         session = attempt.session.id
         self._node.emit(events.ChecksFailed(session.hex(), reason, retry_in))
@@ -357,8 +366,7 @@ class DirectPaths:
         attempt = self._attempts.pop(session.id, None)
         if attempt is not None:
             self._by_tag.pop(attempt.tag, None)
-            if attempt.retry is not None:
-                attempt.retry.cancel()
+            self._unplan(attempt)
 
 
 def _to_wire(candidates: Iterable[Candidate]) -> tuple[messages.CandidateInfo, ...]:

@@ -60,6 +60,7 @@ class NodeCore:
             raise ValueError(f"{credentials.identity} cannot be run as {self.role}")
         self.credentials = credentials
         self.timers = Timers()
+        self.now = 0.0  # of the verb that was called last
         self.entropy = entropy
         self.instance = entropy(8)
         self.sessions: dict[PeerAddress, Session] = {}
@@ -105,11 +106,13 @@ class NodeCore:
 
     def connect(self, now: float) -> None:
         """Connect to the Intermediates, and keep connected from now on."""
+        self.now = now
         for link in self.links:
             link.start(now)
 
     def resolved(self, intermediate: str, hosts: list[str], now: float) -> None:
         """Answer to ResolutionNeeded: the IP literals that the name stands for, [] for none."""
+        self.now = now
         for link in self.links:
             if link.name == intermediate:
                 link.resolved(hosts, now)
@@ -130,6 +133,7 @@ class NodeCore:
 
     def receive_datagram(self, data: bytes, address: Address, now: float) -> None:
         """Take a datagram that arrived from `address` (canonical form)."""
+        self.now = now
         kind = classify(data)
         if kind is Kind.QUIC:
             connection = self._mux.receive_datagram(data, address, now)
@@ -171,6 +175,7 @@ class NodeCore:
 
     def handle_timer(self, now: float) -> None:
         """Do what is due."""
+        self.now = now
         self.timers.handle_timer(now)
         self._mux.handle_timer(now)
         self.direct.handle_timer(now)

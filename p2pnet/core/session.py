@@ -109,6 +109,8 @@ class Session:
 
     def choose_path(self, reason: str = "") -> None:
         """Ask the selector, and send the way that it says from now on."""
+        if self.paths and self.paths == self._relay_only(self.paths) and self.has_connection:
+            self.relay_rtt = self.connection.smoothed_rtt or self.relay_rtt
         relay_rtt = self.relay_rtt
         choices = Choices(
             self.direct is not None, self.relay is not None, self.direct_rtt, relay_rtt
@@ -123,8 +125,8 @@ class Session:
             paths = (self.relay,)
         if paths == self.paths:
             return
-        before, self.paths = self.paths, paths
-        self._moved(before, paths)
+        self.paths = paths
+        self._moved()
         why = "; ".join(filter(None, (reason, decision.reason)))
         self._emit(
             events.PathSelected(
@@ -137,17 +139,13 @@ class Session:
             )
         )
 
-    def _moved(self, before: tuple[Path, ...], after: tuple[Path, ...]) -> None:
+    def _moved(self) -> None:
         """Tell QUIC that what it learnt about the path is void, unless nothing was sent yet.
 
         Also when a path becomes doubtful: the probe then finds out at once what got lost. And when
         there is one again: the next of the probes that QUIC spaces ever farther may come too late.
         """
-        if self._connection is None or not self._connection.is_established:
-            return
-        if before and before == self._relay_only(before):
-            self.relay_rtt = self._connection.smoothed_rtt
-        if after:
+        if self._connection is not None and self._connection.is_established and self.paths:
             self._connection.path_changed(self.now)
 
     def _relay_only(self, paths: tuple[Path, ...]) -> tuple[Path, ...]:
