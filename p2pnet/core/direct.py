@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 EXCHANGE_TIMEOUT = 5.0  # seconds from the offer to the answer
 RETRIES = (5.0, 15.0, 45.0, 120.0)  # seconds after each failed round, the last for good
+LATE = (
+    1.0  # seconds for which relayed packets of a peer that moved to the direct path are late ones
+)
 TAG_LENGTH = 4  # bytes of a transaction id that name the session
 
 
@@ -48,6 +51,7 @@ class Attempt:
         self.checks: CheckList | None = None
         self.pair: CandidatePair | None = None
         self.health: PathHealth | None = None
+        self.peer_direct_at: float | None = None  # since when the peer sends directly, as we see it
         self.failures = 0
         self.next_step: Timer | None = None  # the answer is overdue, or the next round begins
 
@@ -306,12 +310,29 @@ class DirectPaths:
         attempt = self._attempts.get(session.id)
         if attempt is None or attempt.pair is None or source != attempt.pair.address:
             return
+        if attempt.peer_direct_at is None:
+            attempt.peer_direct_at = now
         self._heard(attempt, now, None)
+
+    def heard_relayed(self, session: Session, now: float) -> None:
+        """A packet of the session came through the relay.
+
+        From a peer that had been sending directly, this says that it doubts the path. It may hear
+        nothing of us although we hear it, so doubt the path too: our packets then reach it.
+        """
+        attempt = self._attempts.get(session.id)
+        if attempt is None or attempt.health is None or attempt.peer_direct_at is None:
+            return
+        late = LATE + (session.relay_rtt or 0.0)
+        if now - attempt.peer_direct_at > late:
+            attempt.health.doubt(now)
+            self._look(attempt, now)
 
     def _heard(self, attempt: Attempt, now: float, rtt: float | None) -> None:
         health, pair = attempt.health, attempt.pair
         assert health is not None and pair is not None
         if health.heard(now, rtt):
+            attempt.peer_direct_at = now  # it will notice soon, and stop sending both ways
             attempt.session.now = now
             attempt.session.set_direct(DirectPath(pair.address), pair.rtt, "it answers again")
 
@@ -327,7 +348,7 @@ class DirectPaths:
         session.now = now
         if state is Health.DEAD:
             checks.fail(pair)
-            attempt.pair = attempt.health = None
+            attempt.pair = attempt.health = attempt.peer_direct_at = None
             session.set_direct(None, None, f"{format_address(pair.address)} is silent")
             self._failed(attempt, "the direct path went silent", now)
         elif state is Health.SUSPECT and not session.direct_is_doubtful:

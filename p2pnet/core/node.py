@@ -283,8 +283,11 @@ class NodeCore:
             self._unwanted["relay_payload"] += 1
             return
         connection = self._mux.receive_datagram(packet, session.address, now)
-        if connection is not None and connection.owner is None:
+        if connection is None:
+            return
+        if connection.owner is None:
             session.set_connection(connection)
+        self.direct.heard_relayed(session, now)
 
     def _handle_connections(self, now: float) -> None:
         while (item := self._mux.next_event()) is not None:

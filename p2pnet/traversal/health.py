@@ -46,14 +46,27 @@ class PathHealth:
             self._silent_since = now
 
     def heard(self, now: float, rtt: float | None = None) -> bool:
-        """Something authentic came in on it. Returns whether that ended a suspicion."""
+        """Something authentic came in on it; `rtt` if that was an answer to a check of ours.
+
+        Only such an answer ends a suspicion, because packets of the peer's say nothing about the
+        other direction. Returns whether it did.
+        """
         was_suspect = self.state is Health.SUSPECT
+        if was_suspect and rtt is None:
+            return False
         self._silent_since = None
         self._asks = 0
         self.state = Health.GOOD
         if rtt is not None:
             self.rtt = rtt
         return was_suspect
+
+    def doubt(self, now: float) -> None:
+        """The peer seems not to hear us: ask at once, and believe nothing but an answer."""
+        if self.state is Health.GOOD:
+            self.state = Health.SUSPECT
+            self._silent_since = now - self._ask_after()
+            self._asks = 0
 
     def _ask_after(self) -> float:
         return max(ASK_AFTER, 1.5 * self.rtt + 0.05)
