@@ -13,7 +13,7 @@ from p2pnet.core.agent import AgentCore
 from p2pnet.core.connector import AllowList, ConnectorCore
 from p2pnet.core.intermediate import IntermediateCore
 from p2pnet.core.registry import MemoryDirectory
-from p2pnet.identity import Credentials
+from p2pnet.identity import Credentials, CredentialsError
 from p2pnet.net.udp import UDPTransport
 from p2pnet.node import AgentNode, ConnectorNode, IntermediateNode, Node, utcnow
 from p2pnet.quic.admission import Limits
@@ -24,7 +24,12 @@ from p2pnet.wire.address import parse_host_port
 
 def load_credentials(config: RoleConfig) -> Credentials:
     """The credentials that a role's configuration names. Raises CredentialsError."""
-    return Credentials.load(cert=config.cert, key=config.key, ca=config.ca)
+    credentials = Credentials.load(cert=config.cert, key=config.key, ca=config.ca)
+    if credentials.identity.role.value != config.table:
+        raise CredentialsError(
+            f"{config.cert}: {credentials.identity} cannot be run as {config.table}"
+        )
+    return credentials
 
 
 def _udp_transport(reactor: Any, bind: str) -> UDPTransport:

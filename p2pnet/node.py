@@ -144,11 +144,12 @@ class Node(CoreService):
     def handle(self, event: events.Event) -> None:
         """Take one event of the core."""
         match event:
-            case events.StreamData(stream, data, end):
+            # A stream that was refused has no owner: what came with its header is dropped.
+            case events.StreamData(stream, data, end) if stream.owner is not None:
                 stream.owner.received(data, end)
-            case events.StreamWritable(stream):
+            case events.StreamWritable(stream) if stream.owner is not None:
                 stream.owner.writable()
-            case events.FlowDatagram(stream, payload):
+            case events.FlowDatagram(stream, payload) if stream.owner is not None:
                 stream.owner.datagram(payload)
             case events.StreamAccepted(stream):
                 self._accepted(stream)

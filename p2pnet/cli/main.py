@@ -15,6 +15,7 @@ from p2pnet import __version__
 
 COMMANDS = {
     "demo": ("p2pnet.cli.demo", "demo", "Run a whole realm on this machine and try it."),
+    "lab": ("p2pnet.cli.lab", "lab", "Try sessions between real NATs on this machine."),
     "pki": ("p2pnet.cli.pki", "pki", "Create a realm and issue certificates to its nodes."),
 }
 """Name of the subcommand -> its module, its attribute there, its short help."""

@@ -78,7 +78,7 @@ class AgentCore(NodeCore):
         """
         check_name("service", service)
         self.now = now
-        stream = Stream(service, kind, now)
+        stream = Stream(service, kind, now, self.emit)
         session = self._routes.get(service)
         if session is not None and session.connection.is_established:
             self._open(session, stream)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import ipaddress
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
@@ -87,10 +88,11 @@ class DirectPaths:
 
     @property
     def policy(self) -> CandidatePolicy:
-        """What may be sent to. Loopback only if that is where the Intermediate sees us."""
-        observed = self._node.observed_addresses.values()
+        """What may be sent to. Loopback only if that is where an Intermediate is: where it sees us
+        is its word alone, which must not open the services of this host to checks."""
+        addresses = (link.address for link in self._node.links if link.address is not None)
         return CandidatePolicy(
-            loopback=any(host.startswith(("127.", "::1")) for host, _ in observed)
+            loopback=any(ipaddress.ip_address(host).is_loopback for host, _ in addresses)
         )
 
     def local_candidates(self) -> list[Candidate]:
@@ -116,10 +118,13 @@ class DirectPaths:
         for attempt in self._attempts.values():
             if attempt.checks is None:
                 continue
-            infos = _to_wire(self.local_candidates())
-            attempt.link.send(messages.CandidateUpdate(attempt.session.id, infos))
+            self._update(attempt)
             if attempt.pair is None and self._controlling:
                 self._offer(attempt)
+
+    def _update(self, attempt: Attempt) -> None:
+        infos = _to_wire(self.local_candidates())
+        attempt.link.send(messages.CandidateUpdate(attempt.session.id, infos))
 
     # -- signaling -------------------------------------------------------------------------------
 
@@ -260,6 +265,7 @@ class DirectPaths:
         if pair is not None and check.kind is CheckKind.SUCCESS and source == pair.address:
             self._heard(attempt, now, pair.rtt)
         self._follow(attempt, now)
+        self._look(attempt, now)
 
     def _by_fragment(self, fragment: str) -> Attempt | None:
         try:
@@ -279,12 +285,12 @@ class DirectPaths:
             exhausted = exhausted or isinstance(event, checklist.ChecksExhausted)
         best = checks.best_valid()
         if best is not None and best is not attempt.pair:
-            attempt.pair, attempt.failures = best, 0
+            attempt.pair, attempt.failures, attempt.peer_direct_at = best, 0, None
             attempt.health = PathHealth(best.rtt or 0.0, now)
             reason = f"{best.remote.type} {format_address(best.address)} answered"
             attempt.session.now = now
             attempt.session.set_direct(DirectPath(best.address), best.rtt, reason)
-        elif exhausted and best is None:
+        elif exhausted and best is None and attempt.pair is None:
             self._failed(attempt, "no check was answered", now)
 
     def _failed(self, attempt: Attempt, reason: str, now: float) -> None:
@@ -351,8 +357,14 @@ class DirectPaths:
             attempt.pair = attempt.health = attempt.peer_direct_at = None
             session.set_direct(None, None, f"{format_address(pair.address)} is silent")
             self._failed(attempt, "the direct path went silent", now)
+        elif state is Health.SUSPECT and checks.has_fresher(pair, health.silent_since):
+            checks.fail(pair)  # the peer was moved, and found where it is now
+            self._follow(attempt, now)
         elif state is Health.SUSPECT and not session.direct_is_doubtful:
             session.set_direct(DirectPath(pair.address), pair.rtt, "it is silent", doubtful=True)
+            # A NAT may have moved us. Then the Intermediate drops our relay frames until a packet
+            # of the control connection shows it where we are, and the peer learns it in turn.
+            self._update(attempt)
 
     # -- time ------------------------------------------------------------------------------------
 

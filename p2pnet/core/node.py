@@ -76,7 +76,12 @@ class NodeCore:
     @property
     def dropped(self) -> dict[str, int]:
         """Datagrams that were dropped, by cause."""
-        return {**self._unwanted, "quic": self._mux.dropped, "failures": self._mux.failures}
+        return {
+            **self._unwanted,
+            "stun": self.direct.dropped,
+            "quic": self._mux.dropped,
+            "failures": self._mux.failures,
+        }
 
     def random(self) -> float:
         """A random number from 0 to 1, for jitter."""

@@ -354,7 +354,7 @@ class ConnectorSession(Session):
     def _stream(self, stream_id: int) -> Stream | None:
         stream = self.streams.get(stream_id)
         if stream is None and stream_id % 4 == 0:  # the agent's, bidirectional (RFC 9000 2.1)
-            stream = Stream("", StreamKind.BYTES, self.now)
+            stream = Stream("", StreamKind.BYTES, self.now, self._emit)
             stream.session, stream.stream_id = self, stream_id
             self.streams[stream_id] = stream
         return stream

@@ -13,6 +13,7 @@ from p2pnet.wire import messages
 from p2pnet.wire.errors import ErrorCode
 from p2pnet.wire.relay import CHANNEL_LENGTH
 
+MAX_REQUESTS = 256  # of an agent that wait for one connector to answer
 PUNCHING_DELAY = 0.05  # seconds at least from the word to the first check
 
 
@@ -90,6 +91,10 @@ class SessionTable:
             session = self._open(agent, connector, request, now)
             if session is None:
                 return
+        if len(session.requests) >= MAX_REQUESTS:
+            reason = f"{MAX_REQUESTS} requests wait for connector {connector.identity.name}"
+            self._refuse(agent, request.request, ErrorCode.OVER_LIMIT, reason)
+            return
         session.requests.append(request)
         if session.answered:
             self._tell_opened(session)
@@ -173,7 +178,7 @@ class SessionTable:
         return None
 
     def _refuse(self, agent: Client, request: int, code: ErrorCode, reason: str) -> None:
-        agent.send(messages.SessionRefused(request, code, reason))
+        agent.send(messages.SessionRefused(request, code, reason[:512]))
 
     def answer(self, connector: Client, answer: messages.SessionAnswer, now: float) -> None:
         """A connector takes or refuses a session. From any other connection it counts nothing."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from p2pnet import events
 from p2pnet.quic.connection import HIGH_WATER
 from p2pnet.wire.errors import ErrorCode
 from p2pnet.wire.stream import (
@@ -47,7 +49,9 @@ class Stream:
     :ivar sent: bytes written, `received`: bytes delivered.
     """
 
-    def __init__(self, service: str, kind: StreamKind, now: float) -> None:
+    def __init__(
+        self, service: str, kind: StreamKind, now: float, emit: Callable[[events.Event], None]
+    ) -> None:
         self.service = service
         self.kind = kind
         self.created = now
@@ -60,6 +64,7 @@ class Stream:
         self.buffer = bytearray()  # to send once attached; or input that is incomplete
         self.input_ended = False
         self.output_ended = False
+        self._emit = emit
         self._watched = False
 
     def __repr__(self) -> str:
@@ -130,6 +135,7 @@ class Stream:
             self.session.close_stream(self, code, reason)
         else:
             self.advance(StreamState.CLOSED)
+            self._emit(events.StreamClosed(self, code, reason))
 
     def accept(self) -> None:
         """Connector: the target is connected, tell the Agent."""
@@ -179,6 +185,7 @@ class Stream:
             session.connection.watch(stream_id)
         if self.input_ended:
             session.connection.stop(stream_id, ErrorCode.NO_ERROR)
+            session.close_if_finished(self)
 
     def answer(self) -> None:
         """Connector: send the byte that says the stream is accepted."""

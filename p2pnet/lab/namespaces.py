@@ -103,7 +103,7 @@ def find_obstacle() -> str:
         nft = [program(name) for name in _PACKAGES][1]
     except LabUnavailable as error:
         return str(error)
-    user = () if _is_privileged() else ("--user", "--map-root-user")
+    user = () if is_privileged() else ("--user", "--map-root-user")
     inside = [program("unshare"), "--net", *user]
     if problem := _complaint([*inside, "true"]):
         return f"this user cannot make network namespaces ({problem}). {_PERMISSION}"
@@ -119,7 +119,7 @@ def acquire() -> None:
     """
     if obstacle := find_obstacle():
         raise LabUnavailable(obstacle)
-    if _is_privileged():
+    if is_privileged():
         return
     ids = {"setgroups": "deny", "uid_map": f"0 {os.geteuid()} 1", "gid_map": f"0 {os.getegid()} 1"}
     try:
@@ -140,7 +140,8 @@ def _complaint(command: Sequence[str], text: str = "") -> str:
     return lines[0] if done.returncode else ""
 
 
-def _is_privileged() -> bool:
+def is_privileged() -> bool:
+    """Whether this process may make namespaces as it is."""
     status = Path("/proc/self/status").read_text()
     effective = int(re.findall(r"^CapEff:\s*(\w+)", status, re.MULTILINE)[0], 16)
     return all(effective >> bit & 1 for bit in (_CAP_NET_ADMIN, _CAP_SYS_ADMIN))
@@ -303,9 +304,6 @@ class Lab:
                 f" {other_name} index {self._index + 1} mtu {mtu} netns {other.path}"
             )
             return None
-        if not os.access(TUN_DEVICE, os.R_OK | os.W_OK):
-            problem = f"delay and loss need {TUN_DEVICE}, which cannot be opened"
-            raise LabUnavailable(f"{problem}; load the module tun, or have the container use it")
         wire = Wire(_tun(one, one_name, mtu), _tun(other, other_name, mtu))
         self._wires[wire] = conditions
         return wire
@@ -346,18 +344,24 @@ class Lab:
 
 
 def _tun(host: Host, name: str, mtu: int) -> int:
-    with host.enter():
-        descriptor = open_tun(name)
+    try:
+        with host.enter():
+            descriptor = open_tun(name)
+    except OSError as error:
+        problem = f"delay and loss need {TUN_DEVICE} ({error.strerror})"
+        advice = "load the module tun, let this user read and write it, or run as root"
+        raise LabUnavailable(f"{problem}; {advice}") from None
     host.ip(f"link set {name} mtu {mtu}")
     return descriptor
 
 
 def _started(pid: int) -> str:
-    """When a process started, in ticks since the machine did; "" if there is none."""
+    """When a process started, in ticks since the machine did; "" if it is not running."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return ""
+    return "" if fields[0] in "ZX" else fields[19]  # a zombie waits for its parent, or for init
 
 
 def _is_abandoned(name: str) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 TIMEOUT = "30s"  # of a mapping that `_cone` keeps; what Linux gives an unreplied one
 SEQUENCE_START, SEQUENCE_LENGTH = 40000, 4096
-CARRIER_PORTS = "20000-29999"
+CARRIER_PORTS = "20000-29999"  # below those of hosts, which would be kept
 
 
 class Mapping(enum.StrEnum):
@@ -40,7 +40,8 @@ class Edge:
 
     :ivar interface: name of the interface.
     :ivar address: its IPv4 address.
-    :ivar ports: "low-high", the range of external ports; "" keeps the host's own (section 4.2.1).
+    :ivar ports: "low-high", the range of external ports; "" keeps the host's own (section 4.2.1),
+        as Linux also does with one that is within the range.
     :ivar hairpin: whether hosts inside reach each other by external addresses (section 6).
     """
 
@@ -185,73 +186,95 @@ table ip nat {{
 
 
 def _cone(edge: Edge, restricted: str) -> str:
-    """EIM that remembers mappings in a set of its own, so that others than the peer may come in.
+    """EIM that remembers mappings in a map of its own, so that others than the peer may come in.
 
     `restricted` says by what: "" (EIF), "address" (ADF) or "port" (APDF); then hairpinning needs
-    preserved ports. The chains at srcnat + 10 run when the real external port is known.
+    preserved ports.
     """
-    outside, inside = f'iifname "{edge.interface}"', f'iifname != "{edge.interface}"'
-    out, ours = f'oifname "{edge.interface}" meta l4proto udp', f"ip daddr {edge.address}"
-    source = f"snat to {edge.address}" + (f":{edge.ports}" if edge.ports else "")
-    key, seen, back, learnt = {
-        "": ("", "", "", ""),
-        "address": (" . ipv4_addr", "ip saddr", "ip daddr", "ct reply ip saddr"),
-        "port": (
-            " . ipv4_addr . inet_service", "ip saddr . udp sport", "ip daddr . udp sport",
-            "ct reply ip saddr . ct reply proto-src",
-        ),
-    }[restricted]  # fmt: skip
-    sent = f"udp sport . ip daddr{' . udp dport' if restricted == 'port' else ''}"
-    hairpin = learn_peer = learn_hairpin = ""
-    if restricted:
-        seen, back = f"udp dport . {seen} @peers", f"udp dport . {back} @peers"
-        peer = f"{{ ct reply proto-dst . {learnt} timeout {TIMEOUT} }}"
-        learn_peer = f"{out} ct direction original update @peers {peer}"
-        learn_hairpin = f"{inside} {ours} meta l4proto udp update @peers {{ {sent} }}"
-    if edge.hairpin:
-        hairpin = f"{inside} {ours} meta l4proto udp {back} dnat to udp dport map @mappings"
-    return f"""
+    key, remote, own = {
+        "": ("", "", ""),
+        "address": (" . ipv4_addr", "ip saddr", "ip daddr"),
+        "port": (" . ipv4_addr . inet_service", "ip saddr . udp sport", "ip daddr . udp sport"),
+    }[restricted]
+    # Who is known: a packet from outside, and one from inside to an external address.
+    known = f"udp dport . {remote} @peers" if restricted else ""
+    known_inside = f"udp dport . {own} @peers" if restricted else ""
+    timing = f"flags dynamic,timeout\n  timeout {TIMEOUT}\n  size 65535"
+    return (
+        f"""
 table ip nat {{
  map mappings {{
   type inet_service : ipv4_addr . inet_service
-  flags dynamic,timeout
-  timeout {TIMEOUT}
-  size 65535
+  {timing}
  }}
  set peers {{
   type inet_service{key}
-  flags dynamic,timeout
-  timeout {TIMEOUT}
-  size 65535
+  {timing}
  }}
+}}
+"""
+        + _cone_translation(edge, known, known_inside)
+        + _cone_learning(edge, restricted)
+    )
+
+
+def _cone_translation(edge: Edge, known: str, known_inside: str) -> str:
+    """The part of `_cone` that translates; `known` are conditions for what comes in."""
+    outside, inside = f'iifname "{edge.interface}"', f'iifname != "{edge.interface}"'
+    to_us = f"ip daddr {edge.address} meta l4proto udp"
+    to_host = "dnat to udp dport map @mappings"
+    source = f"snat to {edge.address}" + (f":{edge.ports}" if edge.ports else "")
+    hairpin = f"{inside} {to_us} {known_inside} {to_host}" if edge.hairpin else ""
+    # What is sent to an external address without a mapping must not reach the router itself.
+    return f"""
+table ip nat {{
  chain pre {{
   type nat hook prerouting priority dstnat;
-  {outside} {ours} meta l4proto udp {seen} dnat to udp dport map @mappings
+  {outside} {to_us} {known} {to_host}
   {hairpin}
  }}
  chain post {{
   type nat hook postrouting priority srcnat;
-  {out} {source}
+  oifname "{edge.interface}" meta l4proto udp {source}
   oifname "{edge.interface}" masquerade
-  oifname != "{edge.interface}" {inside} ct original {ours} meta l4proto udp {source}
- }}
- chain learn_hairpin {{
-  type filter hook prerouting priority dstnat - 10;
-  {learn_hairpin}
- }}
- chain learn {{
-  type filter hook postrouting priority srcnat + 10;
-  {out} ct direction original update @mappings {{ ct reply proto-dst timeout {TIMEOUT} \
-: ct original ip saddr . ct original proto-src }}
-  {out} ct direction reply ct status dnat update @mappings {{ ct original proto-dst \
-timeout {TIMEOUT} : ct reply ip saddr . ct reply proto-src }}
-  {learn_peer}
+  {inside} ct original {to_us} {source}
  }}
 }}
 table ip unmapped {{
  chain input {{
   type filter hook input priority filter - 1;
-  {inside} {ours} meta l4proto udp drop
+  {inside} {to_us} drop
+ }}
+}}
+"""
+
+
+def _cone_learning(edge: Edge, restricted: str) -> str:
+    """The part of `_cone` that remembers: after srcnat, when the real external port is known."""
+    out = f'oifname "{edge.interface}" meta l4proto udp'
+    mapping = "ct reply proto-dst", "ct original ip saddr . ct original proto-src"
+    returned = "ct original proto-dst", "ct reply ip saddr . ct reply proto-src"
+    first, again = (f"{port} timeout {TIMEOUT} : {host}" for port, host in (mapping, returned))
+    peer = hairpin_peer = ""
+    if restricted:
+        by_port = restricted == "port"
+        remote = "ct reply ip saddr" + (" . ct reply proto-src" if by_port else "")
+        peer = f"{out} ct direction original update @peers "
+        peer += f"{{ ct reply proto-dst . {remote} timeout {TIMEOUT} }}"
+        own = "udp sport . ip daddr" + (" . udp dport" if by_port else "")
+        hairpin_peer = f'iifname != "{edge.interface}" ip daddr {edge.address} meta l4proto udp'
+        hairpin_peer += f" update @peers {{ {own} }}"
+    return f"""
+table ip nat {{
+ chain learn_hairpin {{
+  type filter hook prerouting priority dstnat - 10;
+  {hairpin_peer}
+ }}
+ chain learn {{
+  type filter hook postrouting priority srcnat + 10;
+  {out} ct direction original update @mappings {{ {first} }}
+  {out} ct direction reply ct status dnat update @mappings {{ {again} }}
+  {peer}
  }}
 }}
 """

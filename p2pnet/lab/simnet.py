@@ -5,11 +5,13 @@ and `network.transport(address)` as their socket. What a packet meets (delay, lo
 reordering) is drawn from one seeded generator in the order in which packets are sent.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import math
 import random
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.error import CannotListenError
 from twisted.internet.task import Clock
@@ -17,6 +19,9 @@ from zope.interface import implementer
 
 from p2pnet.interfaces import IDatagramTransport
 from p2pnet.wire.address import Address
+
+if TYPE_CHECKING:
+    from p2pnet.lab.simnat import NATBox
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +58,8 @@ class SimulatedNetwork:
     """Hosts that reach each other by address.
 
     :ivar clock: the virtual clock, a Twisted IReactorTime.
-    :ivar link: what packets meet unless links[source host, destination host] says otherwise.
+    :ivar link: what packets meet unless links[source host, destination host] says otherwise. The
+        outside address of a NAT box stands for the hosts behind it.
     :ivar trace: every packet, if `keep_trace`.
     :ivar tap: called with (data, source, destination) for every packet that is sent.
     """
@@ -68,6 +74,8 @@ class SimulatedNetwork:
         self.tap: Callable[[bytes, Address, Address], Any] | None = None
         self._keep_trace = keep_trace
         self._bound: dict[Address, Callable[[bytes, Address], Any]] = {}
+        self._boxes: dict[str, NATBox] = {}  # by address outside
+        self._behind: dict[str, NATBox] = {}  # by host inside
         self._free_at: dict[tuple[str, str], float] = {}
         self._next_port = 50000
 
@@ -75,7 +83,7 @@ class SimulatedNetwork:
         """Random bytes from the seed, for the cores."""
         return self.random.randbytes(size)
 
-    def transport(self, host: str, port: int = 0) -> "SimulatedTransport":
+    def transport(self, host: str, port: int = 0) -> SimulatedTransport:
         """A socket on `host`; port 0 for any."""
         if port == 0:
             self._next_port += 1
@@ -85,6 +93,14 @@ class SimulatedNetwork:
     def connect(self, one: str, other: str, link: Link) -> None:
         """Let packets between two hosts meet `link`, either way."""
         self.links[one, other] = self.links[other, one] = link
+
+    def behind(self, host: str, box: NATBox) -> None:
+        """Put `host` behind a NAT box. It may be the outside address of another box.
+
+        Hosts behind the same box reach each other directly, nobody else reaches them so: inside
+        addresses are private, but must not be used twice on one simulated network.
+        """
+        self._behind[host] = self._boxes[box.address] = box
 
     def bind(self, address: Address, receive: Callable[[bytes, Address], Any]) -> None:
         """Deliver packets for `address`. Raises CannotListenError if it is taken."""
@@ -100,20 +116,29 @@ class SimulatedNetwork:
         """Put a packet on its way."""
         if self.tap is not None:
             self.tap(data, source, destination)
-        ends = source[0], destination[0]
+        outside = self._translate(source, destination)
+        ends = (outside or source)[0], destination[0]
         link = self.links.get(ends, self.link)
         now = float(self.clock.seconds())
-        fate = self._fate(link, len(data), ends, now)
+        fate = "nobody" if outside is None else self._fate(link, len(data), ends, now)
         if self._keep_trace:
             self.trace.append(Packet(now, source, destination, len(data), fate))
-        if fate != "delivered":
+        if outside is None or fate != "delivered":
             return
         copies = 2 if link.duplication and self.random.random() < link.duplication else 1
         for _ in range(copies):
             delay = self._queued(link, len(data), ends, now) + link.delay
             if link.jitter:
                 delay += self.random.random() * link.jitter
-            self.clock.callLater(delay, self._deliver, data, source, destination)
+            self.clock.callLater(delay, self._deliver, data, outside, destination)
+
+    def _translate(self, source: Address, destination: Address) -> Address | None:
+        """The source address beyond the boxes on the way, None if there is no way."""
+        while (box := self._behind.get(source[0])) is not self._behind.get(destination[0]):
+            if box is None or (destination[0] == box.address and not box.hairpin):
+                return None
+            source = box.outbound(source, destination)
+        return source
 
     def _fate(self, link: Link, size: int, ends: tuple[str, str], now: float) -> str:
         if size > link.mtu:
@@ -132,7 +157,10 @@ class SimulatedNetwork:
         return free_at - now
 
     def _deliver(self, data: bytes, source: Address, destination: Address) -> None:
-        receive = self._bound.get(destination)
+        inside: Address | None = destination
+        while inside is not None and (box := self._boxes.get(inside[0])) is not None:
+            inside = box.inbound(source, inside[1])
+        receive = self._bound.get(inside) if inside is not None else None
         if receive is not None:
             receive(data, source)
 

@@ -17,7 +17,8 @@ from p2pnet.lab.nat import OPEN, Behavior, Edge, Mapping
 from p2pnet.lab.processes import LabError
 from p2pnet.lab.wire import Conditions
 
-REBOUND_PORTS = ("30000-39999", "40000-49999")  # taken in turns
+# Taken in turns. Below the ports of hosts: Linux keeps a port that is in the range already.
+REBOUND_PORTS = ("10000-14999", "15000-19999")
 _FORWARDING = {"ipv4/ip_forward": 1, "ipv6/conf/all/forwarding": 1}
 
 

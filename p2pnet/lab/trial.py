@@ -2,8 +2,9 @@
 
 ::
 
-    with Cell(BEHAVIORS["port-restricted"], BEHAVIORS["symmetric"]) as cell:
-        result = Result(cell, [cell.trial() for _ in range(20)])
+    acquire()
+    with Cell(BEHAVIORS["port-restricted"], BEHAVIORS["full-cone"]) as cell:
+        print(summarize(cell.agent, cell.connector, [cell.trial() for _ in range(20)]))
 
 The Intermediate and the routers stay for all trials of a cell; the Agent and the Connector are
 new processes in each, and the routers forget their mappings in between.
@@ -16,11 +17,11 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from p2pnet.lab.expectations import Outcome, expected_outcome
+from p2pnet.lab.expectations import Outcome
 from p2pnet.lab.namespaces import Host, Lab
 from p2pnet.lab.nat import Behavior
 from p2pnet.lab.processes import POLL, Deployment, LabError, RoleProcess, Service
@@ -42,13 +43,13 @@ PORT = 4433
 class Conduct:
     """How a cell's trials are done.
 
-    :ivar conditions: of the link of each site to the public segment.
+    :ivar conditions: of the link of each site to the public segment; None: no delay, no loss.
     :ivar ipv6: whether both sides have IPv6 behind a stateful firewall as well.
     :ivar patience: seconds that a session gets to become direct.
     :ivar logs: where the processes' files are to stay; None: they are removed.
     """
 
-    conditions: Conditions = Conditions()
+    conditions: Conditions | None = None
     ipv6: bool = False
     patience: float = PATIENCE
     logs: Path | None = None
@@ -141,11 +142,8 @@ class Cell:
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
             lab = stack.enter_context(Lab())
-            conditions = self.conduct.conditions
             self.topology = Topology(
-                lab,
-                conditions=None if conditions == Conditions() else conditions,
-                ipv6=self.conduct.ipv6,
+                lab, conditions=self.conduct.conditions, ipv6=self.conduct.ipv6
             )
             self.relay = self.topology.site("relay")
             self.sites = (
@@ -163,11 +161,6 @@ class Cell:
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
-
-    @property
-    def expected(self) -> Outcome:
-        """What every trial should become."""
-        return expected_outcome(self.agent, self.connector, ipv6=self.conduct.ipv6)
 
     def trial(self) -> Trial:
         """Do one trial; what goes wrong is in its result."""
@@ -270,46 +263,33 @@ class Cell:
         return None
 
 
-@dataclasses.dataclass(frozen=True)
-class Result:
-    """What the trials of a cell came to."""
+def summarize(agent: Behavior, connector: Behavior, trials: Sequence[Trial]) -> dict[str, Any]:
+    """The object that ``p2pnet lab run --json`` prints about a cell's trials.
 
-    agent: str
-    connector: str
-    expected: Outcome
-    trials: Sequence[Trial]
+    It counts "unreachable" only where that happened.
+    """
+    counts = {o.value: sum(trial.outcome is o for trial in trials) for o in Outcome}
+    unreachable = counts.pop(Outcome.UNREACHABLE)
+    times = sorted(t.time_to_direct for t in trials if t.time_to_direct is not None)
+    return {
+        "agent": agent.name,
+        "connector": connector.name,
+        "trials": len(trials),
+        **counts,
+        **({"unreachable": unreachable} if unreachable else {}),
+        "time_to_direct_ms": {f"p{p}": _percentile(times, p / 100) for p in (50, 95)},
+        "bytes_lost": sum(trial.lost for trial in trials),
+        "sha256_ok": sum(trial.intact for trial in trials),
+    }
 
-    def count(self, outcome: Outcome) -> int:
-        """How many trials ended so."""
-        return sum(trial.outcome is outcome for trial in self.trials)
 
-    @property
-    def is_right(self) -> bool:
-        """Whether every trial became what was expected, with nothing lost."""
-        intact = self.expected is Outcome.UNREACHABLE or all(t.intact for t in self.trials)
-        return intact and self.count(self.expected) == len(self.trials)
-
-    @property
-    def reasons(self) -> list[str]:
-        """Why trials failed."""
-        return [trial.reason for trial in self.trials if trial.reason]
-
-    def as_json(self) -> dict[str, Any]:
-        """The object that ``p2pnet lab run --json`` prints."""
-        times = sorted(t.time_to_direct for t in self.trials if t.time_to_direct is not None)
-        unreachable = self.count(Outcome.UNREACHABLE)
-        return {
-            "agent": self.agent,
-            "connector": self.connector,
-            "trials": len(self.trials),
-            "direct": self.count(Outcome.DIRECT),
-            "relayed": self.count(Outcome.RELAYED),
-            "failed": self.count(Outcome.FAILED),
-            **({"unreachable": unreachable} if unreachable else {}),
-            "time_to_direct_ms": {f"p{p}": _percentile(times, p / 100) for p in (50, 95)},
-            "bytes_lost": sum(trial.lost for trial in self.trials),
-            "sha256_ok": sum(trial.intact for trial in self.trials),
-        }
+def meets(summary: Mapping[str, Any], expected: Outcome) -> bool:
+    """Whether all trials of a summary became what was expected, and lost nothing."""
+    trials: int = summary["trials"]
+    became: int = summary.get(expected, 0)
+    lost: int = summary["bytes_lost"]
+    intact = expected is Outcome.UNREACHABLE or summary["sha256_ok"] == trials
+    return intact and lost == 0 and became == trials
 
 
 def _percentile(ordered: Sequence[float], fraction: float) -> float | None:

@@ -17,6 +17,7 @@ import json
 import os
 import random
 import select
+import signal
 import struct
 import sys
 import time
@@ -113,6 +114,8 @@ def _write(descriptor: int, packet: bytes) -> None:
 
 def main() -> None:
     """Run the wires of the command line."""
+    # Ctrl-C is for the laboratory, which then closes standard input.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Timers may otherwise be 50 us late.
     ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
     hub = Hub()

@@ -41,7 +41,8 @@ class StreamTransport:
     what arrives while paused, and gives QUIC no credit for it, so that the other end stops too.
 
     :ivar stream: the Stream below, for what ITransport has no word for (who the peer is).
-    :ivar given_up: called if the stream ends before there is a protocol.
+    :ivar given_up: called if the stream breaks before there is a protocol. One that ended properly
+        is still to be delivered.
     """
 
     log = Logger()
@@ -66,7 +67,8 @@ class StreamTransport:
 
     def write(self, data: bytes) -> None:
         """Send bytes."""
-        if self.disconnecting or self.stream.is_closed:
+        # A producer may still write after loseConnection(), until it is done.
+        if (self.disconnecting and self._producer is None) or self.stream.is_closed:
             return
         writable = self.stream.write(bytes(data))
         self._wake()
@@ -200,8 +202,8 @@ class StreamTransport:
             self._outcome = Failure(error_for(code, reason))
             self._kept.clear()
             self._ended = False
-        if self.given_up is not None:
-            self.given_up()
+            if self.given_up is not None:
+                self.given_up()
         self._report_if_over()
 
     def _report_if_over(self) -> None:

@@ -163,14 +163,18 @@ class Connection:
         """What happened since the last call; connection-id events come through untranslated."""
         while (event := self.engine.next_event()) is not None:
             translated = self._translate(event)
-            if translated is not None:
+            # Datagrams are still taken in between close() and the datagram that says so.
+            if translated is not None and not (
+                self._closed and isinstance(translated, events.Event)
+            ):
                 yield translated
-        if self._blocked:
-            for stream_id in [s for s in self._blocked if self.engine.unsent(s) <= LOW_WATER]:
-                self._blocked.discard(stream_id)
-                yield events.StreamWritable(stream_id)
+        if self._closed:
+            return
+        for stream_id in [s for s in self._blocked if self.engine.unsent(s) <= LOW_WATER]:
+            self._blocked.discard(stream_id)
+            yield events.StreamWritable(stream_id)
         closing = self.engine.closing
-        if closing is not None and not self._closed:
+        if closing is not None:
             self._closed = True
             yield events.ConnectionClosed(
                 closing.error_code, closing.reason_phrase, closing.frame_type is None

@@ -5,7 +5,6 @@ from typing import Any
 
 from twisted.application.service import MultiService
 from twisted.internet.error import CannotListenError
-from twisted.logger import Logger
 
 from p2pnet import events
 from p2pnet.assembly import load_credentials
@@ -14,10 +13,16 @@ from p2pnet.identity import CredentialsError
 from p2pnet.node import CoreService
 
 
+class StartError(SystemExit, Exception):
+    """The process cannot do its work.
+
+    As a SystemExit it ends the process with its text instead of a traceback. Of an Exception only
+    does twistd tell the process that started it as a daemon, which waits for ever otherwise.
+    """
+
+
 class RoleService(MultiService):
     """A role as twistd runs it: a node, and what a subclass sets around it."""
-
-    log = Logger()
 
     def __init__(self, reactor: Any, config: RoleConfig, node: CoreService) -> None:
         super().__init__()
@@ -45,8 +50,7 @@ class RoleService(MultiService):
                 pass  # not in the main thread: whoever runs us there reloads by calling reload()
 
     def _exit(self, problem: str) -> None:
-        self.log.critical("{problem}", problem=problem)
-        raise SystemExit(f"p2p-{self.config.table}: {problem}")
+        raise StartError(f"p2p-{self.config.table}: {problem}")
 
     def stopService(self) -> Any:
         """Stop everything."""

@@ -6,7 +6,7 @@ import hashlib
 import ipaddress
 from collections.abc import Iterable
 
-from p2pnet.wire.address import Address
+from p2pnet.wire.address import Address, canonical_address
 
 COMPONENT = 1  # there is one socket
 MAX_CANDIDATES = 16  # of one node in one session, sent or taken
@@ -116,14 +116,13 @@ class CandidatePolicy:
             ip = ipaddress.ip_address(host)
         except ValueError:
             return False
-        if not LOWEST_PORT <= port <= 65535:
-            return False
-        if ip.is_multicast or ip.is_unspecified or ip.is_link_local or ip.is_reserved:
-            return False
-        if ip == ipaddress.IPv4Address("255.255.255.255"):
+        # Only in canonical form: no zone of an interface, and nothing hidden in a mapped address.
+        if canonical_address(host, port) != address or not LOWEST_PORT <= port <= 65535:
             return False
         if ip.is_loopback:
             return self.loopback
+        if ip.is_multicast or ip.is_unspecified or ip.is_link_local or ip.is_reserved:
+            return False
         return self.private or ip.is_global
 
 

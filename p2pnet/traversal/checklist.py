@@ -73,7 +73,21 @@ Event = PairSucceeded | PairNominated | ChecksExhausted
 class _Transaction:
     pair: CandidatePair
     sent_at: float
+    controlling: bool
     nominates: bool
+
+
+@dataclasses.dataclass(slots=True)
+class _Nomination:
+    pair: CandidatePair
+    started_at: float
+    next_at: float
+    sends: int = 0
+
+
+def _interval(sends: int) -> float:
+    """Seconds from one check to the next, after so many."""
+    return min(LAST_RETRANSMISSION, FIRST_RETRANSMISSION * 2.0 ** min(sends, 10))
 
 
 class CheckList:
@@ -109,15 +123,15 @@ class CheckList:
         self._events: collections.deque[Event] = collections.deque()
         self._start_at: float | None = None
         self._next_send = 0.0
-        self._nominate_at: float | None = None  # while no answer to a nomination came
-        self._nominations = 0
+        self._nomination: _Nomination | None = None  # while no answer to it came
 
     # -- candidates ------------------------------------------------------------------------------
 
     def add_remote(self, candidates: Iterable[Candidate], now: float) -> None:
         """Pair the peer's candidates, more of which may come at any time (trickle)."""
         for candidate in sanitize(candidates, self._policy):
-            if candidate.type is not CandidateType.RELAYED:
+            if candidate.type is not CandidateType.RELAYED and candidate.address not in self.pairs:
+                self._make_room()
                 self._pair(candidate)
 
     def _pair(self, remote: Candidate) -> CandidatePair | None:
@@ -130,12 +144,25 @@ class CheckList:
         pair = self.pairs[remote.address] = CandidatePair(base, remote, priority)
         return pair
 
+    def _make_room(self) -> None:
+        """Give up a pair that failed for one the peer tells of, as in a long life it will move."""
+        if len(self.pairs) >= MAX_PAIRS:
+            failed = (pair for pair in self.pairs.values() if pair.state is PairState.FAILED)
+            oldest = next((pair for pair in failed if pair not in self._triggered), None)
+            if oldest is not None:
+                del self.pairs[oldest.address]
+
     def best_valid(self) -> CandidatePair | None:
         """The pair to use: the nominated one, else the valid one of the highest priority."""
         if self.selected is not None and self.selected.is_valid:
             return self.selected
         valid = [pair for pair in self.pairs.values() if pair.is_valid]
         return max(valid, key=lambda pair: pair.priority, default=None)
+
+    def has_fresher(self, pair: CandidatePair, moment: float | None) -> bool:
+        """Whether another valid pair answered after that moment."""
+        valid = (other for other in self.pairs.values() if other.is_valid and other is not pair)
+        return moment is not None and any((other.answered_at or 0.0) > moment for other in valid)
 
     # -- time ------------------------------------------------------------------------------------
 
@@ -148,19 +175,14 @@ class CheckList:
 
     def get_timer(self) -> float | None:
         """When handle_timer() is to be called, None when there is nothing to do."""
-        if self._start_at is None:
-            return self._next_send if self._triggered else None
-        due: list[float] = []
-        if self._nominate_at is not None:
-            due.append(max(self._nominate_at, self._next_send))
-        if self._triggered or self._next_ordinary() is not None:
-            due.append(max(self._next_send, self._start_at))
-        due += [
-            max(pair.next_at, self._next_send)
-            for pair in self.pairs.values()
-            if pair.state is PairState.IN_PROGRESS
-        ]
-        return min(due, default=None)
+        due = [p.next_at for p in self.pairs.values() if p.state is PairState.IN_PROGRESS]
+        if self._nomination is not None:
+            due.append(self._nomination.next_at)
+        if self._triggered:
+            due.append(self._next_send)
+        if self._start_at is not None and self._next_ordinary() is not None:
+            due.append(self._start_at)
+        return max(min(due), self._next_send) if due else None
 
     def handle_timer(self, now: float) -> None:
         """Send the checks that are due, one each PACING."""
@@ -168,14 +190,12 @@ class CheckList:
         if now < self._next_send:
             return
         started = self._start_at is not None and now >= self._start_at
-        if self._nominate_at is not None and now >= self._nominate_at:
-            self._nominate(now)
+        if self._nomination is not None and now >= self._nomination.next_at:
+            self._nominate(self._nomination, now)
         elif self._triggered:
             self._send(self._triggered.popleft(), now)
-        elif started:
-            pair = self._due(now) or self._next_ordinary()
-            if pair is not None:
-                self._send(pair, now)
+        elif pair := self._due(now) or (self._next_ordinary() if started else None):
+            self._send(pair, now)
 
     def _due(self, now: float) -> CandidatePair | None:
         """The pair in progress whose retransmission has waited longest."""
@@ -206,6 +226,10 @@ class CheckList:
         ]
         for pair in failed:
             pair.advance(PairState.FAILED)
+        nomination = self._nomination
+        if nomination is not None and now - nomination.started_at >= GIVE_UP:
+            failed.append(nomination.pair)
+            self.fail(nomination.pair)
         if failed and all(pair.state is PairState.FAILED for pair in self.pairs.values()):
             self._events.append(ChecksExhausted())
 
@@ -215,16 +239,11 @@ class CheckList:
         """Check a valid pair once more, at once: a keepalive, and the proof of consent."""
         self._transmit(pair, False, now)
 
-    def _nominate(self, now: float) -> None:
+    def _nominate(self, nomination: _Nomination, now: float) -> None:
         """Tell the peer which pair stays, again until it answered."""
-        pair = self.best_valid()
-        if pair is None or self.selected is not None:
-            self._nominate_at, self._nominations = None, 0
-            return
-        wait = min(LAST_RETRANSMISSION, FIRST_RETRANSMISSION * 2 ** min(self._nominations, 10))
-        self._nominations += 1
-        self._nominate_at = now + wait
-        self._transmit(pair, True, now)
+        nomination.next_at = now + _interval(nomination.sends)
+        nomination.sends += 1
+        self._transmit(nomination.pair, True, now)
 
     def _send(self, pair: CandidatePair, now: float) -> None:
         if pair.state is PairState.FAILED:
@@ -232,15 +251,14 @@ class CheckList:
         if pair.state in (PairState.FROZEN, PairState.WAITING):
             pair.advance(PairState.IN_PROGRESS)
             pair.started_at, pair.sends = now, 0
-        wait = min(LAST_RETRANSMISSION, FIRST_RETRANSMISSION * 2 ** min(pair.sends, 10))
-        pair.next_at = now + wait
+        pair.next_at = now + _interval(pair.sends)
         pair.sends += 1
         self._transmit(pair, False, now)
 
     def _transmit(self, pair: CandidatePair, nominates: bool, now: float) -> None:
         self._next_send = now + PACING
         transaction_id = self._entropy(12)
-        self._transactions[transaction_id] = _Transaction(pair, now, nominates)
+        self._transactions[transaction_id] = _Transaction(pair, now, self.controlling, nominates)
         if len(self._transactions) > MAX_TRANSACTIONS:
             self._transactions.popitem(last=False)
         request = Check(
@@ -250,7 +268,7 @@ class CheckList:
             priority=calculate_priority(CandidateType.PEER_REFLEXIVE, 65535),
             controlling=self.controlling,
             tie_breaker=self._tie_breaker,
-            nominates=nominates and self.controlling,
+            nominates=nominates,
         )
         self._out.append((encode_request(request, self.remote.password), pair.address))
 
@@ -282,7 +300,8 @@ class CheckList:
         del self._transactions[check.transaction_id]
         if check.kind is CheckKind.ERROR:
             if check.error_code == ROLE_CONFLICT:
-                self._switch_role(not self.controlling)
+                # To the role that this request did not claim: others like it may be under way.
+                self._switch_role(not transaction.controlling)
                 self._trigger(transaction.pair)
             return True
         self._succeeded(transaction, now)
@@ -291,13 +310,13 @@ class CheckList:
     def _receive_request(self, check: Check, source: Address, now: float) -> bool:
         if not check.is_authentic(self.local.password):
             return False
+        if not self._policy.allows(source):
+            return True
         if check.controlling == self.controlling and not self._resolve_conflict(check):
             answer = encode_error(
                 check.transaction_id, ROLE_CONFLICT, "Role Conflict", self.local.password
             )
             self._out.append((answer, source))
-            return True
-        if not self._policy.allows(source):
             return True
         self._out.append(
             (encode_success(check.transaction_id, source, self.local.password), source)
@@ -328,6 +347,7 @@ class CheckList:
 
     def _switch_role(self, controlling: bool) -> None:
         self.controlling = controlling
+        self._nomination = None
         for pair in self.pairs.values():
             ends = (pair.local.priority, pair.remote.priority)
             pair.priority = pair_priority(*(ends if controlling else ends[::-1]))
@@ -336,18 +356,16 @@ class CheckList:
         pair = transaction.pair
         pair.rtt = now - transaction.sent_at
         pair.answered_at = now
-        if not pair.is_valid:
-            if pair.state is PairState.IN_PROGRESS:
-                pair.advance(PairState.SUCCEEDED)
-                self._events.append(PairSucceeded(pair))
+        if pair.state is PairState.IN_PROGRESS:
+            pair.advance(PairState.SUCCEEDED)
+            self._events.append(PairSucceeded(pair))
             self._unfreeze(pair.foundation)
-        if self.controlling:
-            if transaction.nominates:
-                self._nominated(pair)
-            elif self.selected is None and self._nominate_at is None:
-                self._nominate_at = now
-        elif pair.nominated:
+        if not pair.is_valid:  # it failed meanwhile
+            return
+        if transaction.nominates if self.controlling else pair.nominated:
             self._nominated(pair)
+        elif self.controlling and self.selected is None and self._nomination is None:
+            self._nomination = _Nomination(pair, now, now)
 
     def _unfreeze(self, foundation: str) -> None:
         for pair in self.pairs.values():
@@ -355,16 +373,28 @@ class CheckList:
                 pair.advance(PairState.WAITING)
 
     def _nominated(self, pair: CandidatePair) -> None:
-        self._nominate_at, self._nominations = None, 0
+        self._nomination = None
         if self.selected is not pair:
+            if self.selected is not None:
+                self.selected.nominated = False
             self.selected = pair
             pair.nominated = True
             self._events.append(PairNominated(pair))
 
     def fail(self, pair: CandidatePair) -> None:
-        """The pair stopped working: it is not used until a check on it succeeds again."""
-        if pair.is_valid:
-            pair.advance(PairState.FAILED)
-        pair.nominated = False
-        if self.selected is pair:
+        """The pair stopped working: it is not used until a check on it succeeds again.
+
+        Nor is one that has not answered since: it may have died of the same cause.
+        """
+        if not pair.is_valid:
+            return
+        for other in self.pairs.values():
+            if other.is_valid and (other.answered_at or 0.0) <= (pair.answered_at or 0.0):
+                other.advance(PairState.FAILED)
+                other.nominated = False
+                if other is not pair:
+                    other.advance(PairState.WAITING)
+        if self._nomination is not None and not self._nomination.pair.is_valid:
+            self._nomination = None
+        if self.selected is not None and not self.selected.is_valid:
             self.selected = None

@@ -29,12 +29,13 @@ class PathHealth:
 
     :param rtt: its round-trip time in seconds.
     :ivar state: Health.
+    :ivar silent_since: when something was first sent without an answer, None if all is answered.
     """
 
     def __init__(self, rtt: float, now: float) -> None:
         self.rtt = rtt
         self.state = Health.GOOD
-        self._silent_since: float | None = None  # when something was first sent without an answer
+        self.silent_since: float | None = None
         self._used_at = now
         self._asked_at = now
         self._asks = 0
@@ -42,8 +43,8 @@ class PathHealth:
     def sent(self, now: float) -> None:
         """A packet of the session went out on the path."""
         self._used_at = now
-        if self._silent_since is None:
-            self._silent_since = now
+        if self.silent_since is None:
+            self.silent_since = now
 
     def heard(self, now: float, rtt: float | None = None) -> bool:
         """Something authentic came in on it; `rtt` if that was an answer to a check of ours.
@@ -54,7 +55,7 @@ class PathHealth:
         was_suspect = self.state is Health.SUSPECT
         if was_suspect and rtt is None:
             return False
-        self._silent_since = None
+        self.silent_since = None
         self._asks = 0
         self.state = Health.GOOD
         if rtt is not None:
@@ -65,7 +66,7 @@ class PathHealth:
         """The peer seems not to hear us: ask at once, and believe nothing but an answer."""
         if self.state is Health.GOOD:
             self.state = Health.SUSPECT
-            self._silent_since = now - self._ask_after()
+            self.silent_since = now - self._ask_after()
             self._asks = 0
 
     def _ask_after(self) -> float:
@@ -78,33 +79,33 @@ class PathHealth:
         """When the path is to be checked next."""
         used = self._asked_at - self._used_at < USED_WITHIN
         regular = self._asked_at + (KEEPALIVE_USED if used else KEEPALIVE_IDLE)
-        if self._silent_since is None:
+        if self.silent_since is None:
             return regular
         if self._asks == 0:
-            return min(regular, self._silent_since + self._ask_after())
+            return min(regular, self.silent_since + self._ask_after())
         return self._asked_at + min(ASK_AGAIN_MAX, ASK_AGAIN * 2.0 ** (self._asks - 1))
 
     def asked(self, now: float) -> None:
         """A check was sent on it."""
         self._asked_at = now
-        if self._silent_since is None:
-            self._silent_since = now
-        elif now - self._silent_since >= self._ask_after() - 1e-6:
+        if self.silent_since is None:
+            self.silent_since = now
+        elif now - self.silent_since >= self._ask_after() - 1e-6:
             self._asks += 1
 
     def get_timer(self) -> float:
         """When to look at the path again."""
         times = [self.next_ask()]
-        if self._silent_since is not None:
+        if self.silent_since is not None:
             if self.state is Health.GOOD:
-                times.append(self._silent_since + self._suspect_after())
-            times.append(self._silent_since + DEAD_AFTER)
+                times.append(self.silent_since + self._suspect_after())
+            times.append(self.silent_since + DEAD_AFTER)
         return min(times)
 
     def look(self, now: float) -> Health:
         """The state now."""
-        if self._silent_since is not None:
-            silence = now - self._silent_since
+        if self.silent_since is not None:
+            silence = now - self.silent_since
             if silence >= DEAD_AFTER - 1e-6:
                 self.state = Health.DEAD
             elif silence >= self._suspect_after() - 1e-6 and self._asks > 0:
