@@ -356,6 +356,8 @@ class ConnectorSession(Session):
         if stream is None and stream_id % 4 == 0:  # the agent's, bidirectional (RFC 9000 2.1)
             stream = Stream("", StreamKind.BYTES, self.now, self._emit)
             stream.session, stream.stream_id = self, stream_id
+            # An agent that has closed already wants no answer; that may come before the header.
+            stream.output_ended = not self.connection.takes(stream_id)
             self.streams[stream_id] = stream
         return stream
 

@@ -90,23 +90,32 @@ class Driver:
 
     def _pump(self) -> None:
         self._pump_call = None
-        core, send = self._core, self._transport.send
-        while self._running:
-            while (event := core.next_event()) is not None:
-                try:
-                    self._handle(event)
-                except Exception:
-                    self._failed(type(event).__name__)
-            try:
-                datagrams = core.datagrams_to_send(self.now)
-            except Exception:
-                self._failed("send")
-                break
-            if not datagrams:
-                break
-            for datagram, address in datagrams:
-                send(datagram, address)
+        core = self._core
+        event, datagrams = core.next_event(), True
+        while self._running and (event is not None or datagrams):
+            while event is not None:
+                self._handle_guarded(event)
+                event = core.next_event()
+            datagrams = self._send_all()
+            event = core.next_event()  # sending causes events too
         self._set_timer()
+
+    def _handle_guarded(self, event: Event) -> None:
+        try:
+            self._handle(event)
+        except Exception:
+            self._failed(type(event).__name__)
+
+    def _send_all(self) -> bool:
+        """Send what is due. Returns whether there was anything."""
+        try:
+            datagrams = self._core.datagrams_to_send(self.now)
+        except Exception:
+            self._failed("send")
+            return False
+        for datagram, address in datagrams:
+            self._transport.send(datagram, address)
+        return bool(datagrams)
 
     def _set_timer(self) -> None:
         if not self._running:

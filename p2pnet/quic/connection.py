@@ -118,6 +118,14 @@ class Connection:
             self._stopped.add(stream_id)
             self._touch(self)
 
+    def takes(self, stream_id: int) -> bool:
+        """Whether more can be sent on the stream: it was not ended, reset, or stopped by the peer."""
+        try:
+            self.engine.send_stream_data(stream_id, b"")
+        except (RuntimeError, ValueError):
+            return False
+        return True
+
     def consume(self, stream_id: int, size: int) -> None:
         """Tell that `size` bytes of received data were used, which gives the peer new credit."""
         if self.engine.consume(stream_id, size):

@@ -13,6 +13,7 @@ from aioquic.quic.packet import (
 from p2pnet.quic.settings import CONNECTION_ID_LENGTH
 
 SMALLEST_INITIAL = 1200  # bytes; a smaller datagram starts no connection, RFC 9000 section 14.1
+SHORTEST_FIRST_ID = 8  # bytes of a client's first destination connection id, RFC 9000 section 7.2
 SUPPORTED_VERSION = int(QuicProtocolVersion.VERSION_1)
 
 
@@ -49,6 +50,8 @@ def parse_initial(datagram: bytes) -> InitialHeader | None:
     except (ValueError, BufferReadError):
         return None
     if header.packet_type is not QuicPacketType.INITIAL or header.version != SUPPORTED_VERSION:
+        return None
+    if len(header.destination_cid) < SHORTEST_FIRST_ID:
         return None
     return InitialHeader(header.version, header.destination_cid, header.source_cid, header.token)
 

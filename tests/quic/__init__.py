@@ -1,0 +1,1 @@
+"""Tests of QUIC on aioquic: real connections in memory, on virtual time."""

@@ -1,0 +1,101 @@
+"""What p2pnet relies on inside aioquic's loss recovery; see test_contract.py."""
+
+import inspect
+import math
+from typing import Any
+
+from aioquic.quic.congestion.base import create_congestion_control
+from aioquic.quic.recovery import QuicPacketPacer, QuicPacketRecovery
+
+from p2pnet.quic.engine import PathAwareRecovery
+from tests.quic.harness import Pair
+from tests.quic.test_contract import ContractTestCase
+
+
+class RecoveryTests(ContractTestCase):
+    """What PathAwareRecovery and Engine.path_changed() touch."""
+
+    def test_loss(self) -> None:
+        """_loss is the recovery, whose class can be changed."""
+        message = "_loss: Engine.__init__, PathAwareRecovery"
+        self.assertIs(PathAwareRecovery, type(self.client._loss), message)
+        self.assertIsInstance(self.client._loss, QuicPacketRecovery, message)
+
+    def test_rtt(self) -> None:
+        """_rtt_initialized, _latest, _min, _smoothed, _variance follow the round trips."""
+        message = "_rtt_*: Engine.smoothed_rtt, path_changed"
+        loss = self.client._loss
+        self.assertIs(True, loss._rtt_initialized, message)
+        for name in ("_rtt_latest", "_rtt_min", "_rtt_smoothed"):
+            self.assertTrue(0.02 <= getattr(loss, name) < 0.05, f"{name}; {message}")
+        self.assertGreater(loss._rtt_variance, 0, message)
+        fresh = Pair().dial().engine._loss
+        values = [fresh._rtt_latest, fresh._rtt_min, fresh._rtt_smoothed, fresh._rtt_variance]
+        self.assertEqual([0.0, math.inf, 0.0, 0.0], values, message)
+        self.assertIs(False, fresh._rtt_initialized, message)
+
+    def test_on_ack_received(self) -> None:
+        """It samples the round trip; `space.sent_packets` still has the packet with its time."""
+        message = "on_ack_received, sent_packets, sent_time: PathAwareRecovery"
+        parameters = inspect.signature(QuicPacketRecovery.on_ack_received).parameters
+        expected = ["self", "ack_rangeset", "ack_delay", "now", "space"]
+        self.assertEqual(expected, list(parameters), message)
+        sent = self.ping()
+        self.assertEqual(self.client._packet_number - 1, sent.packet_number, message)
+        self.assertTrue(self.pair.now - 0.001 <= sent.sent_time <= self.pair.now, message)
+
+    def ping(self) -> Any:
+        """The packet of a PING that the client just sent."""
+        self.one.ping()
+        self.pair.run(0.001)
+        return list(self.client._loss.spaces[-1].sent_packets.values())[-1]
+
+    def test_samples_of_the_old_path_are_ignored(self) -> None:
+        """_cc.on_rtt_measurement can be replaced on the instance, and is called by name."""
+        message = "_cc.on_rtt_measurement, _pacer.packet_time: PathAwareRecovery"
+        self.one.ping()
+        self.pair.run(0.005)
+        self.client.path_changed(self.pair.now)
+        self.pair.run(0.1)
+        self.assertIn("on_rtt_measurement", dir(type(self.client._loss._cc)), message)
+        self.assertNotIn("on_rtt_measurement", vars(self.client._loss._cc), message)
+        self.assertIn("packet_time", vars(self.client._loss._pacer), message)
+
+    def test_congestion_control(self) -> None:
+        """_cc is made by create_congestion_control; the recovery reads its window and flight."""
+        message = "_cc, bytes_in_flight, _congestion_recovery_start_time: Engine.path_changed"
+        loss, sent = self.client._loss, self.ping()
+        for algorithm in ("cubic", "reno"):
+            loss._cc = create_congestion_control(algorithm, max_datagram_size=1200)
+            loss._cc.bytes_in_flight = 4321
+            self.assertEqual(4321, loss.bytes_in_flight, message)
+            window = loss.congestion_window
+            # The loss of a packet shrinks the window only if it was sent after this time.
+            loss._cc._congestion_recovery_start_time = sent.sent_time
+            loss._cc.on_packets_lost(now=self.pair.now, packets=[sent])
+            self.assertEqual(window, loss.congestion_window, message)
+            loss._cc._congestion_recovery_start_time = sent.sent_time - 1
+            loss._cc.on_packets_lost(now=self.pair.now, packets=[sent])
+            self.assertLess(loss.congestion_window, window, message)
+
+    def test_pacer(self) -> None:
+        """_pacer can be replaced; a new one lets packets pass at once."""
+        message = "_pacer: Engine.path_changed"
+        self.assertIs(QuicPacketPacer, type(self.client._loss._pacer), message)
+        fresh = QuicPacketPacer(max_datagram_size=1200)
+        self.assertIsNone(fresh.next_send_time(now=self.pair.now), message)
+
+    def test_pto_count(self) -> None:
+        """_pto_count doubles the probe timeout, without bound."""
+        message = "_pto_count: Engine.path_changed, or the sender sleeps after an outage"
+        self.pair.server.sends = False
+        self.one.ping()
+        self.pair.run(5.0)
+        self.assertGreater(self.client._loss._pto_count, 2, message)
+        self.client.path_changed(self.pair.now)
+        self.assertEqual(0, self.client._loss._pto_count, message)
+
+    def test_spaces(self) -> None:
+        """spaces are the packet number spaces, each with its loss_time."""
+        message = "spaces, loss_time: Engine.path_changed"
+        self.assertEqual([None] * 3, [s.loss_time for s in self.client._loss.spaces], message)

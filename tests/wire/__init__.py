@@ -1,0 +1,1 @@
+"""Tests of the wire layer: bytes to frozen values and back."""
