@@ -28,17 +28,21 @@ class P2PClientEndpoint:
         self._service = service
 
     def connect(self, protocolFactory: IProtocolFactory) -> "defer.Deferred[IProtocol]":
-        """Fires with the connected protocol; fails with a ServiceError (a ConnectError)."""
+        """Fires with the connected protocol; fails with a ServiceError (a ConnectError), or with
+        ValueError for a name that cannot be a service's."""
 
         def connected(transport: StreamTransport) -> IProtocol:
-            protocol = protocolFactory.buildProtocol(transport.getPeer())
-            if protocol is None:
+            try:
+                protocol = protocolFactory.buildProtocol(transport.getPeer())
+                if protocol is None:
+                    raise defer.CancelledError()
+            except Exception:
                 transport.abortConnection()
-                raise defer.CancelledError()
+                raise
             transport.connect(protocol)
             return protocol
 
-        return self._node.connect(self._service).addCallback(connected)
+        return defer.maybeDeferred(self._node.connect, self._service).addCallback(connected)
 
 
 class _ServicePort:

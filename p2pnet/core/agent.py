@@ -199,8 +199,8 @@ class AgentCore(NodeCore):
                     self._opened(request, message, now)
             case messages.SessionRefused(number, code, reason):
                 request = self._requests.pop(number, None)
-                if request is not None and request.resumes is None:
-                    self._fail_waiting(request.service, ErrorCode.of(code), reason)
+                if request is not None:
+                    self._refused(request, ErrorCode.of(code), reason, now)
             case messages.SessionClosed(session_id, code, reason):
                 session = self.find_session(session_id)
                 if session is not None and session.is_relayed_by(link.address):
@@ -209,6 +209,12 @@ class AgentCore(NodeCore):
                     self._lost_path(session, now)
             case _:
                 self.direct.take_message(link, message, now)
+
+    def _refused(self, request: Request, code: ErrorCode, reason: str, now: float) -> None:
+        if request.resumes is None:
+            self._fail_waiting(request.service, code, reason)
+        elif code is ErrorCode.RESTARTED:  # the connector gave the session up; other reasons pass
+            self.end_session(request.resumes, code, reason, now)
 
     def _opened(self, request: Request, message: messages.SessionOpened, now: float) -> None:
         session = next((s for s in self.sessions.values() if s.id == message.session), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import datetime
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -70,6 +71,7 @@ class ConnectorCore(NodeCore):
         self.services = tuple(services)
         self.max_peer_streams = max_streams
         self._authorizer = authorizer
+        self._ended: collections.OrderedDict[bytes, None] = collections.OrderedDict()
 
     def link_ready(self, link: Link, address: tuple[str, int], seconds: float, now: float) -> None:
         """Register, again after each reconnect."""
@@ -108,6 +110,8 @@ class ConnectorCore(NodeCore):
         if session is None:
             if len(self.sessions) >= MAX_SESSIONS:
                 return ErrorCode.OVER_LIMIT, f"{MAX_SESSIONS} sessions are open"
+            if offer.session in self._ended:
+                return ErrorCode.RESTARTED, "that session is over"
             session = self._start_session(link, offer, now)
         elif (session.peer_name, session.instance) != (offer.agent, offer.instance):
             return ErrorCode.PROTOCOL_ERROR, "that session belongs to another agent"
@@ -140,6 +144,12 @@ class ConnectorCore(NodeCore):
         if session is None or session.has_connection:
             return None
         return self.peer_settings()
+
+    def session_ended(self, session: Session, code: ErrorCode, reason: str, now: float) -> None:
+        """Remember it: an agent that does not know yet must not resume what is not there."""
+        self._ended[session.id] = None
+        if len(self._ended) > MAX_SESSIONS:
+            self._ended.popitem(last=False)
 
     def session_event(self, session: Session, event: quic_events.Event, now: float) -> None:
         """Check who came."""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 CONTROL_STREAM = 0
 PING_INTERVAL = 15.0  # seconds; under the 20 s idle timeout and the 30 s of short NAT mappings
+PING_TIMEOUT = 5.0  # seconds for its answer, several retransmissions of it included
 CONNECT_TIMEOUT = 8.0  # seconds for resolving, handshake and greeting together
 FIRST_RETRY = 1.0  # seconds, doubled after each failure ...
 LAST_RETRY = 30.0  # ... up to this
@@ -136,6 +137,8 @@ class Link:
             case quic_events.StreamDataReceived(stream_id, data, _):
                 connection.consume(stream_id, len(data))
                 self._received(data, now)
+            case quic_events.PingAnswered() if self.is_ready:
+                self._arm(now + PING_INTERVAL, self._ping)
             case quic_events.ConnectionClosed(code, reason):
                 self._dismissed(event.error_code, reason or f"closed with code {code:#x}", now)
 
@@ -193,7 +196,11 @@ class Link:
     def _ping(self, now: float) -> None:
         if self._connection is not None:
             self._connection.ping()
-            self._arm(now + PING_INTERVAL, self._ping)
+            # QUIC's idle timeout would start anew with this ping: longer than sessions can wait.
+            self._arm(now + PING_TIMEOUT, self._unanswered)
+
+    def _unanswered(self, now: float) -> None:
+        self._failed(f"no answer to a ping within {PING_TIMEOUT:.0f} s", now)
 
     def close(self, code: ErrorCode, reason: str) -> None:
         """Close the connection, if there is one."""

@@ -89,7 +89,9 @@ class Driver:
         self.log.failure("while handling {where}", where=where)
 
     def _pump(self) -> None:
-        self._pump_call = None
+        call, self._pump_call = self._pump_call, None
+        if call is not None and call.active():
+            call.cancel()  # what it was to do is done now
         core = self._core
         event, datagrams = core.next_event(), True
         while self._running and (event is not None or datagrams):

@@ -202,6 +202,8 @@ class Connection:
                 return None
             self._established = True
             return events.HandshakeCompleted(peer)
+        if isinstance(event, quic_events.PingAcknowledged):
+            return events.PingAnswered()
         if isinstance(event, quic_events.StreamReset):
             self.engine.forget(event.stream_id)
             if event.stream_id in self._stopped:

@@ -55,6 +55,11 @@ class DatagramReceived:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class PingAnswered:
+    """The peer acknowledged a ping()."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class ConnectionClosed:
     """The connection is over, by either end or by silence. Nothing follows this event.
 
@@ -82,5 +87,6 @@ Event = (
     | StreamStopped
     | StreamWritable
     | DatagramReceived
+    | PingAnswered
     | ConnectionClosed
 )

@@ -1,0 +1,48 @@
+"""Tests that need network namespaces; skipped, with the reason, where there are none."""
+
+import functools
+import json
+import subprocess
+import sys
+from typing import Any
+
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
+
+from p2pnet.lab.namespaces import find_obstacle, is_privileged
+
+TIMEOUT = 120  # seconds; each of the tests' commands takes a few
+
+
+@functools.cache
+def obstacle() -> str:
+    """Why there can be no laboratory, "" if there can; found out once."""
+    return find_obstacle()
+
+
+def lab(*arguments: str) -> Any:
+    """What ``p2pnet lab ... --json`` prints, from a process of its own.
+
+    Not in this one, which cannot leave a user namespace again.
+    """
+    command = [sys.executable, "-m", "p2pnet.cli.main", "lab", *arguments, "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT)
+    if not done.stdout:
+        raise AssertionError(f"{command} ended with status {done.returncode}\n{done.stderr}")
+    return json.loads(done.stdout)
+
+
+class LabTestCase(SynchronousTestCase):
+    """Skips where no laboratory can be built."""
+
+    def setUp(self) -> None:
+        if obstacle():
+            raise SkipTest(obstacle())
+
+
+class PrivilegedLabTestCase(LabTestCase):
+    """Builds laboratories in this process."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        if not is_privileged():
+            raise SkipTest("needs root, or: unshare --user --map-root-user --net <this command>")

@@ -1,0 +1,1 @@
+"""Tests of whole realms on a simulated network with a virtual clock."""
