@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from twisted.internet.error import MessageLengthError
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import DatagramProtocol
 
@@ -12,6 +13,7 @@ from p2pnet.wire.errors import ErrorCode
 
 IDLE_TIMEOUT = 60.0  # seconds; flows have no end of their own. Above the 30 s of DNS and games
 MAX_FLOWS = 1024  # of one listener
+LOST = (OSError, MessageLengthError)  # what Twisted raises for a datagram that was not sent
 MAX_EARLY = 16  # datagrams kept while the target's name is looked up
 
 
@@ -70,7 +72,7 @@ class FlowListener(DatagramProtocol):
         try:
             if self.transport is not None:
                 self.transport.write(payload, addr)
-        except OSError:
+        except LOST:
             self.dropped += 1
 
     def forget(self, addr: Any) -> None:
@@ -175,8 +177,8 @@ class FlowTarget(_FlowEnd, DatagramProtocol):
         if self._open and self.transport is not None:
             try:
                 self.transport.write(payload, None)
-            except OSError:
-                pass  # as UDP would: lost
+            except LOST:
+                pass  # as UDP would
         elif len(self._early) < MAX_EARLY:
             self._early.append(payload)
 

@@ -119,7 +119,7 @@ class Connection:
             self._touch(self)
 
     def takes(self, stream_id: int) -> bool:
-        """Whether more can be sent on the stream: it was not ended, reset, or stopped by the peer."""
+        """Whether more can be sent on the stream: nobody ended, reset or stopped it."""
         try:
             self.engine.send_stream_data(stream_id, b"")
         except (RuntimeError, ValueError):

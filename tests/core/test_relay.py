@@ -1,0 +1,116 @@
+"""Tests of p2pnet.core.relay: the quota of a channel, and what is forwarded at all."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from p2pnet.core.relay import BURST_SECONDS, Channel, Relay
+from p2pnet.identity import Role
+from p2pnet.wire.relay import encode_relay_frame
+from tests.core.support import Told
+
+AGENT = Told(Role.AGENT, "alice", 1, ("203.0.113.1", 50001))
+CONNECTOR = Told(Role.CONNECTOR, "office", 2, ("198.51.100.1", 50002))
+FRAMES = st.lists(
+    st.tuples(st.floats(min_value=0, max_value=5), st.integers(min_value=10, max_value=1500)),
+    max_size=60,
+)
+
+
+def channel(rate: int, now: float = 0.0) -> Channel:
+    """From the agent to the connector."""
+    return Channel(AGENT, CONNECTOR, rate, now)
+
+
+class ChannelTests(SynchronousTestCase):
+    """A token bucket."""
+
+    @given(st.integers(min_value=1, max_value=100_000), FRAMES)
+    def test_no_interval_sees_more_than_the_rate_and_one_burst(
+        self, rate: int, frames: list[tuple[float, int]]
+    ) -> None:
+        """From any frame to any later one, both included; and the counts are right."""
+        tested, now = channel(rate), 0.0
+        admitted: list[tuple[float, int]] = []
+        for pause, size in frames:
+            now += pause
+            if tested.admit(size, now):
+                admitted.append((now, size))
+        for first, (start, _) in enumerate(admitted):
+            total = 0
+            for time, size in admitted[first:]:
+                total += size
+                self.assertLessEqual(total, rate * (time - start + BURST_SECONDS) + 1e-3)
+        self.assertEqual(len(admitted), tested.frames)
+        self.assertEqual(sum(size for _, size in admitted), tested.bytes)
+        self.assertEqual(len(frames) - len(admitted), tested.dropped)
+
+    @given(st.integers(min_value=6000, max_value=100_000), FRAMES)
+    def test_who_keeps_to_the_rate_loses_nothing(
+        self, rate: int, frames: list[tuple[float, int]]
+    ) -> None:
+        """Each frame is sent when the one before has been paid for."""
+        tested, now = channel(rate), 0.0
+        for pause, size in frames:
+            self.assertTrue(tested.admit(size, now))
+            now += pause + (size + 1e-6) / rate
+
+    @given(FRAMES)
+    def test_without_a_rate_everything_is_forwarded(self, frames: list[tuple[float, int]]) -> None:
+        """And counted."""
+        tested = channel(0)
+        self.assertTrue(all(tested.admit(size, 0.0) for _, size in frames))
+        self.assertEqual((len(frames), 0), (tested.frames, tested.dropped))
+
+    def test_a_dropped_frame_costs_nothing(self) -> None:
+        """The credit that it would have needed is there for a smaller one."""
+        tested = channel(1000)
+        self.assertEqual([False, True], [tested.admit(size, 0.0) for size in (251, 250)])
+        self.assertFalse(tested.admit(1, 0.0))
+        self.assertTrue(tested.admit(100, 0.1))
+
+    def test_the_last_use_is_known_also_of_what_was_dropped(self) -> None:
+        """A drain waits for a session that is trying to send."""
+        tested = channel(1)
+        tested.admit(1000, 7.0)
+        self.assertEqual(7.0, tested.used_at)
+
+
+class RelayTests(SynchronousTestCase):
+    """Frames find the other end, or nobody."""
+
+    def setUp(self) -> None:
+        """One channel."""
+        self.relay = Relay()
+        self.channel = bytes(range(8))
+        self.relay.open(self.channel, channel(0))
+
+    def test_a_frame_goes_from_the_sender_to_the_receiver(self) -> None:
+        """To the address that the receiver has at that moment."""
+        frame = encode_relay_frame(self.channel, b"payload")
+        self.assertEqual(CONNECTOR.address, self.relay.forward(frame, AGENT.address, 0.0))
+
+    def test_everything_else_is_dropped_and_counted(self) -> None:
+        """Another source, the wrong direction, no such channel, another version, too short."""
+        frame = encode_relay_frame(self.channel, b"payload")
+        wrong = [
+            (frame, ("203.0.113.1", 50009)),
+            (frame, CONNECTOR.address),
+            (encode_relay_frame(bytes(8), b"payload"), AGENT.address),
+            (b"\x21" + frame[1:], AGENT.address),
+            (frame[:8], AGENT.address),
+            (frame[:1], AGENT.address),
+        ]
+        for datagram, source in wrong:
+            self.assertIsNone(self.relay.forward(datagram, source, 0.0))
+        self.assertEqual(len(wrong), self.relay.dropped)
+
+    def test_a_closed_channel_is_no_channel(self) -> None:
+        """Closing it twice is harmless."""
+        self.relay.close(self.channel)
+        self.relay.close(self.channel)
+        frame = encode_relay_frame(self.channel, b"payload")
+        self.assertIsNone(self.relay.forward(frame, AGENT.address, 0.0))
+        self.assertEqual(0, len(self.relay))

@@ -1,0 +1,101 @@
+"""Tests of p2pnet.core.timers."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from p2pnet.core.timers import Timer, Timers
+
+TIMES = st.floats(min_value=0, max_value=100)
+
+
+class TimersTests(SynchronousTestCase):
+    """Callbacks at given times, by somebody else's clock."""
+
+    def setUp(self) -> None:
+        """No timers."""
+        self.timers = Timers()
+        self.ran: list[tuple[str, float]] = []
+
+    def call(self, when: float, name: str) -> Timer:
+        """A timer that notes when it ran."""
+        return self.timers.call_at(when, lambda now: self.ran.append((name, now)))
+
+    def test_nothing_is_due_when_there_is_nothing(self) -> None:
+        """No time to be called at, and no harm in being called."""
+        self.assertIsNone(self.timers.get_timer())
+        self.timers.handle_timer(1e9)
+        self.assertEqual(0, len(self.timers))
+
+    def test_callbacks_get_the_time_at_which_they_run(self) -> None:
+        """Which may be later than what they asked for, and is never earlier."""
+        self.call(2.0, "two")
+        self.timers.handle_timer(1.9)
+        self.assertEqual([], self.ran)
+        self.timers.handle_timer(5.0)
+        self.assertEqual([("two", 5.0)], self.ran)
+
+    def test_callbacks_for_one_time_run_in_the_order_of_asking(self) -> None:
+        """So that a simulation is the same each time."""
+        for name in "abc":
+            self.call(1.0, name)
+        self.timers.handle_timer(1.0)
+        self.assertEqual(["a", "b", "c"], [name for name, _ in self.ran])
+
+    def test_a_cancelled_timer_does_not_run_and_is_not_waited_for(self) -> None:
+        """Cancelling it again, or after it ran, is harmless."""
+        first, second = self.call(1.0, "first"), self.call(2.0, "second")
+        first.cancel()
+        self.assertEqual((2.0, 1), (self.timers.get_timer(), len(self.timers)))
+        self.timers.handle_timer(3.0)
+        for timer in (first, second):
+            timer.cancel()
+            self.assertFalse(timer.active)
+        self.assertEqual([("second", 3.0)], self.ran)
+
+    def test_a_callback_may_ask_for_another(self) -> None:
+        """One that is already due runs in the same call."""
+        self.timers.call_at(1.0, lambda now: self.call(now + 1.0, "late"))
+        self.timers.handle_timer(1.5)
+        self.assertEqual(([], 2.5), (self.ran, self.timers.get_timer()))
+        self.timers.call_at(1.0, lambda now: self.call(now, "at once"))
+        self.timers.handle_timer(2.0)
+        self.assertEqual([("at once", 2.0)], self.ran)
+
+    def test_one_that_raises_does_not_come_back(self) -> None:
+        """The others do."""
+
+        def fail(now: float) -> None:
+            raise RuntimeError("a bug")
+
+        self.timers.call_at(1.0, fail)
+        self.call(1.0, "other")
+        self.assertRaises(RuntimeError, self.timers.handle_timer, 1.0)
+        self.timers.handle_timer(1.0)
+        self.assertEqual(["other"], [name for name, _ in self.ran])
+
+    @given(st.lists(st.tuples(TIMES, st.booleans())), st.lists(TIMES))
+    def test_each_timer_runs_once_at_the_first_call_after_its_time_or_never(
+        self, asked: list[tuple[float, bool]], calls: list[float]
+    ) -> None:
+        """Whatever the times; never, if it was cancelled."""
+        self.setUp()
+        for number, (when, cancelled) in enumerate(asked):
+            timer = self.call(when, str(number))
+            if cancelled:
+                timer.cancel()
+        calls = [*sorted(calls), 100.0]
+        for now in calls:
+            self.timers.handle_timer(now)
+            due = self.timers.get_timer()
+            self.assertTrue(due is None or due > now)
+        expected = {
+            str(number): next(now for now in calls if now >= when)
+            for number, (when, cancelled) in enumerate(asked)
+            if not cancelled
+        }
+        self.assertEqual(len(expected), len(self.ran))
+        self.assertEqual(expected, dict(self.ran))
+        self.assertEqual(0, len(self.timers))

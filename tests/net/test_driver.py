@@ -1,0 +1,219 @@
+"""Tests of p2pnet.net.driver: one pump for many datagrams, and no exception ends a node."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.error import CannotListenError
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
+
+from p2pnet import events
+from p2pnet.interfaces import IDatagramTransport
+from p2pnet.lab.simnet import SimulatedNetwork
+from p2pnet.net.driver import Driver
+from p2pnet.wire.address import Address
+
+HERE: Address = ("192.0.2.1", 1)
+THERE: Address = ("192.0.2.2", 2)
+
+
+class Bug(Exception):
+    """Something nobody thought of."""
+
+
+class Scripted:
+    """A core that does as it is told, and notes what is asked of it."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.received: list[bytes] = []
+        self.pending: list[events.Event] = []
+        self.outgoing: list[tuple[bytes, Address]] = []
+        self.timer: float | None = None
+        self.broken = ""
+
+    def _note(self, call: str) -> None:
+        self.calls.append(call)
+        if self.broken == call:
+            raise Bug(call)
+
+    def receive_datagram(self, data: bytes, address: Address, now: float) -> None:
+        """Keep it, and answer."""
+        self._note("receive")
+        self.received.append(data)
+        self.outgoing.append((b"answer to " + data, address))
+
+    def datagrams_to_send(self, now: float) -> list[tuple[bytes, Address]]:
+        """What is due."""
+        self._note("send")
+        datagrams, self.outgoing = self.outgoing, []
+        return datagrams
+
+    def next_event(self) -> events.Event | None:
+        """One after the other."""
+        return self.pending.pop(0) if self.pending else None
+
+    def get_timer(self) -> float | None:
+        """When to be called."""
+        return self.timer
+
+    def handle_timer(self, now: float) -> None:
+        """Not again."""
+        assert self.timer is not None and now >= self.timer
+        self.timer = None
+        self._note("timer")
+
+
+class DriverTests(SynchronousTestCase):
+    """A core, a socket and a clock."""
+
+    def setUp(self) -> None:
+        """A running driver."""
+        self.clock = Clock()
+        self.core = Scripted()
+        self.handled: list[Any] = []
+        self.handle: Callable[[Any], Any] = self.handled.append
+        self.transport = Kept()
+        self.driver = Driver(self.core, self.transport, self.clock, lambda e: self.handle(e))
+        self.driver.start()
+
+    def pump(self) -> None:
+        """Let what was asked for happen."""
+        self.clock.advance(0)
+
+    def report(self, number: int) -> events.Event:
+        """An event like any other."""
+        return events.DrainFinished(number)
+
+    def test_many_datagrams_are_answered_by_one_flush(self) -> None:
+        """All that wait are received before anything is sent."""
+        for number in range(5):
+            self.transport.receive(b"%d" % number, THERE)
+        self.assertEqual(["receive"] * 5, self.core.calls)
+        self.assertEqual(1, len(self.clock.getDelayedCalls()))
+        self.pump()
+        # Once to send, and once to see that there is no more.
+        self.assertEqual(["receive"] * 5 + ["send"] * 2, self.core.calls)
+        self.assertEqual([(b"answer to %d" % n, THERE) for n in range(5)], self.transport.sent)
+
+    def test_many_wakes_are_one_pump(self) -> None:
+        """However often the host asks for something."""
+        for _ in range(5):
+            self.driver.wake()
+        self.pump()
+        self.assertEqual(["send"], self.core.calls)
+
+    def test_events_come_before_what_is_sent_and_again_after_it(self) -> None:
+        """A handler may give the core something to send, and sending may make events."""
+        self.core.pending = [self.report(1), self.report(2)]
+        self.core.outgoing = [(b"one", THERE)]
+
+        def handle(event: Any) -> None:
+            self.handled.append(event)
+            self.core.outgoing.append((b"about %d" % event.sessions, THERE))
+
+        self.handle = handle
+        self.driver.wake()
+        self.pump()
+        self.assertEqual([self.report(1), self.report(2)], self.handled)
+        self.assertEqual([b"one", b"about 1", b"about 2"], [d for d, _ in self.transport.sent])
+
+    def test_a_handler_that_raises_is_logged_and_counted_and_the_rest_goes_on(self) -> None:
+        """By the name of the event."""
+
+        def handle(event: Any) -> None:
+            self.handled.append(event)
+            raise Bug
+
+        self.handle = handle
+        self.core.pending = [self.report(1), self.report(2)]
+        self.core.outgoing = [(b"one", THERE)]
+        self.driver.wake()
+        self.pump()
+        self.assertEqual(2, len(self.handled))
+        self.assertEqual([(b"one", THERE)], self.transport.sent)
+        self.assertEqual(2, len(self.flushLoggedErrors(Bug)))
+        self.assertEqual({"DrainFinished": 2}, dict(self.driver.errors))
+
+    def test_a_core_that_raises_is_logged_and_counted_and_called_again(self) -> None:
+        """While receiving, sending, or at its time."""
+        for number, broken in enumerate(("receive", "send", "timer"), 1):
+            self.core.broken, self.core.timer = broken, 1.0 * number
+            self.transport.receive(b"first", THERE)
+            self.pump()
+            self.clock.advance(1.0)
+            self.assertEqual(1, self.driver.errors[broken] if broken != "send" else 1)
+            self.assertGreaterEqual(len(self.flushLoggedErrors(Bug)), 1)
+            self.core.broken = ""
+            self.transport.sent.clear()
+            self.transport.receive(b"second", THERE)
+            self.pump()
+            self.assertIn((b"answer to second", THERE), self.transport.sent)
+
+    def test_the_timer_is_set_moved_and_never_early(self) -> None:
+        """An earlier one replaces a later one; a later one may be found out at the old time."""
+        self.core.timer = 10.0
+        self.driver.wake()
+        self.pump()
+        self.core.timer = 5.0
+        self.driver.wake()
+        self.pump()
+        self.clock.advance(4.999)
+        self.assertNotIn("timer", self.core.calls)
+        self.clock.advance(0.001)
+        self.assertEqual(1, self.core.calls.count("timer"))
+        self.clock.advance(100.0)
+        self.assertEqual(1, self.core.calls.count("timer"))
+
+    def test_a_stop_sends_what_is_left_and_leaves_nothing_to_do(self) -> None:
+        """No delayed call, and no more datagrams taken or pumps made."""
+        self.core.timer = 5.0
+        self.driver.wake()
+        self.pump()
+        self.core.outgoing = [(b"goodbye", THERE)]
+        self.driver.wake()
+        self.successResultOf(self.driver.stop())
+        self.assertEqual([(b"goodbye", THERE)], self.transport.sent)
+        self.assertFalse(self.transport.started)
+        self.assertEqual([], self.clock.getDelayedCalls())
+        self.driver.wake()
+        self.assertEqual([], self.clock.getDelayedCalls())
+
+    def test_a_socket_that_cannot_be_opened_is_the_callers_to_know(self) -> None:
+        """start() raises what the transport raises."""
+        network = SimulatedNetwork()
+        first, second = (network.transport(*HERE) for _ in range(2))
+        self.assertTrue(verifyObject(IDatagramTransport, first))
+        Driver(self.core, first, self.clock, self.handle).start()
+        other = Driver(self.core, second, self.clock, self.handle)
+        self.assertRaises(CannotListenError, other.start)
+
+
+@implementer(IDatagramTransport)
+class Kept:
+    """A socket in memory."""
+
+    def __init__(self) -> None:
+        self.receive: Callable[[bytes, Address], Any]
+        self.sent: list[tuple[bytes, Address]] = []
+        self.started = False
+
+    def start(self, receive: Callable[[bytes, Address], Any]) -> None:
+        """Open."""
+        self.receive, self.started = receive, True
+
+    def send(self, datagram: bytes, address: Address) -> None:
+        """Keep."""
+        self.sent.append((datagram, address))
+
+    def get_address(self) -> Address:
+        """Always the same."""
+        return HERE
+
+    def stop(self) -> None:
+        """Close."""
+        self.started = False

@@ -1,0 +1,184 @@
+"""Tests of p2pnet.net.udp on real sockets of this machine's loopback."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.error import CannotListenError
+from twisted.trial.unittest import SkipTest, TestCase
+from zope.interface.verify import verifyObject
+
+from p2pnet.interfaces import IDatagramTransport
+from p2pnet.net.udp import UDPTransport
+from p2pnet.wire.address import Address
+
+
+def has_ipv6() -> bool:
+    """Whether ::1 can be bound to."""
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+class UDPTransportTests(TestCase):
+    """One socket, which takes whatever comes and loses what cannot be sent."""
+
+    timeout = 10
+
+    def open(self, host: str, port: int = 0) -> tuple[UDPTransport, Callable[[], Deferred[Any]]]:
+        """A transport, and what gives the next datagram that it gets."""
+        transport = UDPTransport(reactor, host, port)  # type: ignore[arg-type]
+        waiting: list[Deferred[Any]] = []
+        early: list[Any] = []
+
+        def receive(data: bytes, address: Address) -> None:
+            if waiting:
+                waiting.pop(0).callback((data, address))
+            else:
+                early.append((data, address))
+
+        def received() -> Deferred[Any]:
+            deferred: Deferred[Any] = Deferred()
+            if early:
+                deferred.callback(early.pop(0))
+            else:
+                waiting.append(deferred)
+            return deferred
+
+        transport.start(receive)
+        self.addCleanup(transport.stop)
+        return transport, received
+
+    def port(self, transport: UDPTransport) -> int:
+        """The transport's port."""
+        return transport.get_address()[1]
+
+    @inlineCallbacks
+    def exchange(self, host: str, other_host: str, target: str) -> Any:
+        """A datagram from one to the other, and one back to where it seemed to come from."""
+        one, one_gets = self.open(host)
+        other, other_gets = self.open(other_host)
+        one.send(b"hello", (target, self.port(other)))
+        data, source = yield other_gets()
+        self.assertEqual(b"hello", data)
+        self.assertEqual((target, self.port(one)), source)
+        other.send(b"answer", source)
+        data, source = yield one_gets()
+        self.assertEqual((b"answer", (target, self.port(other))), (data, source))
+        self.assertEqual((0, 0), (one.lost, other.lost))
+
+    def test_it_is_a_datagram_transport(self) -> None:
+        """As the interface has it; its address is where it was opened."""
+        transport, _ = self.open("127.0.0.1")
+        self.assertTrue(verifyObject(IDatagramTransport, transport))
+        self.assertEqual("127.0.0.1", transport.get_address()[0])
+        self.assertNotEqual(0, self.port(transport))
+
+    def test_ipv4_speaks_with_ipv4(self) -> Any:
+        """The plain case."""
+        return self.exchange("127.0.0.1", "127.0.0.1", "127.0.0.1")
+
+    def test_ipv6_speaks_with_ipv6(self) -> Any:
+        """The other plain case."""
+        self.need_ipv6()
+        return self.exchange("::1", "::1", "::1")
+
+    def test_an_unnamed_address_speaks_with_ipv4(self) -> Any:
+        """Addresses of a dual-stack socket look as if it were an IPv4 one."""
+        return self.exchange("", "127.0.0.1", "127.0.0.1")
+
+    def test_an_unnamed_address_speaks_with_ipv6(self) -> Any:
+        """With the same socket."""
+        self.need_ipv6()
+        return self.exchange("", "::1", "::1")
+
+    def test_two_unnamed_addresses_speak_either_family(self) -> Any:
+        """With each other."""
+        self.need_ipv6()
+        done = self.exchange("", "", "127.0.0.1")
+        return done.addCallback(lambda _: self.exchange("", "::", "::1"))
+
+    def test_an_unnamed_address_is_ipv4_where_there_is_no_ipv6(self) -> None:
+        """The first attempt fails, and nobody needs to know."""
+
+        class Older:
+            def listenUDP(self, port: int, protocol: Any, interface: str, size: int) -> Any:
+                """Open a socket, of IPv4 only."""
+                if ":" in interface:
+                    raise CannotListenError(interface, port, OSError("no such address family"))
+                return reactor.listenUDP(port, protocol, interface, size)  # type: ignore[attr-defined]
+
+        transport = UDPTransport(Older(), "", 0)  # type: ignore[arg-type]
+        transport.start(lambda data, address: None)
+        self.addCleanup(transport.stop)
+        self.assertEqual("0.0.0.0", transport.get_address()[0])
+
+    @inlineCallbacks
+    def test_the_largest_datagram_passes_and_a_larger_one_is_lost(self) -> Any:
+        """Without an error, and without harm to what follows."""
+        one, _ = self.open("127.0.0.1")
+        other, other_gets = self.open("127.0.0.1")
+        target = other.get_address()
+        one.send(bytes(65508), target)
+        self.assertEqual(1, one.lost)
+        for data in (bytes(65507), b""):
+            one.send(data, target)
+            got, _ = yield other_gets()
+            self.assertEqual(len(data), len(got))
+
+    def test_what_cannot_be_sent_is_counted_as_lost(self) -> None:
+        """Wrong family, no such route, no address at all, a port that is none."""
+        transport, _ = self.open("127.0.0.1")
+        targets = [
+            ("::1", 4433),
+            ("relay.example", 4433),
+            ("", 4433),
+            ("127.0.0.1", 0),
+            ("127.0.0.1", 70000),
+            ("255.255.255.255", 4433),
+        ]
+        for number, target in enumerate(targets, 1):
+            transport.send(b"hello", target)
+            self.assertEqual(number, transport.lost, target)
+
+    @inlineCallbacks
+    def test_a_target_that_refuses_does_no_harm(self) -> Any:
+        """The kernel tells the socket; the next datagram is sent and received all the same."""
+        one, one_gets = self.open("127.0.0.1")
+        closed, _ = self.open("127.0.0.1")
+        target = closed.get_address()
+        yield closed.stop()
+        for _ in range(3):
+            one.send(b"hello?", target)
+        other, _ = self.open("127.0.0.1")
+        other.send(b"hello", one.get_address())
+        data, _ = yield one_gets()
+        self.assertEqual(b"hello", data)
+
+    def test_a_port_that_is_taken_cannot_be_opened(self) -> None:
+        """Neither by its address nor without one."""
+        transport, _ = self.open("127.0.0.1")
+        self.assertRaises(CannotListenError, self.open, "127.0.0.1", self.port(transport))
+        unnamed, _ = self.open("")
+        self.assertRaises(CannotListenError, self.open, "", self.port(unnamed))
+
+    @inlineCallbacks
+    def test_a_closed_socket_sends_nothing_and_may_be_closed_again(self) -> Any:
+        """A node that stops may still have something to say."""
+        transport, _ = self.open("127.0.0.1")
+        yield transport.stop()
+        transport.send(b"hello", ("127.0.0.1", 4433))
+        self.assertEqual(1, transport.lost)
+        yield transport.stop()
+
+    def need_ipv6(self) -> None:
+        """Skip the test where there is none."""
+        if not has_ipv6():
+            raise SkipTest("this machine has no IPv6 loopback address")

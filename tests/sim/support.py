@@ -1,0 +1,206 @@
+"""What the simulated tests share: realms that must end clean, protocols, and mishaps."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IHalfCloseableProtocol
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+
+from p2pnet import events
+from p2pnet.core.registry import MemoryDirectory
+from p2pnet.core.relay import Relay
+from p2pnet.core.sessions import SessionTable
+from p2pnet.core.timers import Timers
+from p2pnet.endpoints import P2PClientEndpoint, P2PServerEndpoint
+from p2pnet.lab.simnet import Link, SimulatedNetwork, SimulatedTransport
+from p2pnet.lab.simulation import Realm, Simulation
+from p2pnet.node import AgentNode, ConnectorNode, CoreService
+from p2pnet.quic.multiplexer import Multiplexer
+from p2pnet.wire.address import Address
+
+TABLES = (
+    dict, list, set, collections.deque, Multiplexer, Timers, Relay, SessionTable, MemoryDirectory,
+)  # fmt: skip
+
+
+class Socket(SimulatedTransport):
+    """A socket that mishaps can happen to."""
+
+    _network: SimulatedNetwork
+    _receive: Callable[[bytes, Address], Any]
+    plugged = False
+
+    def start(self, receive: Callable[[bytes, Address], Any]) -> None:
+        """Open the socket."""
+        super().start(receive)
+        self._receive, self.plugged = receive, True
+
+    def stop(self) -> None:
+        """Close the socket; also what is left of the process once its machine is gone."""
+        if self.plugged:
+            super().stop()
+        self.plugged = False
+
+    def send(self, datagram: bytes, address: Address) -> None:
+        """Send, if there is still a way out."""
+        if self.plugged:
+            super().send(datagram, address)
+
+    def move(self, host: str, port: int) -> None:
+        """From now on the packets come from there, as when a NAT has lost its mapping."""
+        self.stop()
+        self._address = (host, port)
+        self.start(self._receive)
+
+
+class Network(SimulatedNetwork):
+    """A simulated network with such sockets."""
+
+    def transport(self, host: str, port: int = 0) -> Socket:
+        """A socket on `host`; port 0 for any."""
+        return Socket(self, super().transport(host, port).get_address())
+
+
+def crash(node: CoreService) -> None:
+    """The node's machine is gone without a word."""
+    node.transport.stop()
+
+
+@implementer(IHalfCloseableProtocol)
+class Talk(Protocol):
+    """Keeps what it hears, and how that ended."""
+
+    transport: Any
+    half_close = True
+
+    def __init__(self) -> None:
+        self.heard = bytearray()
+        self.read_ended = False
+        self.why: Failure | None = None
+
+    def dataReceived(self, data: bytes) -> None:
+        """Listen."""
+        self.heard += data
+
+    def readConnectionLost(self) -> None:
+        """The other end has said everything."""
+        self.read_ended = True
+
+    def writeConnectionLost(self) -> None:
+        """We have."""
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """It is over."""
+        self.why = reason
+
+
+class Echo(Talk):
+    """Says what it hears, and closes when the other end does."""
+
+    def dataReceived(self, data: bytes) -> None:
+        """Repeat."""
+        super().dataReceived(data)
+        self.transport.write(data)
+
+    def readConnectionLost(self) -> None:
+        """Nothing to repeat will come."""
+        super().readConnectionLost()
+        self.transport.loseConnection()
+
+
+class Talks(Factory):
+    """Makes protocols of a kind and keeps them."""
+
+    noisy = False
+
+    def __init__(self, kind: Callable[[], Protocol] = Talk) -> None:
+        self.made: list[Any] = []
+        self._kind = kind
+
+    def buildProtocol(self, addr: Any) -> Protocol:
+        """One more."""
+        protocol = self._kind()
+        self.made.append(protocol)
+        return protocol
+
+
+def leftovers(core: Any, *expected: str) -> dict[str, int]:
+    """The tables of a core that are not empty, with their lengths, but for the `expected`."""
+    found = {name: len(value) for name, value in vars(core).items() if isinstance(value, TABLES)}
+    return {name: size for name, size in found.items() if size and name not in expected}
+
+
+class SimulationCase(SynchronousTestCase):
+    """A test on a simulated network, which must end without an error and without a loose end."""
+
+    errors_expected = False
+
+    def simulate(
+        self, seed: int = 1, link: Link | None = None, *, keep_trace: bool = False
+    ) -> Simulation:
+        """An empty realm. It is stopped, and looked at, when the test ends."""
+        simulation = Simulation(Network(seed, link, keep_trace), Realm())
+        self.addCleanup(self._end, simulation)
+        return simulation
+
+    def _end(self, simulation: Simulation) -> None:
+        simulation.stop()
+        self.assertEqual([], simulation.network.clock.getDelayedCalls())
+        errors = [dict(node.driver.errors) for node in simulation.nodes if node.driver.errors]
+        self.assertEqual([], [] if self.errors_expected else errors)
+
+    def trio(
+        self, simulation: Simulation, kind: Callable[[], Protocol] = Echo
+    ) -> tuple[AgentNode, ConnectorNode, Talks]:
+        """Beside a new Intermediate: an agent, a connector that serves it "web", and its talks."""
+        simulation.intermediate()
+        connector, served = self.serve(simulation, kind)
+        agent = simulation.agent()
+        self.run_until(simulation, lambda: agent.core.links[0].is_ready)
+        return agent, connector, served
+
+    def serve(
+        self, simulation: Simulation, kind: Callable[[], Protocol] = Echo, **options: Any
+    ) -> tuple[ConnectorNode, Talks]:
+        """A connector that serves alice "web", registered, and the talks it will have."""
+        connector = simulation.connector({"web": ["alice"]}, **options)
+        served = Talks(kind)
+        self.successResultOf(P2PServerEndpoint(connector, "web").listen(served))
+        self.run_until(simulation, lambda: simulation.reported(connector, events.Registered))
+        return connector, served
+
+    def connecting(self, agent: AgentNode, service: str = "web") -> Deferred[Any]:
+        """A talk of the agent with a service, as soon as it is accepted."""
+        return P2PClientEndpoint(agent, service).connect(Talks())
+
+    def talk(self, simulation: Simulation, agent: AgentNode, service: str = "web") -> Any:
+        """A talk that must come about."""
+        waiting = self.connecting(agent, service)
+        self.run_until(simulation, lambda: waiting.called)
+        return self.successResultOf(waiting)
+
+    def refused(
+        self, simulation: Simulation, agent: AgentNode, kind: type[Exception], service: str = "web"
+    ) -> Any:
+        """The error of a talk that must not come about."""
+        waiting = self.connecting(agent, service)
+        self.run_until(simulation, lambda: waiting.called)
+        return self.failureResultOf(waiting, kind).value
+
+    def run_until(
+        self, simulation: Simulation, done: Callable[[], Any], seconds: float = 60.0
+    ) -> None:
+        """Let virtual time pass until `done()`, which must be within so many seconds."""
+        in_time = simulation.network.run_until(done, seconds)
+        self.assertTrue(in_time, f"not within {seconds} s, seed {simulation.network.seed}")
+
+    def names(self, reports: Iterable[events.Report]) -> list[str]:
+        """The names of reports, in order."""
+        return [report.name for report in reports]
