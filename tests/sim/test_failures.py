@@ -164,8 +164,8 @@ class ConnectorTests(SimulationCase):
         # The pings of the control connection and of the session, and nothing else.
         self.assertEqual(2, len(agent.core.timers))
 
-    def test_a_superseded_connector_does_not_fight(self) -> None:
-        """It leaves the services to the second process for half a minute."""
+    def test_regression_a_superseded_connector_does_not_fight(self) -> None:
+        """It leaves the services to the second process for half a minute, not a second."""
         simulation = self.simulate()
         _, first, _ = self.trio(simulation)
         second, _ = self.serve(simulation, host="198.51.100.2")
