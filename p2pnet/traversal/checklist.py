@@ -236,8 +236,11 @@ class CheckList:
     # -- sending ---------------------------------------------------------------------------------
 
     def check(self, pair: CandidatePair, now: float) -> None:
-        """Check a valid pair once more, at once: a keepalive, and the proof of consent."""
-        self._transmit(pair, False, now)
+        """Check a valid pair once more, at once: a keepalive, and the proof of consent.
+
+        It repeats the nomination, for a peer that had given the path up meanwhile.
+        """
+        self._transmit(pair, self.controlling and pair is self.selected, now)
 
     def _nominate(self, nomination: _Nomination, now: float) -> None:
         """Tell the peer which pair stays, again until it answered."""
