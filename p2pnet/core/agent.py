@@ -36,6 +36,13 @@ class Request:
     resumes: AgentSession | None
 
 
+def trouble(link: Link) -> str:
+    """What is wrong with an Intermediate that cannot be asked."""
+    if link.is_ready:
+        return "shutting down"
+    return f"unreachable: {link.last_error or 'no answer yet'}"
+
+
 class AgentCore(NodeCore):
     """The sans-IO core of an Agent: NodeCore's verbs, and open_stream().
 
@@ -146,13 +153,11 @@ class AgentCore(NodeCore):
         if stream not in waiting:
             return
         waiting.remove(stream)
-        if any(link.is_ready for link in self.links):
+        if any(link.is_ready and not link.draining for link in self.links):
             reason = f"no session for {stream.service} within {REQUEST_TIMEOUT:.0f} s"
         else:
-            reason = "; ".join(
-                f"intermediate {link.name} is unreachable: {link.last_error or 'no answer yet'}"
-                for link in self.links
-            )
+            troubles = (f"intermediate {link.name} is {trouble(link)}" for link in self.links)
+            reason = "; ".join(troubles)
         self._fail(stream, ErrorCode.UNREACHABLE, reason)
 
     def _fail_waiting(self, service: str, code: ErrorCode, reason: str) -> None:

@@ -6,73 +6,22 @@ import io
 from typing import Any
 
 from twisted.internet import error
-from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import (
-    IConsumer,
-    IPullProducer,
-    IPushProducer,
-    IStreamClientEndpoint,
-    ITransport,
-)
+from twisted.internet.interfaces import IConsumer, IPushProducer, ITransport
 from twisted.internet.protocol import Protocol
-from twisted.internet.testing import StringTransportWithDisconnection
 from twisted.protocols.basic import FileSender
-from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from p2pnet import events
 from p2pnet.errors import ServiceError, SessionLost
 from p2pnet.lab.simulation import Simulation
-from p2pnet.net.stream import StreamTransport
 from p2pnet.node import AgentNode
 from p2pnet.quic.connection import HIGH_WATER
 from p2pnet.quic.engine import STREAM_WINDOW
-from p2pnet.roles.connector import StreamForwarder
 from p2pnet.wire.errors import ErrorCode
-from tests.sim.support import Echo, SimulationCase, Talk, Talks
+from tests.net.support import CHUNK, Endless
+from tests.sim.support import SimulationCase, Talk
 
-CHUNK = bytes(16 * 1024)
 MEBIBYTE = 1 << 20
-
-
-@implementer(IPushProducer, IPullProducer)
-class Endless:
-    """Writes for as long as it may."""
-
-    def __init__(self, transport: Any, clock: Any, streaming: bool) -> None:
-        self.transport = transport
-        self.produced = 0
-        self.paused = self.stopped = False
-        self._clock = clock
-        self._streaming = streaming
-        transport.registerProducer(self, streaming)
-        if streaming:
-            self._push()
-
-    def resumeProducing(self) -> None:
-        """Write one chunk, or go on."""
-        self.paused = False
-        if self._streaming:
-            self._push()
-        else:
-            self._write()
-
-    def pauseProducing(self) -> None:
-        """Wait."""
-        self.paused = True
-
-    def stopProducing(self) -> None:
-        """The transport is gone."""
-        self.stopped = True
-
-    def _write(self) -> None:
-        self.produced += len(CHUNK)
-        self.transport.write(CHUNK)
-
-    def _push(self) -> None:
-        if not self.paused and not self.stopped:
-            self._write()
-            self._clock.callLater(0.001, self._push)
 
 
 class Deaf(Talk):
@@ -256,8 +205,8 @@ class ClosingTests(StreamCase):
         self.assertTrue(data == other.heard)
         self.assert_done(talk, other)
 
-    def test_a_close_waits_for_the_producer(self) -> None:
-        """What it still has comes first."""
+    def test_regression_a_close_waits_for_the_producer(self) -> None:
+        """What it still has comes first; it was thrown away."""
         simulation, _, talk, other = self.begin()
         producer = Endless(talk.transport, simulation.network.clock, streaming=False)
         talk.transport.loseConnection()
@@ -328,95 +277,3 @@ class ClosingTests(StreamCase):
 def vars_of(address: Any) -> tuple[str, str]:
     """The fields of a ServiceAddress."""
     return address.service, address.node
-
-
-class EarlyTests(SimulationCase):
-    """A transport can be used before there is a session."""
-
-    def early(self) -> tuple[Simulation, Talk, StreamTransport, Talks]:
-        """A talk that has only begun to look for its other end."""
-        simulation = self.simulate()
-        agent, _, served = self.trio(simulation, Echo)
-        talk, transport = Talk(), agent.open("web")
-        transport.connect(talk)
-        return simulation, talk, transport, served
-
-    def test_what_is_written_early_comes_first(self) -> None:
-        """The end too."""
-        simulation, talk, transport, served = self.early()
-        transport.write(b"early")
-        transport.loseWriteConnection()
-        self.run_until(simulation, lambda: talk.why, 2.0)
-        self.assertEqual((b"early", b"early"), (talk.heard, served.made[0].heard))
-
-    def test_an_early_producer_is_paused_until_there_is_a_session(self) -> None:
-        """It cannot fill the memory meanwhile."""
-        simulation, _, transport, served = self.early()
-        producer = Endless(transport, simulation.network.clock, streaming=True)
-        simulation.network.run(0.05)
-        self.assertLessEqual(producer.produced, HIGH_WATER + len(CHUNK))
-        self.run_until(simulation, lambda: served.made and len(served.made[0].heard) > MEBIBYTE)
-        transport.abortConnection()
-
-    def test_regression_an_early_close_is_a_close(self) -> None:
-        """The stream stayed open for ever, at both ends."""
-        simulation, talk, transport, served = self.early()
-        transport.write(b"the last word")
-        transport.loseConnection()
-        self.run_until(simulation, lambda: talk.why and served.made and served.made[0].why, 2.0)
-        self.assertEqual(b"the last word", served.made[0].heard)
-        talk.why.trap(error.ConnectionDone)  # type: ignore[union-attr]
-        for node in simulation.nodes[1:]:
-            (session,) = node.core.sessions.values()
-            self.assertEqual({}, session.streams)
-
-    def test_regression_an_early_abort_is_told_to_the_protocol(self) -> None:
-        """connectionLost() was never called."""
-        simulation, talk, transport, served = self.early()
-        transport.abortConnection()
-        self.run_until(simulation, lambda: talk.why, 2.0)
-        simulation.network.run(2.0)
-        self.assertEqual([], served.made)
-
-    def test_regression_an_early_close_does_not_cost_the_target_the_last_word(self) -> None:
-        """A client that wrote and closed was forgotten while the target was being connected to."""
-        simulation = self.simulate()
-        agent, connector, _ = self.trio(simulation)
-        target: Deferred[Any] = Deferred()
-        connector.unserve("web")
-        connector.serve("web", StreamForwarder(Later(target), connector.driver.wake).take)
-        transport = agent.open("web")
-        transport.connect(Talk())
-        transport.write(b"the last word")
-        transport.loseConnection()
-        simulation.network.run(1.0)
-        connection = Target()
-        target.callback(connection)
-        simulation.network.run(1.0)
-        self.assertEqual(b"the last word", connection.value())
-        self.assertFalse(connection.connected)
-
-
-class Target(StringTransportWithDisconnection):
-    """A connection to a target, in memory."""
-
-    def loseWriteConnection(self) -> None:
-        """Half-close, which is of no consequence here."""
-
-
-@implementer(IStreamClientEndpoint)
-class Later:
-    """A target that takes its time to be connected to."""
-
-    def __init__(self, ready: Deferred[Any]) -> None:
-        self._ready = ready
-
-    def connect(self, protocolFactory: Any) -> Deferred[Any]:
-        """Once it is ready, to the transport that it fires with."""
-
-        def connected(transport: Any) -> Any:
-            protocol = transport.protocol = protocolFactory.buildProtocol(None)
-            protocol.makeConnection(transport)
-            return protocol
-
-        return self._ready.addCallback(connected)

@@ -111,7 +111,7 @@ class StreamTests(SynchronousTestCase):
     mishaps = st.lists(
         st.tuples(st.just("loss"), st.sampled_from([0.0, 0.05, 0.3]))
         | st.tuples(st.just("delay"), st.sampled_from([0.001, 0.01, 0.1]))
-        | st.tuples(st.just("outage"), st.sampled_from([0.1, 1.0, 5.0]))
+        | st.tuples(st.just("outage"), st.sampled_from([0.1, 0.5, 2.0]))
         | st.tuples(st.just("path_changed"), st.integers(0, 1))
         | st.tuples(st.just("ping"), st.integers(0, 1))
         | st.tuples(st.just("rebound"), st.integers(1, 3)),

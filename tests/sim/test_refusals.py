@@ -6,7 +6,13 @@ from typing import Any
 
 from p2pnet import events
 from p2pnet.core.link import Link as ControlLink
-from p2pnet.errors import NotAuthorized, OverLimit, ServiceError, UnknownService
+from p2pnet.errors import (
+    IntermediateUnreachable,
+    NotAuthorized,
+    OverLimit,
+    ServiceError,
+    UnknownService,
+)
 from p2pnet.lab.simulation import Simulation
 from p2pnet.node import AgentNode, IntermediateNode
 from p2pnet.wire import messages
@@ -251,12 +257,14 @@ class QuotaTests(SimulationCase):
         simulation.network.run(1.0)
         self.talk(simulation, other, "dns")
 
-    def test_a_draining_intermediate_refuses_who_comes_after_the_word(self) -> None:
+    def test_a_draining_intermediate_takes_no_sessions_and_says_so(self) -> None:
         """It still takes the connection, and says why there is no session."""
         simulation = self.simulate()
         agent, _, _ = self.trio(simulation)
         intermediate = simulation.nodes[0]
         talk = self.talk(simulation, agent)
+        carol = simulation.agent(host="203.0.113.3")
+        self.run_until(simulation, lambda: carol.core.links[0].is_ready)
         intermediate.core.drain(60.0, intermediate.driver.now)
         bob = simulation.agent(host="203.0.113.2")
         self.run_until(simulation, lambda: bob.core.links[0].is_ready)
@@ -264,6 +272,9 @@ class QuotaTests(SimulationCase):
         error = self.refused(simulation, bob, ServiceError)
         self.assertEqual(ErrorCode.DRAINING, error.code)
         self.assertIn("the intermediate is shutting down", str(error))
+        # An agent that was told before does not ask, in case the next one is up in time.
+        error = self.refused(simulation, carol, IntermediateUnreachable)
+        self.assertIn("intermediate 192.0.2.1:4433 is shutting down", str(error))
 
 
 class StrangerTests(SimulationCase):

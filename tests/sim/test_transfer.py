@@ -12,6 +12,7 @@ from p2pnet.lab.simulation import Simulation
 from tests.sim.support import Echo, SimulationCase, leftovers
 
 MEBIBYTE = 1 << 20
+QUARTER = MEBIBYTE // 4
 
 
 def lossy(loss: float, **options: Any) -> Link:
@@ -54,15 +55,15 @@ class TransferTests(SimulationCase):
 
     def test_jitter_that_reorders_most_packets_costs_no_byte(self) -> None:
         """Up to 50 ms on top of 20, so that hardly two packets arrive in order."""
-        self.transfer(4, Link(jitter=0.05), within=120.0)
+        self.transfer(4, Link(jitter=0.05), within=120.0, size=QUARTER)
 
     def test_duplicates_do_no_harm(self) -> None:
         """Every fifth packet twice on each hop, and not at the same time."""
-        self.transfer(5, Link(duplication=0.2, jitter=0.02), within=120.0)
+        self.transfer(5, Link(duplication=0.2, jitter=0.02), within=120.0, size=QUARTER)
 
     def test_a_small_queue_before_a_slow_link_is_found_and_respected(self) -> None:
         """10 Mbit/s and 20 packets of queue: much is lost, all of it arrives, at a fair rate."""
-        simulation = self.transfer(6, Link(rate=1_250_000, queue=24_000), within=20.0)
+        simulation = self.transfer(6, Link(rate=1_250_000, queue=24_000), within=20.0, size=QUARTER)
         self.assertEqual({"delivered", "queue"}, self.fates(simulation))
 
     def trace(self, seed: int) -> list[Packet]:

@@ -1,0 +1,50 @@
+"""What the tests of the Twisted layer share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.interfaces import IPullProducer, IPushProducer
+from zope.interface import implementer
+
+CHUNK = bytes(16 * 1024)
+
+
+@implementer(IPushProducer, IPullProducer)
+class Endless:
+    """Writes for as long as it may."""
+
+    def __init__(self, transport: Any, clock: Any, streaming: bool) -> None:
+        self.transport = transport
+        self.produced = 0
+        self.paused = self.stopped = False
+        self._clock = clock
+        self._streaming = streaming
+        transport.registerProducer(self, streaming)
+        if streaming:
+            self._push()
+
+    def resumeProducing(self) -> None:
+        """Write one chunk, or go on."""
+        self.paused = False
+        if self._streaming:
+            self._push()
+        else:
+            self._write()
+
+    def pauseProducing(self) -> None:
+        """Wait."""
+        self.paused = True
+
+    def stopProducing(self) -> None:
+        """The transport is gone."""
+        self.stopped = True
+
+    def _write(self) -> None:
+        self.produced += len(CHUNK)
+        self.transport.write(CHUNK)
+
+    def _push(self) -> None:
+        if not self.paused and not self.stopped:
+            self._write()
+            self._clock.callLater(0.001, self._push)
