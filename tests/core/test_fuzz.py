@@ -198,7 +198,7 @@ class ControlStreamTests(SimulationCase):
         for node in simulation.nodes:
             self.assertEqual({}, dict(node.driver.errors))
 
-    SETTINGS = settings(max_examples=12, suppress_health_check=[HealthCheck.too_slow])
+    SETTINGS = settings(max_examples=8, suppress_health_check=[HealthCheck.too_slow])
 
     @SETTINGS
     @given(st.lists(CONTROL, min_size=1, max_size=4))
