@@ -72,6 +72,12 @@ class SessionLost(ServiceError, error.ConnectionLost):
     summary = "the session is lost"
 
 
+class StreamBroken(ServiceError, error.ConnectionLost):
+    """The other end broke the stream off, as a TCP reset does."""
+
+    summary = "the other end broke the stream off"
+
+
 _BY_CODE: dict[ErrorCode, type[ServiceError]] = {
     ErrorCode.UNKNOWN_SERVICE: UnknownService,
     ErrorCode.NOT_AUTHORIZED: NotAuthorized,
@@ -82,6 +88,7 @@ _BY_CODE: dict[ErrorCode, type[ServiceError]] = {
     ErrorCode.WRONG_PEER: BadCertificate,
     ErrorCode.BAD_CERTIFICATE: BadCertificate,
     ErrorCode.UNREACHABLE: IntermediateUnreachable,
+    ErrorCode.CANCELLED: StreamBroken,
     ErrorCode.PEER_LOST: SessionLost,
     ErrorCode.RESTARTED: SessionLost,
     ErrorCode.SHUTDOWN: SessionLost,

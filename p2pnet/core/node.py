@@ -204,6 +204,9 @@ class NodeCore:
     def address_observed(self, link: Link, address: Address) -> None:
         """The Intermediate told this node's address, or a new one."""
         self.emit(events.AddressObserved(link.name, format_address(address)))
+        for session in self.sessions.values():
+            if session.is_relayed_by(link.address):
+                session.path_renewed(self.now)  # until now it dropped what we sent from there
         self.direct.candidates_changed()
 
     def link_failed(self, link: Link, was_ready: bool, now: float) -> None:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from p2pnet.core.client import Client
 
 BURST_SECONDS = 0.25  # of the quota that a session may use at once
+LEAST_BURST = 16 * 1024  # bytes; below a few frames a low quota would let nothing pass at all
 
 
 class Channel:
@@ -30,7 +31,7 @@ class Channel:
         self.frames = self.bytes = self.dropped = 0
         self.used_at = now
         self._rate = rate
-        self._burst = self._credit = rate * BURST_SECONDS
+        self._burst = self._credit = max(rate * BURST_SECONDS, LEAST_BURST)
         self._filled_at = now
 
     def admit(self, size: int, now: float) -> bool:

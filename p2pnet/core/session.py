@@ -148,6 +148,11 @@ class Session:
         if self._connection is not None and self._connection.is_established and self.paths:
             self._connection.path_changed(self.now)
 
+    def path_renewed(self, now: float) -> None:
+        """The paths are the same, but what was sent on them lately got lost: begin afresh."""
+        self.now = now
+        self._moved()
+
     def _relay_only(self, paths: tuple[Path, ...]) -> tuple[Path, ...]:
         return tuple(path for path in paths if isinstance(path, RelayedPath))
 

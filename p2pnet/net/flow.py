@@ -61,7 +61,9 @@ class FlowListener(DatagramProtocol):
             if len(self._flows) >= MAX_FLOWS:
                 self.dropped += 1
                 return
-            flow = self._flows[addr] = _LocalFlow(self, addr, self._open_flow(), self._clock)
+            flow = self._flows[addr] = _LocalFlow(
+                self, addr, self._open_flow(), self._clock, self._wake
+            )
         flow.touch()
         if not flow.stream.send_datagram(datagram):
             self.dropped += 1
@@ -89,8 +91,9 @@ class FlowListener(DatagramProtocol):
 class _FlowEnd:
     """What both ends of a flow do: watch for silence."""
 
-    def __init__(self, stream: Stream, clock: Any) -> None:
+    def __init__(self, stream: Stream, clock: Any, wake: Callable[[], None]) -> None:
         self.stream = stream
+        self._wake = wake
         self.finished: Callable[[], Any] | None = None  # called when the flow is over
         stream.owner = self
         self._used_at = clock.seconds()
@@ -112,6 +115,7 @@ class _FlowEnd:
         """Close the flow properly."""
         self.stream.write_end()
         self.stream.discard_input()
+        self._wake()
 
     def received(self, data: bytes, end: bool) -> None:
         """The other end closed the flow."""
@@ -130,8 +134,15 @@ class _FlowEnd:
 
 
 class _LocalFlow(_FlowEnd):
-    def __init__(self, listener: FlowListener, addr: Any, stream: Stream, clock: Any) -> None:
-        super().__init__(stream, clock)
+    def __init__(
+        self,
+        listener: FlowListener,
+        addr: Any,
+        stream: Stream,
+        clock: Any,
+        wake: Callable[[], None],
+    ) -> None:
+        super().__init__(stream, clock, wake)
         self._listener = listener
         self._addr = addr
 
@@ -150,10 +161,9 @@ class FlowTarget(_FlowEnd, DatagramProtocol):
     noisy = False
 
     def __init__(self, stream: Stream, port: int, reactor: Any, wake: Callable[[], None]) -> None:
-        super().__init__(stream, reactor)
+        super().__init__(stream, reactor, wake)
         self._port = port
         self._reactor = reactor
-        self._wake = wake
         self._early: list[bytes] = []
         self._open = False
 

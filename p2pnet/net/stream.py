@@ -184,7 +184,11 @@ class StreamTransport:
             data = self._kept.pop(0)
             self.stream.consume(len(data))
             self._wake()
-            self.protocol.dataReceived(data)
+            try:
+                self.protocol.dataReceived(data)
+            except Exception:
+                self.abortConnection()  # as TCP would
+                raise
         if self._ended and not self._kept and not self._paused and self.protocol is not None:
             self._ended = False
             half_closeable = IHalfCloseableProtocol(self.protocol, None)

@@ -42,6 +42,8 @@ class ConnectorService(RoleService):
                 host, port = parse_udp(service.target)
             except ValueError as error:
                 raise ConfigError(f"service {service.name}: target {error}") from None
+            if not host:
+                raise ConfigError(f"service {service.name}: target {service.target!r} has no host")
             limit = self.config.max_flows
             return FlowForwarder(self.reactor, host, port, limit, wake).take
         try:

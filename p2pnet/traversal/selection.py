@@ -58,11 +58,11 @@ class LowestRtt:
 
     def select(self, choices: Choices) -> Decision:
         """The path to use."""
-        if not choices.has_relay or not choices.has_direct:
-            return PreferDirect().select(choices)
         direct, relay = choices.direct_rtt, choices.relay_rtt
+        if not (choices.has_relay and choices.has_direct) or direct is None or relay is None:
+            return PreferDirect().select(choices)
         figures = f"direct {_milliseconds(direct)}, relay {_milliseconds(relay)}"
-        if direct is None or relay is None or direct <= FASTER * relay:
+        if direct <= FASTER * relay:
             return Decision(DIRECT, f"direct is at least 30 % faster: {figures}")
         return Decision(RELAYED, f"direct is not 30 % faster: {figures}")
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from p2pnet.core.relay import BURST_SECONDS, Channel, Relay
+from p2pnet.core.relay import BURST_SECONDS, LEAST_BURST, Channel, Relay
 from p2pnet.identity import Role
 from p2pnet.wire.relay import encode_relay_frame
 from tests.core.support import Told
@@ -42,7 +42,8 @@ class ChannelTests(SynchronousTestCase):
             total = 0
             for time, size in admitted[first:]:
                 total += size
-                self.assertLessEqual(total, rate * (time - start + BURST_SECONDS) + 1e-3)
+                burst = max(rate * BURST_SECONDS, LEAST_BURST)
+                self.assertLessEqual(total, rate * (time - start) + burst + 1e-3)
         self.assertEqual(len(admitted), tested.frames)
         self.assertEqual(sum(size for _, size in admitted), tested.bytes)
         self.assertEqual(len(frames) - len(admitted), tested.dropped)
@@ -67,9 +68,15 @@ class ChannelTests(SynchronousTestCase):
     def test_a_dropped_frame_costs_nothing(self) -> None:
         """The credit that it would have needed is there for a smaller one."""
         tested = channel(1000)
-        self.assertEqual([False, True], [tested.admit(size, 0.0) for size in (251, 250)])
+        sizes = (LEAST_BURST + 1, LEAST_BURST)
+        self.assertEqual([False, True], [tested.admit(size, 0.0) for size in sizes])
         self.assertFalse(tested.admit(1, 0.0))
         self.assertTrue(tested.admit(100, 0.1))
+
+    def test_regression_a_low_rate_lets_whole_frames_through(self) -> None:
+        """A burst of less than one frame would let nothing pass for ever."""
+        tested = channel(100)
+        self.assertTrue(tested.admit(1209, 0.0))
 
     def test_the_last_use_is_known_also_of_what_was_dropped(self) -> None:
         """A drain waits for a session that is trying to send."""

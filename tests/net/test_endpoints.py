@@ -247,7 +247,7 @@ class ErrorTests(SimulationCase):
         ErrorCode.PEER_LOST: errors.SessionLost,
         ErrorCode.RESTARTED: errors.SessionLost,
         ErrorCode.SHUTDOWN: errors.SessionLost,
-        ErrorCode.CANCELLED: errors.ServiceError,
+        ErrorCode.CANCELLED: errors.StreamBroken,
         ErrorCode.PROTOCOL_ERROR: errors.ServiceError,
         ErrorCode.DRAINING: errors.ServiceError,
     }
@@ -272,12 +272,14 @@ class ErrorTests(SimulationCase):
         """What is like a refused or lost connection is one."""
         self.assertTrue(issubclass(errors.TargetRefused, ConnectionRefusedError))
         self.assertTrue(issubclass(errors.SessionLost, ConnectionLost))
+        self.assertTrue(issubclass(errors.StreamBroken, ConnectionLost))
 
     def test_an_error_says_what_and_why(self) -> None:
         """With a reason or without, for a code of a later version too."""
         self.assertEqual("not authorized: no", str(errors.error_for(0x11, "no")))
         self.assertEqual("unknown service", str(errors.error_for(0x10)))
-        self.assertEqual("the service cannot be used: new", str(errors.error_for(0x7777, "new")))
+        later = errors.error_for(0x7777, "new")
+        self.assertEqual("the other end broke the stream off: new", str(later))
 
     def test_a_protocol_that_raises_is_logged_and_the_others_go_on(self) -> None:
         """A bug in one connection is not one of the node."""
