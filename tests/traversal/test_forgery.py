@@ -23,7 +23,7 @@ PASSWORD = "an attacker's own word"
 class ForgeryCase(CheckListCase):
     """The two, and a stranger with a socket."""
 
-    def meet(self, *arguments: object) -> tuple[Peer, Peer]:  # type: ignore[override]
+    def meet(self, *arguments: object) -> tuple[Peer, Peer]:
         """The two and the stranger."""
         ends = super().meet(*arguments)  # type: ignore[arg-type]
         self.stranger = self.net.transport(*STRANGER)

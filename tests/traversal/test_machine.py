@@ -256,9 +256,7 @@ class MachineTests(SynchronousTestCase):
 
     def run_machine(self, **options: Any) -> None:
         """Run it with the settings of the profile, and these."""
-        run_state_machine_as_test(  # type: ignore[no-untyped-call]
-            CheckListMachine, settings=settings(**options)
-        )
+        run_state_machine_as_test(CheckListMachine, settings=settings(**options))
 
     def test_the_invariants_hold_whatever_happens(self) -> None:
         """Many short lives, and a few long ones."""
