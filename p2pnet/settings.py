@@ -23,6 +23,10 @@ from p2pnet.wire.address import is_ip_literal, parse_host_port
 CANDIDATE_SOURCES = ("host", "srflx", "external")
 
 
+class ConfigError(ValueError):
+    """A setting is wrong. The message names the file and line, or the option, and the remedy."""
+
+
 @dataclass(frozen=True)
 class Setting:
     """What there is to know about a setting besides its type and default."""

@@ -9,14 +9,14 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from p2pnet.config import (
     AgentConfig,
-    ConfigError,
     ConnectorConfig,
     ForwardConfig,
     IntermediateConfig,
     RoleConfig,
     ServiceConfig,
-    load_config,
 )
+from p2pnet.loading import load_config
+from p2pnet.settings import ConfigError
 
 INTERMEDIATE = """\
 [intermediate]

@@ -4,7 +4,9 @@ import os
 
 from twisted.trial.unittest import SkipTest
 
-from p2pnet.config import AgentConfig, ConfigError, IntermediateConfig, load_config
+from p2pnet.config import AgentConfig, IntermediateConfig
+from p2pnet.loading import load_config
+from p2pnet.settings import ConfigError
 from tests.test_config import AGENT, CONNECTOR, INTERMEDIATE, ConfigTestCase
 
 

@@ -12,7 +12,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from p2pnet.assembly import connector_node
-from p2pnet.config import ConfigError, ConnectorConfig, ServiceConfig
+from p2pnet.config import ConnectorConfig, ServiceConfig
 from p2pnet.core.stream import Stream
 from p2pnet.errors import code_for
 from p2pnet.net.flow import FlowTarget, parse_udp
@@ -21,6 +21,7 @@ from p2pnet.net.splice import Splice
 from p2pnet.net.stream import StreamTransport
 from p2pnet.node import ConnectorNode, Handler
 from p2pnet.roles.service import RoleService
+from p2pnet.settings import ConfigError
 from p2pnet.wire.errors import ErrorCode
 from p2pnet.wire.stream import StreamKind
 

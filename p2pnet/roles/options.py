@@ -15,15 +15,14 @@ from twisted.python import usage
 from p2pnet import __version__
 from p2pnet.config import (
     AgentConfig,
-    ConfigError,
     ConnectorConfig,
     IntermediateConfig,
     RoleConfig,
     ServiceConfig,
-    load_config,
 )
 from p2pnet.identity import CredentialsError
-from p2pnet.settings import Setting, settings
+from p2pnet.loading import load_config
+from p2pnet.settings import ConfigError, Setting, settings
 
 
 def _parameters(kind: type[RoleConfig]) -> list[list[object]]:
