@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 JOBS ?= 1
 TESTS ?= tests
+TRIALS ?= 20
 # The suites without other processes, sockets or builds: for every Python that the machine has.
 QUICK = $(dir $(wildcard $(addsuffix /__init__.py,$(addprefix tests/,wire traversal quic core)))) \
 	$(wildcard $(addprefix tests/test_,config.py options.py identity.py pki.py events.py))
@@ -11,7 +12,7 @@ QUICK = $(dir $(wildcard $(addsuffix /__init__.py,$(addprefix tests/,wire traver
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: help test demo quick lint format typing imports packaging clean
+.PHONY: help test demo lab quick lint format typing imports packaging clean
 
 help:  ## list these targets
 	@echo "Targets (PYTHON=$(PYTHON) and VENV=$(VENV) can be given):"
@@ -22,6 +23,9 @@ test: $(READY)  ## run the whole test suite (TESTS=tests.test_x for some, JOBS=4
 
 demo: $(READY)  ## start the three roles, download 64 MiB through them, show what happened
 	@$(BIN)/p2pnet demo
+
+lab: $(READY)  ## every pairing of NAT behaviors, TRIALS=20 times each (hours; namespaces and nftables)
+	@$(BIN)/p2pnet lab matrix --trials $(TRIALS) --delay-ms 25
 
 quick: $(READY)  ## run the suites that need nothing but Python
 	@$(BIN)/python -m tests.run $(QUICK)
