@@ -17,7 +17,7 @@ from p2pnet.identity import Credentials, Role
 from p2pnet.interfaces import IAuthorizer
 from p2pnet.quic import events as quic_events
 from p2pnet.quic.settings import Settings
-from p2pnet.traversal.selection import PreferDirect
+from p2pnet.traversal.selection import SELECTORS, PreferDirect
 from p2pnet.wire import messages
 from p2pnet.wire.address import PeerAddress
 from p2pnet.wire.errors import ErrorCode
@@ -127,8 +127,7 @@ class ConnectorCore(NodeCore):
             offer.session, offer.agent, offer.instance, now, self.emit,
             self._authorizer.authorize,
         )  # fmt: skip
-        # The agent chooses; this end goes where the agent's checks prove a way.
-        session.selector = PreferDirect()
+        session.selector = SELECTORS.get(offer.policy, PreferDirect)()
         self.add_session(session)
         self.emit(events.SessionOpened(session.id.hex(), offer.agent, offer.service, link.name))
         self.timers.call_at(now + HANDSHAKE_TIMEOUT, lambda t: self._check_handshake(session, t))

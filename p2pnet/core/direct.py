@@ -311,6 +311,14 @@ class DirectPaths:
         if attempt is not None and attempt.health is not None and session.paths[0].kind == "direct":
             attempt.health.sent(now)
 
+    def session_at(self, source: Address) -> Session | None:
+        """The session that has no connection yet, and whose proven path leads to `source`."""
+        for attempt in self._attempts.values():
+            proven = attempt.pair.address if attempt.pair is not None else None
+            if proven == source and not attempt.session.has_connection:
+                return attempt.session
+        return None
+
     def heard(self, session: Session, source: Address, now: float) -> None:
         """An authentic packet of the session came directly from `source`."""
         attempt = self._attempts.get(session.id)

@@ -142,6 +142,11 @@ class NodeCore:
         kind = classify(data)
         if kind is Kind.QUIC:
             connection = self._mux.receive_datagram(data, address, now)
+            session = self.direct.session_at(address) if connection is None else None
+            if session is not None:  # direct-only: its handshake comes directly too
+                connection = self._mux.receive_datagram(data, session.address, now)
+                if connection is not None:
+                    session.set_connection(connection)
             if connection is not None and isinstance(connection.owner, Session):
                 self.direct.heard(connection.owner, address, now)
         elif kind is Kind.RELAY:

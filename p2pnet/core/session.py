@@ -12,7 +12,7 @@ from p2pnet.identity import Identity
 from p2pnet.interfaces import IPathSelector
 from p2pnet.quic import events as quic_events
 from p2pnet.quic.connection import Connection
-from p2pnet.traversal.selection import DIRECT, NONE, RELAYED, Choices, RelayOnly
+from p2pnet.traversal.selection import DIRECT, NONE, RELAYED, Choices, DirectOnly, RelayOnly
 from p2pnet.wire.address import Address, PeerAddress, format_address
 from p2pnet.wire.errors import DecodeError, ErrorCode
 from p2pnet.wire.stream import (
@@ -119,7 +119,8 @@ class Session:
         paths: tuple[Path, ...] = ()
         if decision.path == DIRECT and self.direct is not None:
             paths = (self.direct,)
-            if self.direct_is_doubtful and self.relay is not None:
+            allows_relay = not isinstance(self.selector, DirectOnly)
+            if self.direct_is_doubtful and self.relay is not None and allows_relay:
                 paths = (self.direct, self.relay)
         elif decision.path == RELAYED and self.relay is not None:
             paths = (self.relay,)

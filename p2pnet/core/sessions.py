@@ -158,6 +158,7 @@ class SessionTable:
                 request.service,
                 send_channel=downward,
                 receive_channel=upward,
+                policy=request.policy,
             )
         )
         return session

@@ -145,7 +145,7 @@ class CheckList:
         return pair
 
     def _make_room(self) -> None:
-        """Give up a pair that failed for one the peer tells of, as in a long life it will move."""
+        """Give up a pair that failed for one the peer tells of: in a long life it moves often."""
         if len(self.pairs) >= MAX_PAIRS:
             failed = (pair for pair in self.pairs.values() if pair.state is PairState.FAILED)
             oldest = next((pair for pair in failed if pair not in self._triggered), None)
@@ -236,10 +236,8 @@ class CheckList:
     # -- sending ---------------------------------------------------------------------------------
 
     def check(self, pair: CandidatePair, now: float) -> None:
-        """Check a valid pair once more, at once: a keepalive, and the proof of consent.
-
-        It repeats the nomination, for a peer that had given the path up meanwhile.
-        """
+        """Check a valid pair again, at once: a keepalive, the proof of consent, and a reminder of
+        the nomination for a peer that had given the path up meanwhile."""
         self._transmit(pair, self.controlling and pair is self.selected, now)
 
     def _nominate(self, nomination: _Nomination, now: float) -> None:

@@ -103,6 +103,7 @@ class SessionOffer(Message, frozen=True, tag="session-offer"):
     service: Name
     send_channel: Channel
     receive_channel: Channel
+    policy: Annotated[str, Meta(max_length=32)] = ""
 
 
 class SessionAnswer(Message, frozen=True, tag="session-answer"):

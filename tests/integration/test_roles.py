@@ -157,9 +157,19 @@ class StartTests(RolesTestCase):
         self.addCleanup(end_process, pid, self.directory)
         events = self.directory / "events"
         wait_until(lambda: b'"listening"' in events.read_bytes(), "listening")
+        # Twisted takes signals a moment later; until then SIGTERM just kills.
+        wait_until(lambda: catches(pid, signal.SIGTERM), "signal handler")
         os.kill(pid, signal.SIGTERM)
         wait_until(lambda: b'"stopped"' in events.read_bytes(), "stopped")
         wait_until(lambda: not pidfile.exists(), "no pidfile")
+
+
+def catches(pid: int, number: int) -> bool:
+    """Whether the process handles that signal itself (Linux)."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("SigCgt:"):
+            return bool(int(line.split()[1], 16) >> (number - 1) & 1)
+    return False
 
 
 class CommandTests(RolesTestCase):

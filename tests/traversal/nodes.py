@@ -15,11 +15,12 @@ from p2pnet.lab.simulation import Realm, Simulation
 from p2pnet.node import AgentNode, ConnectorNode, CoreService
 from p2pnet.wire.address import Address
 from p2pnet.wire.demux import Kind, classify
-from tests.sim.support import Echo, Network, SimulationCase, Talks
+from tests.sim.support import Echo, Network, SimulationCase
 
 AGENT, CONNECTOR, RELAY = "203.0.113.1", "198.51.100.1", "192.0.2.1"
 LINK = Link(delay=0.025)
 LOST = Link(loss=1.0)
+STUN_REQUEST, STUN_SUCCESS = b"\x00\x01", b"\x01\x01"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,13 +161,28 @@ class DirectCase(SimulationCase):
         loop.start(seconds)
         return loop
 
-    def trickle(self, talk: Any, served: Talks, size: int) -> tuple[LoopingCall, bytearray]:
-        """Have both ends of a talk write that many bytes every 20 ms; what the agent wrote."""
-        written = bytearray()
+    def _end(self, simulation: Simulation) -> None:
+        """Also: nobody sent data to an address that had not answered a check of its own."""
+        super()._end(simulation)
+        if isinstance(simulation.network, Record):
+            self.assertEqual([], unproven(simulation.network))
 
-        def write() -> None:
-            data = self.net.random.randbytes(size)
-            written.extend(data)
-            talk.transport.write(data)
 
-        return self.every(0.02, write), written
+def unproven(net: Record) -> list[Packet]:
+    """The QUIC packets that went straight to an address before it had proven itself."""
+    asked: set[tuple[bytes, Address, Address]] = set()
+    proven: set[tuple[Address, Address]] = set()
+    arrivals = iter([*net.arrived, (len(net.sent), b"", ("", 0), ("", 0))])
+    sent_before, data, source, destination = next(arrivals)
+    bad = []
+    for number, packet in enumerate(net.sent):
+        while sent_before <= number:
+            if data[:2] == STUN_SUCCESS and (data[8:20], destination, source) in asked:
+                proven.add((destination, source))
+            sent_before, data, source, destination = next(arrivals)
+        ends = packet.source, packet.destination
+        if packet.kind is Kind.STUN and packet.data[:2] == STUN_REQUEST:
+            asked.add((packet.data[8:20], packet.source, packet.destination))
+        if packet.kind is Kind.QUIC and RELAY not in (ends[0][0], ends[1][0]):
+            bad += [packet] * (ends not in proven)
+    return bad

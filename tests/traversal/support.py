@@ -20,7 +20,7 @@ from p2pnet.traversal.candidate import (
     gather_host_candidates,
     gather_reflexive_candidate,
 )
-from p2pnet.traversal.checklist import CheckList, IceCredentials, PairNominated
+from p2pnet.traversal.checklist import CheckList, IceCredentials
 from p2pnet.wire.address import Address
 from p2pnet.wire.check import Check, CheckKind, decode_check
 from p2pnet.wire.errors import DecodeError
@@ -89,12 +89,12 @@ class End:
         self._entropy = entropy
         self._asked: dict[bytes, Address] = {}
 
-    def meet(self, other: End) -> None:
-        """Make the check list of a session with `other`."""
+    def meet(self, remote: IceCredentials) -> None:
+        """Make the check list of a session with somebody who has those credentials."""
         self.checks = CheckList(
             controlling=self.controlling,
             local=self.credentials,
-            remote=other.credentials,
+            remote=remote,
             bases=[self.local],
             policy=self.policy,
             entropy=self._entropy,
@@ -104,11 +104,6 @@ class End:
     def requests(self) -> list[Sent]:
         """The requests that it sent."""
         return [one for one in self.sent if one.check.kind is CheckKind.REQUEST]
-
-    @property
-    def nominated(self) -> list[Address]:
-        """The addresses of the pairs that it reported as nominated."""
-        return [event.pair.address for event in self.events if isinstance(event, PairNominated)]
 
     def happened(self, kind: type[Any]) -> list[Any]:
         """The events of a kind."""
@@ -206,10 +201,6 @@ class Peer(End):
         self.checks.start(self.network.clock.seconds() + after)
         self.pump()
 
-    def send(self, data: bytes, address: Address) -> None:
-        """Send anything else from its socket."""
-        self.transport.send(data, address)
-
     def _receive(self, data: bytes, source: Address) -> None:
         if hasattr(self, "checks"):
             self.receive(data, source, self.network.clock.seconds())
@@ -231,8 +222,8 @@ class Peer(End):
 def introduce(one: Peer, other: Peer) -> None:
     """Let each know the other's candidates, host and server-reflexive."""
     known = [[peer.local, peer.observe()] for peer in (one, other)]
-    one.meet(other)
-    other.meet(one)
+    one.meet(other.credentials)
+    other.meet(one.credentials)
     one.learn(*known[1])
     other.learn(*known[0])
 
@@ -255,8 +246,8 @@ class CheckListCase(SynchronousTestCase):
         self.one, self.other = (
             Peer(self.net, name, controlling=role) for name, role in zip(names, roles, strict=True)
         )
-        self.one.meet(self.other)
-        self.other.meet(self.one)
+        self.one.meet(self.other.credentials)
+        self.other.meet(self.one.credentials)
         return self.one, self.other
 
     def connect(self, *arguments: object) -> tuple[Peer, Peer]:

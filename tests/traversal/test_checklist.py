@@ -247,6 +247,15 @@ class TrickleTests(CheckListCase):
         self.net.run(0.15)
         self.assert_settled(one, other)
 
+    def test_hosts_with_ipv6_alone_meet_as_well(self) -> None:
+        """There is nothing special about their addresses."""
+        self.net = Internet(1, Link(delay=0.02))
+        one, other = Peer(self.net, "2a00::1", controlling=True), Peer(self.net, "2a00::2")
+        introduce(one, other)
+        begin(one, other)
+        self.net.run(0.1)
+        self.assert_settled(one, other)
+
     def test_what_cannot_be_checked_makes_no_pair(self) -> None:
         """Known ones, relayed ones, disallowed ones, and those of another address family."""
         one, other = self.meet()

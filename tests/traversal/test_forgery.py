@@ -155,7 +155,7 @@ class PolicyTests(ForgeryCase):
         """With loopback allowed, the same request is answered and checked back."""
         one, _ = self.meet()
         one.policy = CandidatePolicy(loopback=True)
-        one.meet(self.other)
+        one.meet(self.other.credentials)
         self.net.send(self.request(one), ("127.0.0.1", 5000), one.local.address)
         self.net.run(0.1)
         self.assertEqual([("127.0.0.1", 5000)], list(one.checks.pairs))

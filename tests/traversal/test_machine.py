@@ -54,8 +54,8 @@ class CheckListMachine(RuleBasedStateMachine):
         self.ends = [
             End(host(address), role, draw) for address, role in zip(self.at, roles, strict=True)
         ]
-        self.ends[0].meet(self.ends[1])
-        self.ends[1].meet(self.ends[0])
+        self.ends[0].meet(self.ends[1].credentials)
+        self.ends[1].meet(self.ends[0].credentials)
         self.extra: set[bytes] = set()  # transactions that were asked for, and not paced
         if started:
             self.introduce()
