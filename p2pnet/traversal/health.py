@@ -10,7 +10,7 @@ KEEPALIVE_USED = 3.0  # seconds between checks while the session is used
 KEEPALIVE_IDLE = 15.0  # and while it is idle; NAT mappings of 30 s are common (RFC 4787 REQ-5)
 USED_WITHIN = 10.0  # seconds since the last packet for which a session counts as used
 ASK_AFTER = 0.1  # seconds of silence after sending, at least, before the path is asked
-SUSPECT_AFTER = 0.25  # seconds of silence, at least, before it is suspect
+SUSPECT_AFTER = 0.2  # seconds of silence, at least, before it is suspect
 ASK_AGAIN = 0.1  # seconds between checks while there is silence, doubled up to ...
 ASK_AGAIN_MAX = 1.0
 DEAD_AFTER = 10.0  # seconds of silence, then it is given up
@@ -70,10 +70,11 @@ class PathHealth:
             self._asks = 0
 
     def _ask_after(self) -> float:
-        return max(ASK_AFTER, 1.5 * self.rtt + 0.05)
+        return max(ASK_AFTER, self.rtt + 0.03)
 
     def _suspect_after(self) -> float:
-        return max(SUSPECT_AFTER, 3 * self.rtt + 0.1)
+        # Long enough for the answer to a check: a false suspicion costs little, a late one a gap.
+        return max(SUSPECT_AFTER, 2 * self.rtt + 0.08)
 
     def next_ask(self) -> float:
         """When the path is to be checked next."""

@@ -140,10 +140,10 @@ class SilenceTests(SynchronousTestCase):
         return path, path.now
 
     def test_a_path_that_says_nothing_is_asked_after_about_100_ms(self) -> None:
-        """One and a half round trips and something."""
+        """A round trip and something, but no sooner."""
         path, start = self.silent()
         path.run(0.2)
-        self.assertAlmostEqual(0.125, path.asked[0] - start)
+        self.assertAlmostEqual(0.1, path.asked[0] - start)
 
     def test_it_is_asked_again_ever_less_often(self) -> None:
         """Once a second in the end, until it is given up."""
@@ -153,7 +153,7 @@ class SilenceTests(SynchronousTestCase):
         self.assertEqual([0.1, 0.2, 0.4, 0.8], gaps[:4])
         self.assertEqual({1.0}, set(gaps[4:]))
 
-    def test_it_is_suspect_after_a_quarter_of_a_second_and_dead_after_ten(self) -> None:
+    def test_it_is_suspect_after_a_fifth_of_a_second_and_dead_after_ten(self) -> None:
         """And in no other order."""
         path, start = self.silent()
         path.run(30.0)
@@ -164,11 +164,12 @@ class SilenceTests(SynchronousTestCase):
         self.assertAlmostEqual(DEAD_AFTER, path.since(start, Health.DEAD))
 
     def test_a_path_of_long_round_trips_is_given_more_time(self) -> None:
-        """An answer that needs 300 ms cannot be missing after 250."""
+        """An answer that needs 300 ms cannot be missing before that."""
         path, start = self.silent(rtt=0.3)
         path.run(30.0)
         self.assertGreater(path.asked[0] - start, 0.3)
-        self.assertGreaterEqual(path.since(start, Health.SUSPECT), 3 * 0.3)
+        answered = path.asked[0] + 0.3
+        self.assertGreater(path.since(start, Health.SUSPECT), answered - start)
 
     def test_an_idle_path_is_found_dead_by_its_keepalive(self) -> None:
         """Ten seconds after the first that was not answered."""
@@ -192,9 +193,9 @@ class SilenceTests(SynchronousTestCase):
     def test_what_the_peer_sends_ends_a_silence_but_no_suspicion(self) -> None:
         """It says nothing about the other direction."""
         path, _ = self.silent()
-        path.run(0.2)
+        path.run(0.15)
         self.assertFalse(path.health.heard(path.now))
-        path.run(0.2)
+        path.run(0.15)
         self.assertIs(Health.GOOD, path.health.state)
         path, _ = self.silent()
         path.run(5.0)
