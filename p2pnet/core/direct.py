@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from p2pnet import events
+from p2pnet.core.exchange import for_people, from_wire, to_wire
 from p2pnet.core.path import DirectPath
 from p2pnet.core.timers import Timer
 from p2pnet.traversal import checklist
 from p2pnet.traversal.candidate import (
     Candidate,
     CandidatePolicy,
-    CandidateType,
     gather_host_candidates,
     gather_reflexive_candidate,
     sanitize,
@@ -123,7 +123,7 @@ class DirectPaths:
                 self._offer(attempt)
 
     def _update(self, attempt: Attempt) -> None:
-        infos = _to_wire(self.local_candidates())
+        infos = to_wire(self.local_candidates())
         attempt.link.send(messages.CandidateUpdate(attempt.session.id, infos))
 
     # -- signaling -------------------------------------------------------------------------------
@@ -157,7 +157,7 @@ class DirectPaths:
                 attempt.session.id,
                 ours.username_fragment,
                 ours.password,
-                _to_wire(self.local_candidates()),
+                to_wire(self.local_candidates()),
             )
         )
 
@@ -183,12 +183,14 @@ class DirectPaths:
             case messages.CandidateUpdate(candidates=candidates):
                 attempt = self._attempts.get(session_id)
                 if attempt is not None and attempt.checks is not None:
-                    attempt.checks.add_remote(_from_wire(candidates), now)
+                    attempt.checks.add_remote(from_wire(candidates), now)
             case messages.StartPunching(delay=delay):
                 attempt = self._attempts.get(session_id)
                 if attempt is not None and attempt.checks is not None:
                     self._start(attempt, delay / 1000, now)
-            case messages.PunchingResult(direct=False, reason=reason):
+            case messages.PunchingResult(direct=False, reason=reason) if (
+                session_id in self._attempts
+            ):
                 self._node.emit(events.ChecksFailed(session_id.hex(), f"peer: {reason}", None))
 
     def _take_offer(self, link: Link, offer: messages.CandidateOffer, now: float) -> None:
@@ -204,7 +206,7 @@ class DirectPaths:
                 offer.session,
                 ours.username_fragment,
                 ours.password,
-                _to_wire(self.local_candidates()),
+                to_wire(self.local_candidates()),
             )
         )
 
@@ -225,11 +227,11 @@ class DirectPaths:
                 policy=self.policy,
                 entropy=lambda size: attempt.tag + self._node.entropy(size - TAG_LENGTH),
             )
-        remote = _from_wire(message.candidates)
+        remote = from_wire(message.candidates)
         attempt.checks.add_remote(remote, now)
         self._node.emit(
             events.CandidatesExchanged(
-                attempt.session.id.hex(), _for_people(local), _for_people(remote)
+                attempt.session.id.hex(), for_people(local), for_people(remote)
             )
         )
 
@@ -408,20 +410,3 @@ class DirectPaths:
         if attempt is not None:
             self._by_tag.pop(attempt.tag, None)
             self._unplan(attempt)
-
-
-def _to_wire(candidates: Iterable[Candidate]) -> tuple[messages.CandidateInfo, ...]:
-    return tuple(
-        messages.CandidateInfo(c.type.value, *c.address, c.priority, c.foundation)
-        for c in candidates
-    )
-
-
-def _from_wire(infos: Iterable[messages.CandidateInfo]) -> list[Candidate]:
-    return [
-        Candidate(CandidateType(i.type), (i.host, i.port), i.priority, i.foundation) for i in infos
-    ]
-
-
-def _for_people(candidates: Iterable[Candidate]) -> tuple[str, ...]:
-    return tuple(f"{c.type} {format_address(c.address)}" for c in candidates)
