@@ -136,7 +136,9 @@ def check_seconds(value: float) -> None:
 
 
 def reason_of(error: OSError | ValueError) -> str:
-    """Why a path could not be opened, without the path and the errno."""
+    """Why a path could not be opened, without the path and the errno, the same on all Pythons."""
+    if "embedded null" in str(error):
+        return "embedded null byte"
     return (isinstance(error, OSError) and error.strerror) or str(error)
 
 

@@ -134,8 +134,9 @@ class StartTests(RolesTestCase):
             other.bind(("127.0.0.1", self.port))
             self.assert_refused(f"cannot listen on 127.0.0.1 port {self.port}: ")
             self.assert_refused(f"cannot listen on 127.0.0.1 port {self.port}: ", "--no_save")
-        log = (self.directory / "p2p-intermediate.log").read_text()
-        self.assertIn("is another program using it?", log)
+        # The daemon may write it after the command that started it has ended.
+        log = self.directory / "p2p-intermediate.log"
+        wait_until(lambda: "is another program using it?" in log.read_text(), "line in the log")
 
     def test_a_tcp_port_in_use(self) -> None:
         """A forward of an Agent, whose own socket is fine."""
