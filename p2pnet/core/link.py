@@ -80,11 +80,6 @@ class Link:
         """Whether the Intermediate takes requests."""
         return self.state is LinkState.READY
 
-    @property
-    def has_failed(self) -> bool:
-        """Whether the last try failed and no later one succeeded yet."""
-        return bool(self.last_error)
-
     def _advance(self, state: LinkState) -> None:
         assert state in TRANSITIONS[self.state], (self.state, state)
         self.state = state
