@@ -92,4 +92,4 @@ def _tell_addresses(node: Node, config: PeerConfig) -> None:
         node.source = InterfaceSource() if anywhere else StaticSource([host])
     if "external" in config.candidates:
         node.external = tuple(parse_host_port(address) for address in config.external)
-    node.core.direct.tell_observed = "srflx" in config.candidates
+    node.core.direct.local.tell_observed = "srflx" in config.candidates

@@ -11,6 +11,8 @@ import functools
 import re
 from typing import TYPE_CHECKING, Any
 
+from p2pnet.wire.address import Address
+
 if TYPE_CHECKING:
     from p2pnet.core.stream import Stream
 
@@ -374,7 +376,19 @@ class StreamClosed:
     reason: str
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class OpenerNeeded:
+    """The host is to send this datagram so that it crosses no more than `hops` routers.
+
+    It opens the NATs on this side of the way. A host that cannot limit hops leaves it.
+    """
+
+    data: bytes
+    address: Address
+    hops: int
+
+
 StreamEvent = (
     StreamRequested | StreamAccepted | StreamData | StreamWritable | FlowDatagram | StreamClosed
 )
-Event = Report | StreamEvent
+Event = Report | StreamEvent | OpenerNeeded

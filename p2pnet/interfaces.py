@@ -15,8 +15,11 @@ class IDatagramTransport(Interface):
     def start(receive: Callable[[bytes, Address], Any]) -> None:
         """Open the socket; `receive` gets each datagram. Raises CannotListenError."""
 
-    def send(datagram: bytes, address: Address) -> None:
-        """Send, best effort: whatever goes wrong counts as packet loss."""
+    def send(datagram: bytes, address: Address, hops: int | None = None) -> None:
+        """Send, best effort: whatever goes wrong counts as packet loss.
+
+        `hops`: how many routers it may cross at most; None for the system's default.
+        """
 
     def get_address() -> Address:
         """The local address, once started."""

@@ -157,6 +157,8 @@ class Node(CoreService):
                 self._closed(stream, code, reason)
             case events.StreamRequested(stream):
                 self._requested(stream)
+            case events.OpenerNeeded(data, address, hops):
+                self.transport.send(data, address, hops)
             case events.ResolutionNeeded(intermediate, host):
                 self._resolve(intermediate, host)
             case _:

@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import base64
-import ipaddress
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from p2pnet import events
 from p2pnet.core.exchange import for_people, from_wire, to_wire
+from p2pnet.core.local import LocalCandidates
 from p2pnet.core.path import DirectPath
 from p2pnet.core.timers import Timer
 from p2pnet.traversal import checklist
-from p2pnet.traversal.candidate import (
-    Candidate,
-    CandidatePolicy,
-    gather_host_candidates,
-    gather_reflexive_candidate,
-    sanitize,
-)
 from p2pnet.traversal.checklist import CheckList, IceCredentials
 from p2pnet.traversal.health import Health, PathHealth
 from p2pnet.traversal.pair import CandidatePair
 from p2pnet.traversal.selection import RelayOnly
 from p2pnet.wire import messages
 from p2pnet.wire.address import Address, format_address
-from p2pnet.wire.check import CheckKind, decode_check
+from p2pnet.wire.check import CheckKind, decode_check, encode_opener
 from p2pnet.wire.errors import DecodeError
 
 if TYPE_CHECKING:
@@ -38,6 +31,11 @@ RETRIES = (5.0, 15.0, 45.0, 120.0)  # seconds after each failed round, the last 
 LATE = (
     1.0  # seconds for which relayed packets of a peer that moved to the direct path are late ones
 )
+# Routers that an opener crosses. It is to leave an own NAT, and to end before the peer's: one that
+# takes an unsolicited packet for its own would give the peer's checks another port than was told.
+# Neighbors may be three routers apart, so the first crosses one only, and a second, for carriers'
+# NATs, waits until the peer has sent its first.
+FIRST_HOPS, SECOND_HOPS = 2, 4
 TAG_LENGTH = 4  # bytes of a transaction id that name the session
 
 
@@ -61,16 +59,13 @@ class DirectPaths:
     """The traversal side of a node.
 
     :ivar dropped: STUN messages that were malformed or not authentic.
-    :ivar tell_observed: whether peers are told of the addresses that Intermediates see.
+    :ivar local: what peers are told of where this node may be reached.
     """
 
     def __init__(self, node: NodeCore) -> None:
         self.dropped = 0
-        self.tell_observed = True
+        self.local = LocalCandidates(node)
         self._node = node
-        self._hosts: list[str] = []
-        self._port = 0
-        self._external: list[Address] = []
         self._attempts: dict[bytes, Attempt] = {}  # by session id
         self._by_tag: dict[bytes, Attempt] = {}
         self._controlling = node.controlling
@@ -81,37 +76,8 @@ class DirectPaths:
         self, hosts: Iterable[str], port: int, external: Iterable[Address] = ()
     ) -> None:
         """The addresses of this machine, the socket's port, and addresses the operator gives."""
-        hosts, external = list(hosts), list(external)
-        if (hosts, port, external) != (self._hosts, self._port, self._external):
-            self._hosts, self._port, self._external = hosts, port, external
+        if self.local.set_addresses(hosts, port, external):
             self.candidates_changed()
-
-    @property
-    def policy(self) -> CandidatePolicy:
-        """What may be sent to. Loopback only if that is where an Intermediate is: where it sees us
-        is its word alone, which must not open the services of this host to checks."""
-        addresses = (link.address for link in self._node.links if link.address is not None)
-        return CandidatePolicy(
-            loopback=any(ipaddress.ip_address(host).is_loopback for host, _ in addresses)
-        )
-
-    def local_candidates(self) -> list[Candidate]:
-        """What to tell a peer."""
-        candidates = gather_host_candidates(self._hosts, self._port)
-        given = [(f"external {i}", address) for i, address in enumerate(self._external)]
-        seen = list(self._node.observed_addresses.items()) if self.tell_observed else []
-        for index, (server, address) in enumerate(given + seen):
-            candidates.append(gather_reflexive_candidate(address, server, index))
-        return sanitize(candidates, self.policy)
-
-    def _bases(self) -> list[Candidate]:
-        """A local candidate for each address family that the node has, told or not."""
-        bases: dict[bool, Candidate] = {}
-        observed = self._node.observed_addresses.items()
-        reflexive = [gather_reflexive_candidate(address, server) for server, address in observed]
-        for candidate in (*self.local_candidates(), *reflexive):
-            bases.setdefault(candidate.is_ipv6, candidate)
-        return list(bases.values())
 
     def candidates_changed(self) -> None:
         """This node may be reachable elsewhere: tell the peers, and try again where needed."""
@@ -123,7 +89,7 @@ class DirectPaths:
                 self._offer(attempt)
 
     def _update(self, attempt: Attempt) -> None:
-        infos = to_wire(self.local_candidates())
+        infos = to_wire(self.local.gather())
         attempt.link.send(messages.CandidateUpdate(attempt.session.id, infos))
 
     # -- signaling -------------------------------------------------------------------------------
@@ -157,7 +123,7 @@ class DirectPaths:
                 attempt.session.id,
                 ours.username_fragment,
                 ours.password,
-                to_wire(self.local_candidates()),
+                to_wire(self.local.gather()),
             )
         )
 
@@ -184,6 +150,7 @@ class DirectPaths:
                 attempt = self._attempts.get(session_id)
                 if attempt is not None and attempt.checks is not None:
                     attempt.checks.add_remote(from_wire(candidates), now)
+                    self._open_nats(attempt, FIRST_HOPS)
             case messages.StartPunching(delay=delay):
                 attempt = self._attempts.get(session_id)
                 if attempt is not None and attempt.checks is not None:
@@ -206,7 +173,7 @@ class DirectPaths:
                 offer.session,
                 ours.username_fragment,
                 ours.password,
-                to_wire(self.local_candidates()),
+                to_wire(self.local.gather()),
             )
         )
 
@@ -217,18 +184,19 @@ class DirectPaths:
         now: float,
     ) -> None:
         theirs = IceCredentials(message.username_fragment, message.password)
-        local = self.local_candidates()
+        local = self.local.gather()
         if attempt.checks is None or attempt.checks.remote != theirs:
             attempt.checks = CheckList(
                 controlling=self._controlling,
                 local=attempt.credentials,
                 remote=theirs,
-                bases=self._bases(),
-                policy=self.policy,
+                bases=self.local.bases(),
+                policy=self.local.policy,
                 entropy=lambda size: attempt.tag + self._node.entropy(size - TAG_LENGTH),
             )
         remote = from_wire(message.candidates)
         attempt.checks.add_remote(remote, now)
+        self._open_nats(attempt, FIRST_HOPS)
         self._node.emit(
             events.CandidatesExchanged(
                 attempt.session.id.hex(), for_people(local), for_people(remote)
@@ -238,10 +206,19 @@ class DirectPaths:
     def _start(self, attempt: Attempt, delay: float, now: float) -> None:
         assert attempt.checks is not None
         attempt.checks.start(now + delay)
+        self._node.timers.call_at(now + delay / 2, lambda _: self._open_nats(attempt, SECOND_HOPS))
         pairs = len(attempt.checks.pairs)
         self._node.emit(events.ChecksStarted(attempt.session.id.hex(), delay, pairs))
         if not pairs:
             self._failed(attempt, "the peer has no candidate that may be checked", now)
+
+    def _open_nats(self, attempt: Attempt, hops: int) -> None:
+        """Send openers. IPv6 needs none: where no address is translated, no port can be lost."""
+        assert attempt.checks is not None
+        for address, pair in attempt.checks.pairs.items():
+            if not pair.is_valid and not pair.remote.is_ipv6:
+                opener = encode_opener(self._node.entropy(12))
+                self._node.emit(events.OpenerNeeded(opener, address, hops))
 
     # -- checks ----------------------------------------------------------------------------------
 

@@ -8,16 +8,15 @@ reordering) is drawn from one seeded generator in the order in which packets are
 from __future__ import annotations
 
 import dataclasses
-import math
 import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.error import CannotListenError
-from twisted.internet.task import Clock
 from zope.interface import implementer
 
 from p2pnet.interfaces import IDatagramTransport
+from p2pnet.lab.simclock import VirtualClock
 from p2pnet.wire.address import Address
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ class Link:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Packet:
-    """One datagram that was sent. `fate`: delivered, lost, queue, mtu or nobody."""
+    """One datagram that was sent. `fate`: delivered, lost, queue, mtu, hops or nobody."""
 
     at: float
     source: Address
@@ -66,7 +65,7 @@ class SimulatedNetwork:
 
     def __init__(self, seed: int = 0, link: Link | None = None, keep_trace: bool = False) -> None:
         self.seed = seed
-        self.clock = Clock()
+        self.clock = VirtualClock()
         self.random = random.Random(seed)
         self.link = link or Link()
         self.links: dict[tuple[str, str], Link] = {}
@@ -94,6 +93,10 @@ class SimulatedNetwork:
         """Let packets between two hosts meet `link`, either way."""
         self.links[one, other] = self.links[other, one] = link
 
+    def link_between(self, source: str, destination: str) -> Link:
+        """What packets from one host to another meet now."""
+        return self.links.get((source, destination), self.link)
+
     def behind(self, host: str, box: NATBox) -> None:
         """Put `host` behind a NAT box. It may be the outside address of another box.
 
@@ -101,6 +104,13 @@ class SimulatedNetwork:
         addresses are private, but must not be used twice on one simulated network.
         """
         self._behind[host] = self._boxes[box.address] = box
+
+    def renumber(self, box: NATBox, address: str) -> None:
+        """Give a box another address outside; its mappings are gone."""
+        del self._boxes[box.address]
+        box.address = address
+        box.rebind()
+        self._boxes[address] = box
 
     def bind(self, address: Address, receive: Callable[[bytes, Address], Any]) -> None:
         """Deliver packets for `address`. Raises CannotListenError if it is taken."""
@@ -112,15 +122,19 @@ class SimulatedNetwork:
         """Deliver them no more."""
         self._bound.pop(address, None)
 
-    def send(self, data: bytes, source: Address, destination: Address) -> None:
-        """Put a packet on its way."""
+    def send(
+        self, data: bytes, source: Address, destination: Address, hops: int | None = None
+    ) -> None:
+        """Put a packet on its way. With a limit of `hops` it ends beyond the sender's own boxes."""
         if self.tap is not None:
             self.tap(data, source, destination)
         outside = self._translate(source, destination)
         ends = (outside or source)[0], destination[0]
-        link = self.links.get(ends, self.link)
+        link = self.link_between(*ends)
         now = float(self.clock.seconds())
         fate = "nobody" if outside is None else self._fate(link, len(data), ends, now)
+        if hops is not None:
+            fate = "hops"
         if self._keep_trace:
             self.trace.append(Packet(now, source, destination, len(data), fate))
         if outside is None or fate != "delivered":
@@ -175,12 +189,10 @@ class SimulatedNetwork:
         clock = self.clock
         end = clock.seconds() + seconds
         while not done():
-            calls = clock.getDelayedCalls()
-            when = min((call.getTime() for call in calls), default=math.inf)
+            when = clock.next_time()
+            clock.advance_to(min(when, end))
             if when > end:
-                clock.advance(max(0.0, end - clock.seconds()))
                 return bool(done())
-            clock.advance(max(0.0, when - clock.seconds()))
         return True
 
 
@@ -196,9 +208,9 @@ class SimulatedTransport:
         """Open the socket. Raises CannotListenError if the address is taken."""
         self._network.bind(self._address, receive)
 
-    def send(self, datagram: bytes, address: Address) -> None:
+    def send(self, datagram: bytes, address: Address, hops: int | None = None) -> None:
         """Send a datagram."""
-        self._network.send(datagram, self._address, address)
+        self._network.send(datagram, self._address, address, hops)
 
     def get_address(self) -> Address:
         """The local address."""

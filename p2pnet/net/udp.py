@@ -1,6 +1,7 @@
 """The UDP socket of a node, on Twisted's Port."""
 
 import socket
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,12 @@ from p2pnet.wire.address import Address, canonical_address
 
 MAX_PACKET = 65535  # bytes
 BUFFER_SIZE = 4 << 20  # bytes asked of the kernel; a burst must survive until the next read
+
+# Level and type of the ancillary data; also of an IPv6 socket's packet to a mapped address.
+HOP_LIMIT = {
+    False: (socket.IPPROTO_IP, socket.IP_TTL),
+    True: (socket.IPPROTO_IPV6, getattr(socket, "IPV6_HOPLIMIT", 0)),
+}
 
 
 class _Receiver(DatagramProtocol):
@@ -63,13 +70,18 @@ class UDPTransport:
     def _listen(self, receiver: _Receiver, host: str) -> IListeningPort:
         return self._reactor.listenUDP(self._port_number, receiver, host, MAX_PACKET)
 
-    def send(self, datagram: bytes, address: Address) -> None:
+    def send(self, datagram: bytes, address: Address, hops: int | None = None) -> None:
         """Send, best effort: a full buffer, no route, a message too long all count as loss."""
         host, port = address
-        if self._mapped and ":" not in host:
+        is_ipv6 = ":" in host
+        if self._mapped and not is_ipv6:
             host = "::ffff:" + host
         try:
-            self._port.write(datagram, (host, port))
+            if hops is None:
+                self._port.write(datagram, (host, port))
+            else:
+                limit = (*HOP_LIMIT[is_ipv6], hops.to_bytes(4, sys.byteorder))
+                self._port.getHandle().sendmsg([datagram], [limit], 0, (host, port))
         except Exception:  # OSError, but also Twisted's own errors for addresses of the other kind
             self.lost += 1
 

@@ -6,7 +6,8 @@ The attributes in use, all of them standard, at most 128 bytes together::
               ICE-CONTROLLING or ICE-CONTROLLED with the tie-breaker, USE-CANDIDATE to nominate
     success   XOR-MAPPED-ADDRESS, where the request came from
     error     ERROR-CODE 487 for a role conflict (RFC 8445 section 7.3.1.1)
-    all       MESSAGE-INTEGRITY with the receiver's password (its own in an answer), FINGERPRINT
+    opener    an indication without attributes; it is not meant to arrive
+    others    MESSAGE-INTEGRITY with the receiver's password (its own in an answer), FINGERPRINT
 """
 
 import dataclasses
@@ -72,6 +73,11 @@ def encode_success(transaction_id: bytes, mapped: Address, password: str) -> byt
 def encode_error(transaction_id: bytes, code: int, reason: str, password: str) -> bytes:
     """The refusal of an authentic request. `password` is our own."""
     return _encode(stun.Class.ERROR, transaction_id, {"ERROR-CODE": (code, reason)}, password)
+
+
+def encode_opener(transaction_id: bytes) -> bytes:
+    """A binding indication: whoever it reaches has nothing to answer (RFC 8489 section 3)."""
+    return bytes(stun.Message(stun.Method.BINDING, stun.Class.INDICATION, transaction_id))
 
 
 def _encode(

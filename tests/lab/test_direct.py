@@ -11,6 +11,7 @@ CELLS = (
     "address-restricted:port-restricted",
     "port-restricted:port-restricted",
     "port-restricted-fragile:firewall",
+    "port-restricted-fragile:port-restricted-fragile",  # in vain without openers
     "cgnat:port-restricted",
     "cgnat:cgnat",
 )

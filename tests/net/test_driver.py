@@ -206,7 +206,7 @@ class Kept:
         """Open."""
         self.receive, self.started = receive, True
 
-    def send(self, datagram: bytes, address: Address) -> None:
+    def send(self, datagram: bytes, address: Address, hops: int | None = None) -> None:
         """Keep."""
         self.sent.append((datagram, address))
 

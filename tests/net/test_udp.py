@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,8 @@ from zope.interface.verify import verifyObject
 from p2pnet.interfaces import IDatagramTransport
 from p2pnet.net.udp import UDPTransport
 from p2pnet.wire.address import Address
+
+IP_RECVTTL = getattr(socket, "IP_RECVTTL", 12)  # of Linux; Python names it from 3.14 on
 
 
 def has_ipv6() -> bool:
@@ -104,6 +107,28 @@ class UDPTransportTests(TestCase):
         self.need_ipv6()
         done = self.exchange("", "", "127.0.0.1")
         return done.addCallback(lambda _: self.exchange("", "::", "::1"))
+
+    def arriving_hops(self, host: str, family: socket.AddressFamily, target: str) -> int:
+        """The hop limit with which a datagram for three hops arrives, without a router between."""
+        transport, _ = self.open(host)
+        is_ipv6 = family == socket.AF_INET6
+        level = socket.IPPROTO_IPV6 if is_ipv6 else socket.IPPROTO_IP
+        wish = socket.IPV6_RECVHOPLIMIT if is_ipv6 else IP_RECVTTL
+        with socket.socket(family, socket.SOCK_DGRAM) as receiver:
+            receiver.setsockopt(level, wish, 1)
+            receiver.settimeout(5.0)
+            receiver.bind((target, 0))
+            transport.send(b"opener", (target, receiver.getsockname()[1]), 3)
+            data, ancillary, _flags, _source = receiver.recvmsg(100, 100)
+        self.assertEqual((b"opener", 0), (data, transport.lost))
+        return int.from_bytes(ancillary[0][2], sys.byteorder)
+
+    def test_hops_are_limited_as_asked(self) -> None:
+        """On sockets of both families, and to IPv4 from one of IPv6."""
+        self.assertEqual(3, self.arriving_hops("127.0.0.1", socket.AF_INET, "127.0.0.1"))
+        self.need_ipv6()
+        self.assertEqual(3, self.arriving_hops("::1", socket.AF_INET6, "::1"))
+        self.assertEqual(3, self.arriving_hops("", socket.AF_INET, "127.0.0.1"))
 
     def test_an_unnamed_address_is_ipv4_where_there_is_no_ipv6(self) -> None:
         """The first attempt fails, and nobody needs to know."""

@@ -48,10 +48,10 @@ class Socket(SimulatedTransport):
             super().stop()
         self.plugged = False
 
-    def send(self, datagram: bytes, address: Address) -> None:
+    def send(self, datagram: bytes, address: Address, hops: int | None = None) -> None:
         """Send, if there is still a way out."""
         if self.plugged:
-            super().send(datagram, address)
+            super().send(datagram, address, hops)
 
     def move(self, host: str, port: int) -> None:
         """From now on the packets come from there, as when a NAT has lost its mapping."""
