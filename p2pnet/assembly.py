@@ -15,6 +15,7 @@ from p2pnet.core.intermediate import IntermediateCore
 from p2pnet.core.registry import MemoryDirectory
 from p2pnet.identity import Credentials, CredentialsError
 from p2pnet.net.udp import UDPTransport
+from p2pnet.net.watch import NetworkWatch
 from p2pnet.node import AgentNode, ConnectorNode, IntermediateNode, Node, utcnow
 from p2pnet.quic.admission import Limits
 from p2pnet.sources.interfaces import InterfaceSource
@@ -85,7 +86,8 @@ def agent_node(reactor: Any, config: AgentConfig) -> AgentNode:
 
 
 def _tell_addresses(node: Node, config: PeerConfig) -> None:
-    """Let peers be told of the addresses that the configuration names."""
+    """Let peers be told of the addresses that the configuration names, as they change."""
+    node.watch = NetworkWatch(node.reactor, node.network_changed)
     if "host" in config.candidates:
         host = parse_host_port(config.bind)[0] if config.bind else ""
         anywhere = host in ("", "0.0.0.0", "::")

@@ -100,6 +100,13 @@ class ControlLost(Report):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class NetworkChanged(Report):
+    """The machine has other addresses or routes now, or woke up."""
+
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class AddressObserved(Report):
     """The Intermediate sees this node's packets come from `address`."""
 
@@ -159,6 +166,23 @@ class HandshakeCompleted(Report):
     session: str
     peer: str
     seconds: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RelayReady(Report):
+    """The session can go through this Intermediate; it need not."""
+
+    session: str
+    intermediate: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RelayLost(Report):
+    """The session can go through this Intermediate no more."""
+
+    session: str
+    intermediate: str
+    reason: str
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

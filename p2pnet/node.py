@@ -22,6 +22,7 @@ from p2pnet.interfaces import ICandidateSource, IDatagramTransport
 from p2pnet.net.driver import Driver
 from p2pnet.net.resolve import resolve
 from p2pnet.net.stream import StreamTransport
+from p2pnet.net.watch import NetworkWatch
 from p2pnet.observe.eventlog import EventLog
 from p2pnet.sources.static import StaticSource
 from p2pnet.wire.address import Address, format_address
@@ -127,19 +128,39 @@ class Node(CoreService):
 
     :ivar source: the ICandidateSource of this machine's own addresses.
     :ivar external: addresses that the operator says lead here.
+    :ivar watch: calls network_changed(); None where the network stays the same.
     """
 
     core: NodeCore
     source: ICandidateSource = StaticSource([])
     external: tuple[Address, ...] = ()
+    watch: NetworkWatch | None = None
 
     def startService(self) -> None:
         """Open the socket and connect to the Intermediates."""
         super().startService()
-        port = self.transport.get_address()[1]
-        self.core.direct.set_local_addresses(self.source.hosts(), port, self.external)
+        self._find_addresses()
         self.core.connect(self.driver.now)
         self.driver.wake()
+        if self.watch is not None:
+            self.watch.start()
+
+    def stopService(self) -> Any:
+        """End all connections and close the socket."""
+        if self.watch is not None:
+            self.watch.stop()
+        return super().stopService()
+
+    def network_changed(self, reason: str) -> None:
+        """The network of this machine changed, or it slept: see how things are now."""
+        self.report(events.NetworkChanged(reason))
+        self._find_addresses()
+        self.core.network_changed(self.driver.now)
+        self.driver.wake()
+
+    def _find_addresses(self) -> None:
+        port = self.transport.get_address()[1]
+        self.core.direct.set_local_addresses(self.source.hosts(), port, self.external)
 
     def handle(self, event: events.Event) -> None:
         """Take one event of the core."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -10,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from p2pnet import events
 from p2pnet.core.link import Link
 from p2pnet.core.node import NodeCore
+from p2pnet.core.requests import Request, Requests
 from p2pnet.core.session import AgentSession, Session
 from p2pnet.core.stream import Stream, StreamState
 from p2pnet.identity import Credentials, Role, check_name
@@ -23,17 +23,9 @@ REQUEST_TIMEOUT = 10.0  # seconds for a service to be found, with a restart of a
 HANDSHAKE_TIMEOUT = 10.0  # seconds for the end-to-end handshake
 KEEPALIVE = 15.0  # seconds; a session that is used is kept under its idle time-out
 SESSION_LINGER = 300.0  # seconds that a session without streams is kept for the next one
-FIRST_RESUME, LAST_RESUME = 0.5, 8.0  # seconds between tries to give a session a path again
+FIRST_RESUME, LAST_RESUME = 0.5, 4.0  # seconds between tries to give a session a relay again
+LAST_JOIN = 60.0  # and between tries to give it one more
 MAX_WAITING = 1024  # streams that wait for one service
-
-
-@dataclasses.dataclass(slots=True)
-class Request:
-    """A SessionRequest that is not answered yet."""
-
-    service: str
-    link: Link
-    resumes: AgentSession | None
 
 
 def trouble(link: Link) -> str:
@@ -74,9 +66,8 @@ class AgentCore(NodeCore):
         self._policy = policy
         self._routes: dict[str, AgentSession] = {}  # by service
         self._waiting: dict[str, list[Stream]] = {}  # by service, for a route
-        self._requests: dict[int, Request] = {}
+        self._requests = Requests(self, self._fail_waiting)
         self._flows: dict[str, Stream] = {}  # of connect_p2p()
-        self._last_request = 0
 
     def open_stream(self, service: str, now: float, kind: StreamKind = StreamKind.BYTES) -> Stream:
         """A stream (or with StreamKind.FLOW a UDP flow) to `service`, to be written to at once.
@@ -97,7 +88,7 @@ class AgentCore(NodeCore):
         waiting.append(stream)
         self.timers.call_at(now + REQUEST_TIMEOUT, lambda _: self._timed_out(stream))
         if session is None:
-            self._request(service)
+            self._requests.find(service)
         return stream
 
     def close(self, now: float, reason: str = "node stopped") -> None:
@@ -134,34 +125,38 @@ class AgentCore(NodeCore):
 
     # -- finding a connector ---------------------------------------------------------------------
 
-    def _request(self, service: str, resumes: AgentSession | None = None) -> None:
-        """Ask for a session, unless that is asked already or there is nobody to ask."""
-        link = next((link for link in self.links if link.is_ready and not link.draining), None)
-        if link is None or any(
-            r.service == service and r.resumes is resumes for r in self._requests.values()
-        ):
-            return
-        self._last_request += 1
-        self._requests[self._last_request] = Request(service, link, resumes)
-        session = resumes.id if resumes is not None else self.entropy(16)
-        connector = resumes.peer_name if resumes is not None else None
-        policy = self._policies.get(service, self._policy)
-        link.send(messages.SessionRequest(self._last_request, session, service, connector, policy))
+    def policy_of(self, service: str) -> str:
+        """The name of the path selector for sessions that are asked for with this service."""
+        return self._policies.get(service, self._policy)
+
+    def awaits(self, service: str) -> bool:
+        """Whether streams wait for a session."""
+        return bool(self._waiting.get(service)) and service not in self._routes
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether anybody waits for, or uses, what this node is connected to."""
+        return bool(self.sessions) or any(self._waiting.values())
 
     def _timed_out(self, stream: Stream) -> None:
         waiting = self._waiting.get(stream.service, [])
         if stream not in waiting:
             return
         waiting.remove(stream)
-        if any(link.is_ready and not link.draining for link in self.links):
-            reason = f"no session for {stream.service} within {REQUEST_TIMEOUT:.0f} s"
-        else:
-            troubles = (f"intermediate {link.name} is {trouble(link)}" for link in self.links)
-            reason = "; ".join(troubles)
-        self._fail(stream, ErrorCode.UNREACHABLE, reason)
+        troubles = [
+            f"intermediate {link.name} is {trouble(link)}"
+            for link in self.links
+            if not link.is_usable
+        ]
+        code, refusals = self._requests.refusals(stream.service)
+        if len(troubles) < len(self.links):
+            none = f"no session for {stream.service} within {REQUEST_TIMEOUT:.0f} s"
+            troubles.insert(0, refusals or none)
+        self._fail(stream, code, "; ".join(troubles))
 
     def _fail_waiting(self, service: str, code: ErrorCode, reason: str) -> None:
         self.emit(events.SessionRefused(service, code.name.lower(), reason))
+        self._requests.forget(service)
         for stream in self._waiting.pop(service, []):
             self._fail(stream, code, reason)
 
@@ -173,73 +168,73 @@ class AgentCore(NodeCore):
         self.emit(events.StreamClosed(stream, code, reason))
 
     def link_ready(self, link: Link, address: tuple[str, int], seconds: float, now: float) -> None:
-        """Ask again for what is still missing."""
+        """Ask for what is missing: another relay for each session, sessions for what waits."""
         super().link_ready(link, address, seconds, now)
-        for session in self.sessions.values():
-            if session.relay is None and isinstance(session, AgentSession):
-                self._request(session.service, session)
-        for service, streams in self._waiting.items():
-            if streams and service not in self._routes:
-                self._request(service)
+        for session in self._agent_sessions():
+            self._join(session, FIRST_RESUME, now)
+        for service in [s for s in self._waiting if self.awaits(s)]:
+            self._requests.find(service)
 
     def link_failed(self, link: Link, was_ready: bool, now: float) -> None:
-        """What was asked there is asked elsewhere, if there is an elsewhere."""
+        """What was asked there is asked elsewhere; sessions look for other relays."""
         super().link_failed(link, was_ready, now)
-        lost = [number for number, r in self._requests.items() if r.link is link]
-        requests = [self._requests.pop(number) for number in lost]
-        for request in requests:
-            self._request(request.service, request.resumes)
-        for session in self.sessions.values():
-            if session.relay is None and isinstance(session, AgentSession):
-                self._lost_path(session, now)
+        self._requests.give_up(link)
+        for session in self._agent_sessions():
+            self._lost_relay(session, now)
+
+    def link_draining(self, link: Link, seconds: float) -> None:
+        """Sessions that have no other relay need one."""
+        super().link_draining(link, seconds)
+        for session in self._agent_sessions():
+            self._join(session, FIRST_RESUME, self.now)
+
+    def _agent_sessions(self) -> list[AgentSession]:
+        return [s for s in self.sessions.values() if isinstance(s, AgentSession)]
 
     # -- messages --------------------------------------------------------------------------------
 
     def take_message(self, link: Link, message: messages.Message, now: float) -> None:
         """An answer about a session."""
         match message:
-            case messages.SessionOpened(request=number):
-                request = self._requests.pop(number, None)
-                if request is not None:
-                    self._opened(request, message, now)
+            case messages.SessionOpened():
+                self._opened(link, message, now)
             case messages.SessionRefused(number, code, reason):
-                request = self._requests.pop(number, None)
-                if request is not None:
-                    self._refused(request, ErrorCode.of(code), reason, now)
+                self._refused(number, ErrorCode.of(code), reason, now)
             case messages.SessionClosed(session_id, code, reason):
                 session = self.find_session(session_id)
                 if session is not None and session.is_relayed_by(link.address):
                     assert isinstance(session, AgentSession)
-                    self.lose_relay(session, code, reason, now)
-                    self._lost_path(session, now)
+                    self.lose_relay(session, link, code, reason, now)
+                    self._lost_relay(session, now)
             case _:
                 self.direct.take_message(link, message, now)
 
-    def _refused(self, request: Request, code: ErrorCode, reason: str, now: float) -> None:
-        if request.resumes is None:
-            self._fail_waiting(request.service, code, reason)
-        elif code is ErrorCode.RESTARTED:  # the connector gave the session up; other reasons pass
+    def _refused(self, number: int, code: ErrorCode, reason: str, now: float) -> None:
+        request = self._requests.refused(number, code, reason)
+        # The connector gave the session up; other reasons pass.
+        if request is not None and request.resumes is not None and code is ErrorCode.RESTARTED:
             self.end_session(request.resumes, code, reason, now)
 
-    def _opened(self, request: Request, message: messages.SessionOpened, now: float) -> None:
-        session = next((s for s in self.sessions.values() if s.id == message.session), None)
-        if session is None and request.resumes is not None:  # it ended meanwhile
-            reason = "the agent has ended it"
-            code = ErrorCode.NO_ERROR
-            request.link.send(messages.SessionClosed(message.session, code, reason))
+    def _opened(self, link: Link, message: messages.SessionOpened, now: float) -> None:
+        request = self._requests.answered(message.request)
+        session = self.find_session(message.session)
+        if request is None or (session is None and request.resumes is not None):
+            if session is None:  # it was given up, or ended meanwhile
+                reason = "the agent has no use for it any more"
+                link.send(messages.SessionClosed(message.session, ErrorCode.NO_ERROR, reason))
             return
         if session is not None and session.instance != message.instance:
             reason = f"connector {session.peer_name} restarted"
             self.end_session(session, ErrorCode.RESTARTED, reason, now)
-            self._request(request.service)
+            if self.awaits(request.service):
+                self._requests.find(request.service)
             return
         if session is None:
             session = self._start_session(request, message, now)
         assert isinstance(session, AgentSession)
-        self.relay_session(
-            session, request.link, message.send_channel, message.receive_channel,
-            f"through {request.link.name}",
-        )  # fmt: skip
+        cost = link.rtt + message.peer_rtt
+        self.relayed.add(session, link, message.send_channel, message.receive_channel, cost)
+        self._join(session, FIRST_RESUME, now)
         if not session.has_connection:
             self._handshake(session, now)
         self._routes[request.service] = session
@@ -252,7 +247,7 @@ class AgentCore(NodeCore):
         session = AgentSession(
             message.session, message.connector, message.instance, now, self.emit, request.service
         )
-        session.selector = SELECTORS[self._policies.get(request.service, self._policy)]()
+        session.selector = SELECTORS[self.policy_of(request.service)]()
         self.add_session(session)
         self.emit(
             events.SessionOpened(
@@ -311,25 +306,27 @@ class AgentCore(NodeCore):
         self._routes.pop(stream.service, None)
         self._fail(stream, ErrorCode.NOT_GRANTED, reason)
 
-    def _lost_path(self, session: AgentSession, now: float) -> None:
-        """New streams look for another way; the session itself is given time to resume."""
-        for service in [s for s, routed in self._routes.items() if routed is session]:
-            del self._routes[service]
-            if self._waiting.get(service):
-                self._request(service)
-        self._resume(session, FIRST_RESUME, now)
+    def _lost_relay(self, session: AgentSession, now: float) -> None:
+        """The session looks for another relay; new streams do not wait for it without a path."""
+        if not session.paths or session.direct_is_doubtful:
+            for service in [s for s, routed in self._routes.items() if routed is session]:
+                del self._routes[service]
+                if self.awaits(service):
+                    self._requests.find(service)
+        self._join(session, FIRST_RESUME, now)
 
-    def _resume(self, session: AgentSession, delay: float, now: float) -> None:
+    def _join(self, session: AgentSession, delay: float, now: float) -> None:
+        """Have all Intermediates relay the session, and try again as long as one could."""
         # A later session with the same connector may have the same address.
-        if session.relay is not None or self.sessions.get(session.address) is not session:
+        if self.sessions.get(session.address) is not session:
             return
-        self._request(session.service, session)
-        later = min(LAST_RESUME, 2 * delay)
-        if session.resume_timer is not None:
-            session.resume_timer.cancel()
-        session.resume_timer = self.timers.call_at(
-            now + delay, lambda t: self._resume(session, later, t)
-        )
+        if session.join_timer is not None:
+            session.join_timer.cancel()
+        if self._requests.join(session) or not session.relays:
+            later = min(2 * delay, LAST_JOIN if session.relays else LAST_RESUME)
+            session.join_timer = self.timers.call_at(
+                now + delay, lambda t: self._join(session, later, t)
+            )
 
     def session_ended(self, session: Session, code: ErrorCode, reason: str, now: float) -> None:
         """Streams that waited for this session fail with it; later ones get a new one."""

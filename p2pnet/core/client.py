@@ -17,6 +17,7 @@ class Client:
     :ivar address: where the node's packets come from now.
     :ivar instance: the number of the node's process, b"" before it greeted.
     :ivar sessions: ids of the sessions that the node is an end of.
+    :ivar is_silent: whether it left an offer unanswered, and was not heard of since.
     """
 
     def __init__(self, connection: Connection, address: Address) -> None:
@@ -26,6 +27,7 @@ class Client:
         self.services: tuple[str, ...] = ()
         self.sessions: set[bytes] = set()
         self._buffer = messages.MessageBuffer()
+        self.is_silent = False
         self._sequence = -1
 
     @property

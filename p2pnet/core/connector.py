@@ -73,6 +73,11 @@ class ConnectorCore(NodeCore):
         self._authorizer = authorizer
         self._ended: collections.OrderedDict[bytes, None] = collections.OrderedDict()
 
+    @property
+    def is_needed(self) -> bool:
+        """Whether there is a session that may need an Intermediate."""
+        return bool(self.sessions)
+
     def link_ready(self, link: Link, address: tuple[str, int], seconds: float, now: float) -> None:
         """Register, again after each reconnect."""
         super().link_ready(link, address, seconds, now)
@@ -92,7 +97,7 @@ class ConnectorCore(NodeCore):
             case messages.SessionClosed(session_id, code, reason):
                 session = self.find_session(session_id)
                 if session is not None and session.is_relayed_by(link.address):
-                    self.lose_relay(session, code, reason, now)
+                    self.lose_relay(session, link, code, reason, now)
             case _:
                 self.direct.take_message(link, message, now)
 
@@ -115,9 +120,8 @@ class ConnectorCore(NodeCore):
             session = self._start_session(link, offer, now)
         elif (session.peer_name, session.instance) != (offer.agent, offer.instance):
             return ErrorCode.PROTOCOL_ERROR, "that session belongs to another agent"
-        self.relay_session(
-            session, link, offer.send_channel, offer.receive_channel, f"through {link.name}"
-        )
+        # The agent knows the whole way and chooses; this end follows.
+        self.relayed.add(session, link, offer.send_channel, offer.receive_channel, cost=0.0)
         return ErrorCode.NO_ERROR, ""
 
     def _start_session(

@@ -42,9 +42,8 @@ TAG_LENGTH = 4  # bytes of a transaction id that name the session
 class Attempt:
     """What one session does to be direct."""
 
-    def __init__(self, session: Session, link: Link, credentials: IceCredentials) -> None:
+    def __init__(self, session: Session, credentials: IceCredentials) -> None:
         self.session = session
-        self.link = link
         self.credentials = credentials
         self.tag = base64.b64decode(credentials.username_fragment)[:TAG_LENGTH]
         self.checks: CheckList | None = None
@@ -88,28 +87,33 @@ class DirectPaths:
             if attempt.pair is None and self._controlling:
                 self._offer(attempt)
 
+    def network_changed(self, now: float) -> None:
+        """See whether paths still answer, and whether there is one now where there was none."""
+        for attempt in list(self._attempts.values()):
+            if attempt.pair is not None and attempt.health is not None and attempt.checks:
+                attempt.health.asked(now)
+                attempt.checks.check(attempt.pair, now)
+            elif self._controlling:
+                self._offer(attempt)
+
     def _update(self, attempt: Attempt) -> None:
         infos = to_wire(self.local.gather())
-        attempt.link.send(messages.CandidateUpdate(attempt.session.id, infos))
+        self._node.signal(attempt.session, messages.CandidateUpdate(attempt.session.id, infos))
 
     # -- signaling -------------------------------------------------------------------------------
 
-    def begin(self, session: Session, link: Link) -> None:
-        """The session has a relay and a peer to talk to: the controlling side offers."""
-        attempt = self._attempts.get(session.id)
-        if attempt is not None:
-            attempt.link = link
+    def begin(self, session: Session) -> None:
+        """The session has a relay, its first or one again: the controlling side offers."""
         if not self._controlling or isinstance(session.selector, RelayOnly):
             return
-        if attempt is None:
-            attempt = self._add(session, link)
+        attempt = self._attempts.get(session.id) or self._add(session)
         if attempt.pair is None:
             self._offer(attempt)
 
-    def _add(self, session: Session, link: Link) -> Attempt:
+    def _add(self, session: Session) -> Attempt:
         fragment = base64.b64encode(self._node.entropy(6)).decode()
         password = base64.b64encode(self._node.entropy(18)).decode()
-        attempt = Attempt(session, link, IceCredentials(fragment, password))
+        attempt = Attempt(session, IceCredentials(fragment, password))
         self._attempts[session.id] = self._by_tag[attempt.tag] = attempt
         return attempt
 
@@ -118,13 +122,14 @@ class DirectPaths:
         reason = f"no answer to the candidates within {EXCHANGE_TIMEOUT:.0f} s"
         self._plan(attempt, node.now + EXCHANGE_TIMEOUT, lambda t: self._failed(attempt, reason, t))
         ours = attempt.credentials
-        attempt.link.send(
+        node.signal(
+            attempt.session,
             messages.CandidateOffer(
                 attempt.session.id,
                 ours.username_fragment,
                 ours.password,
                 to_wire(self.local.gather()),
-            )
+            ),
         )
 
     def _plan(self, attempt: Attempt, when: float, step: Callable[[float], object]) -> None:
@@ -151,6 +156,8 @@ class DirectPaths:
                 if attempt is not None and attempt.checks is not None:
                     attempt.checks.add_remote(from_wire(candidates), now)
                     self._open_nats(attempt, FIRST_HOPS)
+                    if attempt.pair is None and self._controlling:
+                        self._offer(attempt)
             case messages.StartPunching(delay=delay):
                 attempt = self._attempts.get(session_id)
                 if attempt is not None and attempt.checks is not None:
@@ -164,8 +171,7 @@ class DirectPaths:
         session = self._node.find_session(offer.session)
         if session is None or not session.is_relayed_by(link.address):
             return
-        attempt = self._attempts.get(offer.session) or self._add(session, link)
-        attempt.link = link
+        attempt = self._attempts.get(offer.session) or self._add(session)
         self._take_remote(attempt, offer, now)
         ours = attempt.credentials
         link.send(
@@ -280,7 +286,7 @@ class DirectPaths:
         attempt.failures += 1
         session = attempt.session.id
         self._node.emit(events.ChecksFailed(session.hex(), reason, retry_in))
-        attempt.link.send(messages.PunchingResult(session, False, reason))
+        self._node.signal(attempt.session, messages.PunchingResult(session, False, reason))
 
     # -- health ----------------------------------------------------------------------------------
 

@@ -66,7 +66,7 @@ class IntermediateCore:
         self._mux = Multiplexer(limits=limits, entropy=entropy)
         self.credentials = credentials
         self.sessions = SessionTable(
-            self.relay, directory, self._connectors, self.emit, entropy,
+            self.relay, directory, self._connectors, self.emit, entropy, self.timers,
             max_sessions=max_sessions, max_per_node=max_sessions_per_node, rate=session_rate,
         )  # fmt: skip
 
@@ -182,6 +182,8 @@ class IntermediateCore:
 
     def _note_address(self, connection: Connection, now: float) -> None:
         client = self._clients.get(connection)
+        if client is not None:
+            client.is_silent = False
         if client is None:
             if connection.owner is None and connection.is_open:
                 self._clients[connection] = client = Client(connection, connection.peer_address)

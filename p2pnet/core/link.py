@@ -20,7 +20,14 @@ if TYPE_CHECKING:
 CONTROL_STREAM = 0
 PING_INTERVAL = 15.0  # seconds; under the 20 s idle timeout and the 30 s of short NAT mappings
 PING_TIMEOUT = 5.0  # seconds for its answer, several retransmissions of it included
+PROBE_TIMEOUT = 2.0  # seconds, at least, for the answer when there is reason for doubt
 CONNECT_TIMEOUT = 8.0  # seconds for resolving, handshake and greeting together
+# A node with sessions that was connected tries so many times in quick succession: sessions wait
+# for the Intermediate to be back, and a try that began before that would be long to notice it.
+HASTY_TRIES = 20
+HASTY_RETRY = 0.4  # seconds
+HASTY_TIMEOUT = 1.5  # seconds, at least
+ROUND_TRIPS = 8  # that a time-out allows for on a slow path
 FIRST_RETRY = 1.0  # seconds, doubled after each failure ...
 LAST_RETRY = 30.0  # ... up to this
 SUPERSEDED_FAILURES = 5  # what being superseded counts for: the longest delay
@@ -56,7 +63,9 @@ class Link:
     :ivar name: the Intermediate as configured, "host:port".
     :ivar address: where it was last connected to, None before.
     :ivar observed: this node's own address as that Intermediate sees it, None before.
+    :ivar draining: whether the Intermediate is about to stop.
     :ivar last_error: why the last try failed, "" after a success.
+    :ivar rtt: the round-trip time to it in seconds, 0 before it is known.
     """
 
     def __init__(self, name: str, node: NodeCore) -> None:
@@ -67,18 +76,26 @@ class Link:
         self.observed: Address | None = None
         self.draining = False
         self.last_error = ""
+        self.rtt = 0.0
         self._node = node
         self._connection: Connection | None = None
         self._buffer = messages.MessageBuffer()
         self._sequence = -1
         self._started = 0.0
         self._failures = 0
+        self._hasty_tries = 0
+        self._probing = False
         self._timer: Timer | None = None
 
     @property
     def is_ready(self) -> bool:
         """Whether the Intermediate takes requests."""
         return self.state is LinkState.READY
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether it takes new sessions."""
+        return self.is_ready and not self.draining
 
     def _advance(self, state: LinkState) -> None:
         assert state in TRANSITIONS[self.state], (self.state, state)
@@ -89,7 +106,8 @@ class Link:
     def start(self, now: float) -> None:
         """Begin a try: resolve the name, or connect at once to an IP literal."""
         self._started = now
-        self._arm(now + CONNECT_TIMEOUT, self._give_up)
+        hasty = max(HASTY_TIMEOUT, ROUND_TRIPS * self.rtt)
+        self._arm(now + (hasty if self._is_hasty else CONNECT_TIMEOUT), self._give_up)
         if is_ip_literal(self.host):
             self._connect(canonical_address(self.host, self.port), now)
         else:
@@ -117,7 +135,7 @@ class Link:
 
     def _give_up(self, now: float) -> None:
         doing = "looking up the name" if self.state is LinkState.RESOLVING else "connecting"
-        self._failed(f"no answer within {CONNECT_TIMEOUT:.0f} s of {doing}", now)
+        self._failed(f"no answer within {round(now - self._started, 1):g} s of {doing}", now)
 
     # -- events and messages ---------------------------------------------------------------------
 
@@ -133,6 +151,8 @@ class Link:
                 connection.consume(stream_id, len(data))
                 self._received(data, now)
             case quic_events.PingAnswered() if self.is_ready:
+                self._probing = False
+                self.rtt = connection.smoothed_rtt or self.rtt
                 self._arm(now + PING_INTERVAL, self._ping)
             case quic_events.ConnectionClosed(code, reason):
                 self._dismissed(event.error_code, reason or f"closed with code {code:#x}", now)
@@ -155,7 +175,7 @@ class Link:
                 self._observe(sequence, host, port)
             case messages.Draining(seconds):
                 self.draining = True
-                self._node.emit(events.IntermediateDraining(self.name, seconds))
+                self._node.link_draining(self, seconds)
             case messages.Goodbye(code, reason):
                 self._dismissed(code, reason, now)
             case _ if self.is_ready:
@@ -168,6 +188,8 @@ class Link:
             assert self._connection is not None
             self._advance(LinkState.READY)
             self._failures, self.last_error, self.draining = 0, "", False
+            self._hasty_tries, self._probing = HASTY_TRIES, False
+            self.rtt = self._connection.smoothed_rtt or self.rtt
             self._arm(now + PING_INTERVAL, self._ping)
             address = self.observed or ("unknown", 0)
             self._node.link_ready(self, address, now - self._started, now)
@@ -192,10 +214,29 @@ class Link:
         if self._connection is not None:
             self._connection.ping()
             # QUIC's idle timeout would start anew with this ping: longer than sessions can wait.
-            self._arm(now + PING_TIMEOUT, self._unanswered)
+            self._expect_answer(PING_TIMEOUT, now)
 
-    def _unanswered(self, now: float) -> None:
-        self._failed(f"no answer to a ping within {PING_TIMEOUT:.0f} s", now)
+    def probe(self, now: float) -> None:
+        """Ask for a sign of life now; this also shows the Intermediate where this node is."""
+        if self._connection is not None and self.is_ready and not self._probing:
+            self._probing = True
+            self._connection.ping()
+            self._expect_answer(max(PROBE_TIMEOUT, ROUND_TRIPS * self.rtt), now)
+
+    def hurry(self, now: float) -> None:
+        """The network is another one: probe, or try now what was to be tried later."""
+        if self.state is LinkState.WAITING:
+            self._hasty_tries = HASTY_TRIES
+            self._arm(now, self.start)
+        self.probe(now)
+
+    def _expect_answer(self, seconds: float, now: float) -> None:
+        reason = f"no answer to a ping within {round(seconds, 1):g} s"
+        self._arm(now + seconds, lambda t: self._failed(reason, t))
+
+    @property
+    def _is_hasty(self) -> bool:
+        return self._hasty_tries > 0 and self._node.is_needed
 
     def close(self, code: ErrorCode, reason: str) -> None:
         """Close the connection, if there is one."""
@@ -224,7 +265,11 @@ class Link:
         self.last_error, self.observed = reason, None
         jitter = 1 + RETRY_JITTER * (2 * self._node.random() - 1)
         delay = min(LAST_RETRY, FIRST_RETRY * 2 ** min(self._failures, 10)) * jitter
-        self._failures += 1
+        if self._is_hasty and self._failures < SUPERSEDED_FAILURES:
+            self._hasty_tries -= 1
+            delay = HASTY_RETRY * jitter
+        else:
+            self._failures += 1
         self._arm(now + delay, self.start)
         self._node.emit(events.ControlLost(self.name, reason, round(delay, 3)))
         self._node.link_failed(self, was_ready, now)

@@ -11,7 +11,7 @@ from typing import Any
 from p2pnet import events
 from p2pnet.core.direct import DirectPaths
 from p2pnet.core.link import Link
-from p2pnet.core.path import RelayedPath
+from p2pnet.core.relayed import RelayedPaths
 from p2pnet.core.session import Session
 from p2pnet.core.timers import Timers
 from p2pnet.identity import Credentials, Role
@@ -22,8 +22,7 @@ from p2pnet.quic.settings import Settings
 from p2pnet.wire import messages
 from p2pnet.wire.address import Address, PeerAddress, format_address
 from p2pnet.wire.demux import Kind, classify
-from p2pnet.wire.errors import DecodeError, ErrorCode
-from p2pnet.wire.relay import decode_relay_frame
+from p2pnet.wire.errors import ErrorCode
 
 PEER_ALPN = "p2pnet-peer/1"
 LINGER = 3.0  # seconds for which a closed session can still repeat its CONNECTION_CLOSE
@@ -69,7 +68,7 @@ class NodeCore:
         self._utcnow = utcnow
         self._mux = Multiplexer(accept_peer=self._accept_peer, entropy=entropy)
         self.direct = DirectPaths(self)
-        self._channels: dict[bytes, Session] = {}
+        self.relayed = RelayedPaths(self)
         self._ending: dict[PeerAddress, Session] = {}
         self._events: collections.deque[events.Event] = collections.deque()
 
@@ -78,6 +77,7 @@ class NodeCore:
         """Datagrams that were dropped, by cause."""
         return {
             **self._unwanted,
+            **self.relayed.dropped,
             "stun": self.direct.dropped,
             "quic": self._mux.dropped,
             "failures": self._mux.failures,
@@ -122,6 +122,13 @@ class NodeCore:
             if link.name == intermediate:
                 link.resolved(hosts, now)
 
+    def network_changed(self, now: float) -> None:
+        """The network may be another one: see what still works, and look for what works now."""
+        self.now = now
+        for link in self.links:
+            link.hurry(now)
+        self.direct.network_changed(now)
+
     @property
     def observed_addresses(self) -> dict[str, Address]:
         """This node's address as each Intermediate sees it now."""
@@ -144,13 +151,12 @@ class NodeCore:
             connection = self._mux.receive_datagram(data, address, now)
             session = self.direct.session_at(address) if connection is None else None
             if session is not None:  # direct-only: its handshake comes directly too
-                connection = self._mux.receive_datagram(data, session.address, now)
-                if connection is not None:
-                    session.set_connection(connection)
+                self.receive_packet(data, session, now)
             if connection is not None and isinstance(connection.owner, Session):
                 self.direct.heard(connection.owner, address, now)
+                self.relayed.heard_directly(connection.owner, now)
         elif kind is Kind.RELAY:
-            self._receive_relayed(data, address, now)
+            self.relayed.receive(data, address, now)
         elif kind is Kind.STUN:
             self.direct.receive(data, address, now)
         else:
@@ -168,6 +174,8 @@ class NodeCore:
                     continue
                 datagrams += [path.encapsulate(data) for path in session.paths]
                 self.direct.sent(session, now)
+                if session.paths[-1].kind == "relayed":
+                    self.relayed.sent(session, now)
             else:
                 datagrams.append((data, address))
         self._handle_connections(now)
@@ -180,7 +188,8 @@ class NodeCore:
 
     def get_timer(self) -> float | None:
         """When to call handle_timer(), None for never."""
-        times = (self._mux.get_timer(), self.timers.get_timer(), self.direct.get_timer())
+        parts = (self._mux, self.timers, self.direct, self.relayed)
+        times = (part.get_timer() for part in parts)
         return min((time for time in times if time is not None), default=None)
 
     def handle_timer(self, now: float) -> None:
@@ -189,6 +198,7 @@ class NodeCore:
         self.timers.handle_timer(now)
         self._mux.handle_timer(now)
         self.direct.handle_timer(now)
+        self.relayed.handle_timer(now)
         self._handle_connections(now)
 
     # -- for the links ---------------------------------------------------------------------------
@@ -216,10 +226,18 @@ class NodeCore:
 
     def link_failed(self, link: Link, was_ready: bool, now: float) -> None:
         """A try failed or the link went down: sessions that it carried have no path for now."""
-        for session in self.sessions.values():
-            if session.is_relayed_by(link.address):
-                self._unmap(session)
-                session.set_relay(None, f"lost {link.name}: {link.last_error}")
+        for session in list(self.sessions.values()):
+            self.relayed.remove(session, link, f"lost {link.name}: {link.last_error}")
+
+    def link_draining(self, link: Link, seconds: float) -> None:
+        """The Intermediate takes no new sessions, and ends the others within so many seconds."""
+        self.emit(events.IntermediateDraining(link.name, seconds))
+        self.relayed.retire(link)
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether anybody waits for, or uses, what this node is connected to."""
+        raise NotImplementedError
 
     def take_message(self, link: Link, message: messages.Message, now: float) -> None:
         """A message that is about sessions or services."""
@@ -235,21 +253,21 @@ class NodeCore:
         """The session begins."""
         self.sessions[session.address] = session
 
-    def relay_session(
-        self, session: Session, link: Link, send_channel: bytes, receive_channel: bytes, reason: str
-    ) -> None:
-        """Frames of `session` go and come through these channels of the link's Intermediate."""
-        assert link.address is not None
-        self._unmap(session)
-        self._channels[receive_channel] = session
-        session.set_relay(RelayedPath(link.address, send_channel), reason)
-        self.direct.begin(session, link)
+    def links_of(self, session: Session) -> list[Link]:
+        """The links to the Intermediates that relay the session, the one in use first."""
+        links = [link for link in self.links if session.is_relayed_by(link.address)]
+        links.sort(key=lambda link: link.address != session.relay_choice.current)
+        return [link for link in links if link.is_ready]
 
-    def lose_relay(self, session: Session, code: int, reason: str, now: float) -> None:
+    def signal(self, session: Session, message: messages.Message) -> None:
+        """Send a message about the session through an Intermediate; dropped if there is none."""
+        for link in self.links_of(session)[:1]:
+            link.send(message)
+
+    def lose_relay(self, session: Session, link: Link, code: int, reason: str, now: float) -> None:
         """The Intermediate relays the session no more. Code PEER_LOST: it may yet resume; any
         other: the peer ended it, which is believed unless there is another path to hear so."""
-        self._unmap(session)
-        session.set_relay(None, reason)
+        self.relayed.remove(session, link, reason)
         if code != ErrorCode.PEER_LOST and not session.paths:
             self.end_session(session, ErrorCode.of(code), reason, now)
 
@@ -259,11 +277,10 @@ class NodeCore:
             return
         if session.has_connection:
             session.connection.close(code, reason)
-        for link in self.links:
-            if link.is_ready and session.is_relayed_by(link.address):
-                link.send(messages.SessionClosed(session.id, code, reason[:512]))
+        for link in self.links_of(session):
+            link.send(messages.SessionClosed(session.id, code, reason[:512]))
         session.abandon(code, reason)
-        self._unmap(session)
+        self.relayed.forget(session)
         self.direct.forget(session)
         del self.sessions[session.address]
         self._ending[session.address] = session
@@ -278,29 +295,12 @@ class NodeCore:
     def _accept_peer(self, address: PeerAddress) -> Settings | None:
         return None
 
-    def _unmap(self, session: Session) -> None:
-        for channel in [c for c, s in self._channels.items() if s is session]:
-            del self._channels[channel]
-
-    def _receive_relayed(self, data: bytes, address: Address, now: float) -> None:
-        try:
-            channel, packet = decode_relay_frame(data)
-        except DecodeError:
-            self._unwanted["relay_malformed"] += 1
-            return
-        session = self._channels.get(channel)
-        if session is None or not session.is_relayed_by(address):
-            self._unwanted["relay_unknown"] += 1
-            return
-        if classify(packet) is not Kind.QUIC:
-            self._unwanted["relay_payload"] += 1
-            return
+    def receive_packet(self, packet: bytes, session: Session, now: float) -> bool:
+        """Take a QUIC packet of the session's connection. Returns whether there is one."""
         connection = self._mux.receive_datagram(packet, session.address, now)
-        if connection is None:
-            return
-        if connection.owner is None:
+        if connection is not None and connection.owner is None:
             session.set_connection(connection)
-        self.direct.heard_relayed(session, now)
+        return connection is not None
 
     def _handle_connections(self, now: float) -> None:
         while (item := self._mux.next_event()) is not None:

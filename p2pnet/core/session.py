@@ -12,6 +12,7 @@ from p2pnet.identity import Identity
 from p2pnet.interfaces import IPathSelector
 from p2pnet.quic import events as quic_events
 from p2pnet.quic.connection import Connection
+from p2pnet.traversal.relays import Relays
 from p2pnet.traversal.selection import DIRECT, NONE, RELAYED, Choices, DirectOnly, RelayOnly
 from p2pnet.wire.address import Address, PeerAddress, format_address
 from p2pnet.wire.errors import DecodeError, ErrorCode
@@ -33,7 +34,7 @@ class Session:
     :ivar address: the fixed address under which QUIC knows the other end.
     :ivar peer_name: the other end's name as the Intermediate announced it.
     :ivar instance: the number of the other end's process, as announced.
-    :ivar relay: the path through an Intermediate, None while there is none.
+    :ivar relays: the paths through Intermediates, by address; `relay_choice` says which is used.
     :ivar direct: the direct path, None while there is none; `direct_is_doubtful` while it is
         silent, and packets go both ways.
     :ivar paths: where packets go. None means that they are dropped, and QUIC sends their content
@@ -54,7 +55,8 @@ class Session:
         self.instance = instance
         self.created = now
         self.now = now  # of the last event, for durations
-        self.relay: RelayedPath | None = None
+        self.relays: dict[Address, RelayedPath] = {}
+        self.relay_choice = Relays()
         self.direct: DirectPath | None = None
         self.direct_is_doubtful = False
         self.direct_rtt: float | None = None
@@ -86,7 +88,7 @@ class Session:
 
     def is_relayed_by(self, intermediate: Address | None) -> bool:
         """Whether the Intermediate at that address relays the session."""
-        return self.relay is not None and self.relay.intermediate == intermediate
+        return intermediate in self.relays
 
     def set_connection(self, connection: Connection) -> None:
         """The end-to-end connection began its handshake."""
@@ -95,9 +97,16 @@ class Session:
 
     # -- paths -----------------------------------------------------------------------------------
 
-    def set_relay(self, relay: RelayedPath | None, reason: str) -> None:
-        """There is another way through an Intermediate now, or none."""
-        self.relay = relay
+    def add_relay(self, relay: RelayedPath, cost: float, reason: str) -> None:
+        """There is a way through an Intermediate, of that round-trip time in seconds."""
+        self.relays[relay.intermediate] = relay
+        self.relay_choice.add(relay.intermediate, cost, self.now)
+        self.choose_path(reason)
+
+    def remove_relay(self, intermediate: Address, reason: str) -> None:
+        """There is no way through that Intermediate any more."""
+        self.relays.pop(intermediate, None)
+        self.relay_choice.remove(intermediate, self.now)
         self.choose_path(reason)
 
     def set_direct(
@@ -107,27 +116,29 @@ class Session:
         self.direct, self.direct_rtt, self.direct_is_doubtful = direct, rtt, doubtful
         self.choose_path(reason)
 
-    def choose_path(self, reason: str = "") -> None:
-        """Ask the selector, and send the way that it says from now on."""
-        if self.paths and self.paths == self._relay_only(self.paths) and self.has_connection:
+    def choose_path(self, reason: str = "", *, planned: bool = False) -> None:
+        """Ask the selector, and send the way that it says from now on.
+
+        :param planned: what was sent the other way still arrives.
+        """
+        if self.is_relayed and self.has_connection:
             self.relay_rtt = self.connection.smoothed_rtt or self.relay_rtt
         relay_rtt = self.relay_rtt
-        choices = Choices(
-            self.direct is not None, self.relay is not None, self.direct_rtt, relay_rtt
-        )
+        choices = Choices(self.direct is not None, bool(self.relays), self.direct_rtt, relay_rtt)
         decision = self.selector.select(choices)
+        relayed = tuple(self.relays[address] for address in self.relay_choice)
         paths: tuple[Path, ...] = ()
         if decision.path == DIRECT and self.direct is not None:
             paths = (self.direct,)
-            allows_relay = not isinstance(self.selector, DirectOnly)
-            if self.direct_is_doubtful and self.relay is not None and allows_relay:
-                paths = (self.direct, self.relay)
-        elif decision.path == RELAYED and self.relay is not None:
-            paths = (self.relay,)
+            if self.direct_is_doubtful and not isinstance(self.selector, DirectOnly):
+                paths = (self.direct, *relayed)
+        elif decision.path == RELAYED:
+            paths = relayed
         if paths == self.paths:
             return
         self.paths = paths
-        self._moved()
+        if not planned:
+            self._moved()
         why = "; ".join(filter(None, (reason, decision.reason)))
         self._emit(
             events.PathSelected(
@@ -149,13 +160,15 @@ class Session:
         if self._connection is not None and self._connection.is_established and self.paths:
             self._connection.path_changed(self.now)
 
+    @property
+    def is_relayed(self) -> bool:
+        """Whether packets go through relays alone."""
+        return bool(self.paths) and self.paths[0].kind == RELAYED
+
     def path_renewed(self, now: float) -> None:
         """The paths are the same, but what was sent on them lately got lost: begin afresh."""
         self.now = now
         self._moved()
-
-    def _relay_only(self, paths: tuple[Path, ...]) -> tuple[Path, ...]:
-        return tuple(path for path in paths if isinstance(path, RelayedPath))
 
     # -- events of the connection ----------------------------------------------------------------
 
@@ -322,7 +335,7 @@ class AgentSession(Session):
         super().__init__(session_id, peer_name, instance, now, emit)
         self.service = service
         self.used_at = now
-        self.resume_timer: Timer | None = None
+        self.join_timer: Timer | None = None
 
     def open(self, stream: Stream) -> None:
         """Open `stream` on the connection."""

@@ -8,12 +8,15 @@ from collections.abc import Callable, Mapping
 from p2pnet import events
 from p2pnet.core.client import Client
 from p2pnet.core.relay import Channel, Relay
+from p2pnet.core.timers import Timers
 from p2pnet.interfaces import IServiceDirectory
 from p2pnet.wire import messages
 from p2pnet.wire.errors import ErrorCode
 from p2pnet.wire.relay import CHANNEL_LENGTH
 
 MAX_REQUESTS = 256  # of an agent that wait for one connector to answer
+OFFER_TIMEOUT = 2.0  # seconds, at least, for a connector's answer
+ROUND_TRIPS = 6  # that it may take on a slow path
 PUNCHING_DELAY = 0.05  # seconds at least from the word to the first check
 
 
@@ -49,6 +52,7 @@ class SessionTable:
         connectors: Mapping[str, Client],
         emit: Callable[[events.Event], None],
         entropy: Callable[[int], bytes],
+        timers: Timers,
         *,
         max_sessions: int,
         max_per_node: int,
@@ -60,6 +64,7 @@ class SessionTable:
         self._connectors = connectors
         self._emit = emit
         self._entropy = entropy
+        self._timers = timers
         self._max_sessions = max_sessions
         self._max_per_node = max_per_node
         self._rate = rate
@@ -77,14 +82,23 @@ class SessionTable:
 
     # -- opening ---------------------------------------------------------------------------------
 
-    def request(self, agent: Client, request: messages.SessionRequest, now: float) -> None:
-        """An agent asks for a session with a connector of a service."""
+    def request(
+        self,
+        agent: Client,
+        request: messages.SessionRequest,
+        now: float,
+        silent: Client | None = None,
+    ) -> None:
+        """An agent asks for a session with a connector of a service, but not with `silent`."""
         connector = self._choose(agent, request)
-        if connector is None:
-            reason = f"no connector serves {request.service} now"
+        if connector is None or connector is silent:
+            code, reason = ErrorCode.UNKNOWN_SERVICE, f"no connector serves {request.service} now"
             if request.connector is not None:
                 reason = f"connector {request.connector} is not connected"
-            self._refuse(agent, request.request, ErrorCode.UNKNOWN_SERVICE, reason)
+            if connector is not None:
+                code = ErrorCode.UNREACHABLE
+                reason = f"connector {connector.identity.name} does not answer"
+            self._refuse(agent, request.request, code, reason)
             return
         session = self._between(agent, connector, request)
         if session is None:
@@ -100,14 +114,15 @@ class SessionTable:
             self._tell_opened(session)
 
     def _choose(self, agent: Client, request: messages.SessionRequest) -> Client | None:
-        """The connector for a request: the one named, one already joined, else the least used."""
+        """The connector for a request: the one named, else one that answers, is already joined,
+        or is the least used."""
         realm = agent.identity.realm
         if request.connector is not None:
             return self._connectors.get(request.connector)
         candidates: list[Client] = self._directory.lookup(realm, request.service)
         return min(
             candidates,
-            key=lambda c: (not (agent.sessions & c.sessions), len(c.sessions)),
+            key=lambda c: (c.is_silent, not (agent.sessions & c.sessions), len(c.sessions)),
             default=None,
         )
 
@@ -161,7 +176,20 @@ class SessionTable:
                 policy=request.policy,
             )
         )
+        patience = max(OFFER_TIMEOUT, ROUND_TRIPS * (connector.connection.smoothed_rtt or 0.0))
+        self._timers.call_at(now + patience, lambda t: self._overdue(session, t))
         return session
+
+    def _overdue(self, session: RelayedSession, now: float) -> None:
+        """A connector that does not answer may be dead: others are asked before it from now on."""
+        if session.answered or self._sessions.get(session.id) is not session:
+            return
+        session.connector.is_silent = True
+        reason = "the offer was not answered in time"
+        session.connector.send(messages.SessionClosed(session.id, ErrorCode.PEER_LOST, reason))
+        self._remove(session, reason)
+        for request in session.requests:
+            self.request(session.agent, request, now, silent=session.connector)
 
     def _why_not(
         self, agent: Client, connector: Client, session_id: bytes
@@ -216,6 +244,7 @@ class SessionTable:
                     session.connector.instance,
                     send_channel=session.upward,
                     receive_channel=session.downward,
+                    peer_rtt=min(60.0, session.connector.connection.smoothed_rtt or 0.0),
                 )
             )
         session.requests.clear()

@@ -67,6 +67,11 @@ class Connection:
         return self.engine.smoothed_rtt
 
     @property
+    def is_answer_due(self) -> bool:
+        """Whether the peer owes an acknowledgement: something that elicits one is in flight."""
+        return self.engine.bytes_in_flight > 0
+
+    @property
     def datagram_limit(self) -> int:
         """Largest payload in bytes that send_datagram() takes now."""
         return self.engine.datagram_limit

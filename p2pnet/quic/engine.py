@@ -191,6 +191,11 @@ class Engine(QuicConnection):
         """Smoothed round-trip time in seconds (RFC 9002 section 5.3), None before a sample."""
         return self._loss._rtt_smoothed if self._loss._rtt_initialized else None
 
+    @property
+    def bytes_in_flight(self) -> int:
+        """Bytes sent and neither acknowledged nor lost (RFC 9002 section 2)."""
+        return int(self._loss.bytes_in_flight)
+
     # -- streams ---------------------------------------------------------------------------------
 
     def unsent(self, stream_id: int) -> int:

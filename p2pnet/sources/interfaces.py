@@ -22,7 +22,7 @@ class InterfaceSource:
         """The IP literals, IPv4 first, in the system's order."""
         found: list[str] = []
         passing = _passing_addresses()
-        for adapter in ifaddr.get_adapters():
+        for adapter in _adapters():
             for entry in adapter.ips:
                 host = entry.ip if isinstance(entry.ip, str) else entry.ip[0]
                 ip = ipaddress.ip_address(host.partition("%")[0])
@@ -32,17 +32,29 @@ class InterfaceSource:
         return sorted(found, key=lambda host: ":" in host)
 
 
-TEMPORARY, DEPRECATED = 0x01, 0x20  # IFA_F_* of Linux' if_addr.h
+def _adapters() -> list[ifaddr.Adapter]:
+    """All interfaces; none where the system does not let programs look."""
+    try:
+        return list(ifaddr.get_adapters())
+    except OSError:
+        return []
+
+
+# IFA_F_* of Linux' if_addr.h
+TEMPORARY, OPTIMISTIC, FAILED, DEPRECATED, TENTATIVE = 0x01, 0x04, 0x08, 0x20, 0x40
 
 
 def _passing_addresses() -> set[str]:
-    """IPv6 addresses that Linux marks as temporary or deprecated; none on other systems."""
+    """IPv6 addresses that Linux marks as temporary, deprecated, or not usable (yet); none on other
+    systems."""
     passing = set()
     try:
         with open("/proc/self/net/if_inet6") as table:
             for line in table:
                 digits, _index, _prefix, _scope, flags, *_name = line.split()
-                if int(flags, 16) & (TEMPORARY | DEPRECATED):
+                bits = int(flags, 16)
+                unusable = bits & TENTATIVE and not bits & OPTIMISTIC
+                if bits & (TEMPORARY | DEPRECATED | FAILED) or unusable:
                     passing.add(str(ipaddress.IPv6Address(int(digits, 16))))
     except (OSError, ValueError):
         pass

@@ -115,7 +115,10 @@ class SessionAnswer(Message, frozen=True, tag="session-answer"):
 
 
 class SessionOpened(Message, frozen=True, tag="session-opened"):
-    """Intermediate to Agent: the session stands. It may be one that this agent already has."""
+    """Intermediate to Agent: the session stands. It may be one that this agent already has.
+
+    `peer_rtt` is the round-trip time between Intermediate and Connector in seconds, 0 if unknown.
+    """
 
     request: Annotated[int, Meta(ge=0, le=2**53)]
     session: SessionId
@@ -123,6 +126,7 @@ class SessionOpened(Message, frozen=True, tag="session-opened"):
     instance: Instance
     send_channel: Channel
     receive_channel: Channel
+    peer_rtt: Annotated[float, Meta(ge=0, le=60)] = 0.0
 
 
 class SessionRefused(Message, frozen=True, tag="session-refused"):

@@ -34,6 +34,16 @@ class RecoveryTests(ContractTestCase):
         self.assertEqual([0.0, math.inf, 0.0, 0.0], values, message)
         self.assertIs(False, fresh._rtt_initialized, message)
 
+    def test_bytes_in_flight(self) -> None:
+        """bytes_in_flight counts what elicits an acknowledgement until that comes."""
+        message = "bytes_in_flight: Engine.bytes_in_flight"
+        self.pair.run(1.0)
+        self.assertEqual(0, self.client._loss.bytes_in_flight, message)
+        self.ping()
+        self.assertGreater(self.client._loss.bytes_in_flight, 0, message)
+        self.pair.run(1.0)
+        self.assertEqual(0, self.client._loss.bytes_in_flight, message)
+
     def test_on_ack_received(self) -> None:
         """It samples the round trip; `space.sent_packets` still has the packet with its time."""
         message = "on_ack_received, sent_packets, sent_time: PathAwareRecovery"

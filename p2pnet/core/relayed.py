@@ -1,0 +1,132 @@
+"""Relayed paths of a node's sessions: the channels at each Intermediate, and their use."""
+
+from __future__ import annotations
+
+import collections
+from typing import TYPE_CHECKING
+
+from p2pnet import events
+from p2pnet.core.path import RelayedPath
+from p2pnet.wire.address import Address
+from p2pnet.wire.demux import Kind, classify
+from p2pnet.wire.errors import DecodeError
+from p2pnet.wire.relay import decode_relay_frame
+
+if TYPE_CHECKING:
+    from p2pnet.core.link import Link
+    from p2pnet.core.node import NodeCore
+    from p2pnet.core.session import Session
+
+
+class RelayedPaths:
+    """The relayed side of a node.
+
+    :ivar dropped: relay frames that were dropped, by cause.
+    """
+
+    def __init__(self, node: NodeCore) -> None:
+        self.dropped: collections.Counter[str] = collections.Counter()
+        self._node = node
+        self._channels: dict[bytes, tuple[Session, Address]] = {}
+
+    # -- what there is ---------------------------------------------------------------------------
+
+    def add(
+        self, session: Session, link: Link, send_channel: bytes, receive_channel: bytes, cost: float
+    ) -> None:
+        """Frames of `session` go and come through these channels of the link's Intermediate.
+
+        :param cost: the round-trip time of that way in seconds, as far as this node is to judge.
+        """
+        assert link.address is not None
+        self._unmap(session, link.address)
+        self._channels[receive_channel] = session, link.address
+        session.now = self._node.now
+        is_known, is_first = session.is_relayed_by(link.address), not session.relays
+        session.add_relay(RelayedPath(link.address, send_channel), cost, f"through {link.name}")
+        if not is_known:
+            self._node.emit(events.RelayReady(session.id.hex(), link.name))
+        if is_first:
+            self._node.direct.begin(session)
+
+    def remove(self, session: Session, link: Link, reason: str) -> None:
+        """The Intermediate relays the session no more."""
+        if link.address is None or not session.is_relayed_by(link.address):
+            return
+        self._unmap(session, link.address)
+        session.now = self._node.now
+        session.remove_relay(link.address, reason)
+        self._node.emit(events.RelayLost(session.id.hex(), link.name, reason))
+
+    def retire(self, link: Link) -> None:
+        """The Intermediate is about to stop: use others, where there are others."""
+        for session in self._node.sessions.values():
+            if link.address is not None and session.is_relayed_by(link.address):
+                session.now = self._node.now
+                session.relay_choice.retire(link.address, self._node.now)
+                session.choose_path(f"{link.name} is draining", planned=True)
+
+    def forget(self, session: Session) -> None:
+        """The session is over."""
+        for address in session.relays:
+            self._unmap(session, address)
+
+    def _unmap(self, session: Session, address: Address) -> None:
+        for channel in [c for c, ends in self._channels.items() if ends == (session, address)]:
+            del self._channels[channel]
+
+    # -- packets ---------------------------------------------------------------------------------
+
+    def receive(self, data: bytes, source: Address, now: float) -> None:
+        """Take a relay frame that came from `source`."""
+        try:
+            channel, packet = decode_relay_frame(data)
+        except DecodeError:
+            self.dropped["relay_malformed"] += 1
+            return
+        session, intermediate = self._channels.get(channel, (None, None))
+        if session is None or intermediate != source:
+            self.dropped["relay_unknown"] += 1
+            return
+        if classify(packet) is not Kind.QUIC:
+            self.dropped["relay_payload"] += 1
+            return
+        if self._node.receive_packet(packet, session, now):
+            self._heard(session, source, now)
+            self._node.direct.heard_relayed(session, now)
+
+    def _heard(self, session: Session, source: Address, now: float) -> None:
+        before = tuple(session.relay_choice)
+        session.relay_choice.heard(source, session.relay_rtt or 0.0, now)
+        if tuple(session.relay_choice) != before:
+            session.now = now
+            session.choose_path("the peer was heard there")
+
+    def heard_directly(self, session: Session, now: float) -> None:
+        """A packet of the session came without a relay."""
+        session.relay_choice.heard(None, 0.0, now)
+
+    def sent(self, session: Session, now: float) -> None:
+        """A packet of the session went out by a relay."""
+        session.relay_choice.sent(now, unanswered=session.connection.is_answer_due)
+
+    # -- time ------------------------------------------------------------------------------------
+
+    def get_timer(self) -> float | None:
+        """When to call handle_timer()."""
+        times = (
+            session.relay_choice.get_timer(session.relay_rtt or 0.0)
+            for session in self._node.sessions.values()
+        )
+        return min((time for time in times if time is not None), default=None)
+
+    def handle_timer(self, now: float) -> None:
+        """Look at what is silent: ask its Intermediates, and use the other ones too."""
+        for session in list(self._node.sessions.values()):
+            asks = session.relay_choice.look(session.relay_rtt or 0.0, now)
+            session.now = now
+            if asks:
+                for link in self._node.links_of(session):
+                    link.probe(now)
+            if session.relay_choice.is_doubtful:
+                session.choose_path("the relay is silent")
