@@ -315,6 +315,11 @@ class AgentCore(NodeCore):
                     self._requests.find(service)
         self._join(session, FIRST_RESUME, now)
 
+    def path_lost(self, session: Session, now: float) -> None:
+        """New streams look for another session."""
+        assert isinstance(session, AgentSession)
+        self._lost_relay(session, now)
+
     def _join(self, session: AgentSession, delay: float, now: float) -> None:
         """Have all Intermediates relay the session, and try again as long as one could."""
         # A later session with the same connector may have the same address.

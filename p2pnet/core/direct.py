@@ -13,7 +13,7 @@ from p2pnet.core.path import DirectPath
 from p2pnet.core.timers import Timer
 from p2pnet.traversal import checklist
 from p2pnet.traversal.checklist import CheckList, IceCredentials
-from p2pnet.traversal.health import Health, PathHealth
+from p2pnet.traversal.health import Health, Keepalive, PathHealth
 from p2pnet.traversal.pair import CandidatePair
 from p2pnet.traversal.selection import RelayOnly
 from p2pnet.wire import messages
@@ -50,6 +50,7 @@ class Attempt:
         self.pair: CandidatePair | None = None
         self.health: PathHealth | None = None
         self.peer_direct_at: float | None = None  # since when the peer sends directly, as we see it
+        self.keepalive = Keepalive()
         self.failures = 0
         self.next_step: Timer | None = None  # the answer is overdue, or the next round begins
 
@@ -271,7 +272,7 @@ class DirectPaths:
         best = checks.best_valid()
         if best is not None and best is not attempt.pair:
             attempt.pair, attempt.failures, attempt.peer_direct_at = best, 0, None
-            attempt.health = PathHealth(best.rtt or 0.0, now)
+            attempt.health = PathHealth(best.rtt or 0.0, now, attempt.keepalive)
             reason = f"{best.remote.type} {format_address(best.address)} answered"
             attempt.session.now = now
             attempt.session.set_direct(DirectPath(best.address), best.rtt, reason)
@@ -349,6 +350,8 @@ class DirectPaths:
             checks.fail(pair)
             attempt.pair = attempt.health = attempt.peer_direct_at = None
             session.set_direct(None, None, f"{format_address(pair.address)} is silent")
+            if not session.paths:
+                self._node.path_lost(session, now)
             self._failed(attempt, "the direct path went silent", now)
         elif state is Health.SUSPECT and checks.has_fresher(pair, health.silent_since):
             checks.fail(pair)  # the peer was moved, and found where it is now

@@ -271,6 +271,9 @@ class NodeCore:
         if code != ErrorCode.PEER_LOST and not session.paths:
             self.end_session(session, ErrorCode.of(code), reason, now)
 
+    def path_lost(self, session: Session, now: float) -> None:
+        """No packet of the session can be sent for now; a hook for the roles."""
+
     def end_session(self, session: Session, code: ErrorCode, reason: str, now: float) -> None:
         """Close the session's connection and forget it; only its last words still find the path."""
         if self.sessions.get(session.address) is not session:

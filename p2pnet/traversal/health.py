@@ -7,7 +7,10 @@ and if it still says nothing it is suspect: packets go on the relay as well unti
 import enum
 
 KEEPALIVE_USED = 3.0  # seconds between checks while the session is used
-KEEPALIVE_IDLE = 15.0  # and while it is idle; NAT mappings of 30 s are common (RFC 4787 REQ-5)
+KEEPALIVE_IDLE = 15.0  # and while it is idle, at first; NAT mappings of 30 s are common
+LONGEST_IDLE, SHORTEST_IDLE = 25.0, 5.0  # seconds that experience may make of it
+LENGTHEN_AFTER = 3  # answered idle checks in a row
+LENGTHEN_BY, SHORTEN_TO = 2.5, 0.6  # seconds; share of the interval that was too long
 USED_WITHIN = 10.0  # seconds since the last packet for which a session counts as used
 ASK_AFTER = 0.1  # seconds of silence after sending, at least, before the path is asked
 SUSPECT_AFTER = 0.2  # seconds of silence, at least, before it is suspect
@@ -24,16 +27,44 @@ class Health(enum.Enum):
     DEAD = enum.auto()
 
 
+class Keepalive:
+    """How often an idle path is checked: just under the lifetime of the NAT mappings on it, as far
+    as the checks have shown it (RFC 4787 section 4.3 lets NATs choose).
+
+    :ivar interval: seconds.
+    """
+
+    def __init__(self) -> None:
+        self.interval = KEEPALIVE_IDLE
+        self._longest = LONGEST_IDLE
+        self._kept = 0
+
+    def kept(self) -> None:
+        """The path still worked after an idle interval."""
+        self._kept += 1
+        if self._kept >= LENGTHEN_AFTER:
+            self._kept = 0
+            self.interval = min(self._longest, self.interval + LENGTHEN_BY)
+
+    def lapsed(self) -> None:
+        """It did not: no interval as long as this one any more."""
+        self._kept = 0
+        self.interval = self._longest = max(SHORTEST_IDLE, SHORTEN_TO * self.interval)
+
+
 class PathHealth:
     """The health of one direct path.
 
     :param rtt: its round-trip time in seconds.
+    :param keepalive: what is known of idle intervals.
     :ivar state: Health.
     :ivar silent_since: when something was first sent without an answer, None if all is answered.
     """
 
-    def __init__(self, rtt: float, now: float) -> None:
+    def __init__(self, rtt: float, now: float, keepalive: Keepalive | None = None) -> None:
         self.rtt = rtt
+        self._keepalive = keepalive or Keepalive()
+        self._after_idleness = False  # whether what is unanswered followed an idle interval
         self.state = Health.GOOD
         self.silent_since: float | None = None
         self._used_at = now
@@ -45,6 +76,7 @@ class PathHealth:
         self._used_at = now
         if self.silent_since is None:
             self.silent_since = now
+            self._after_idleness = False
 
     def heard(self, now: float, rtt: float | None = None) -> bool:
         """Something authentic came in on it; `rtt` if that was an answer to a check of ours.
@@ -55,7 +87,9 @@ class PathHealth:
         was_suspect = self.state is Health.SUSPECT
         if was_suspect and rtt is None:
             return False
-        self.silent_since = None
+        if self._after_idleness and not was_suspect:
+            self._keepalive.kept()
+        self.silent_since, self._after_idleness = None, False
         self._asks = 0
         self.state = Health.GOOD
         if rtt is not None:
@@ -76,10 +110,13 @@ class PathHealth:
         # Long enough for the answer to a check: a false suspicion costs little, a late one a gap.
         return max(SUSPECT_AFTER, 2 * self.rtt + 0.08)
 
+    @property
+    def _is_used(self) -> bool:
+        return self._asked_at - self._used_at < USED_WITHIN
+
     def next_ask(self) -> float:
         """When the path is to be checked next."""
-        used = self._asked_at - self._used_at < USED_WITHIN
-        regular = self._asked_at + (KEEPALIVE_USED if used else KEEPALIVE_IDLE)
+        regular = self._asked_at + (KEEPALIVE_USED if self._is_used else self._keepalive.interval)
         if self.silent_since is None:
             return regular
         if self._asks == 0:
@@ -88,9 +125,10 @@ class PathHealth:
 
     def asked(self, now: float) -> None:
         """A check was sent on it."""
+        was_idle = not self._is_used and now - self._asked_at > 0.9 * self._keepalive.interval
         self._asked_at = now
         if self.silent_since is None:
-            self.silent_since = now
+            self.silent_since, self._after_idleness = now, was_idle
         elif now - self.silent_since >= self._ask_after() - 1e-6:
             self._asks += 1
 
@@ -110,5 +148,8 @@ class PathHealth:
             if silence >= DEAD_AFTER - 1e-6:
                 self.state = Health.DEAD
             elif silence >= self._suspect_after() - 1e-6 and self._asks > 0:
+                if self._after_idleness:
+                    self._keepalive.lapsed()
+                    self._after_idleness = False
                 self.state = Health.SUSPECT
         return self.state

@@ -15,8 +15,11 @@ from p2pnet.traversal.health import (
     DEAD_AFTER,
     KEEPALIVE_IDLE,
     KEEPALIVE_USED,
+    LONGEST_IDLE,
+    SHORTEST_IDLE,
     SUSPECT_AFTER,
     Health,
+    Keepalive,
     PathHealth,
 )
 from tests.traversal.support import TOLERANCE
@@ -31,8 +34,10 @@ class Path:
     :ivar asked: when it was checked. `states`: (time, state), at each change.
     """
 
-    def __init__(self, rtt: float = RTT, now: float = 1000.0) -> None:
-        self.health = PathHealth(rtt, now)
+    def __init__(
+        self, rtt: float = RTT, now: float = 1000.0, keepalive: Keepalive | None = None
+    ) -> None:
+        self.health = PathHealth(rtt, now, keepalive)
         self.now = now
         self.answers = True
         self.asked: list[float] = []
@@ -93,14 +98,44 @@ class Path:
 class KeepaliveTests(SynchronousTestCase):
     """A path that works."""
 
-    def test_an_idle_path_is_asked_every_15_s_and_not_more(self) -> None:
-        """Within the 30 s of short-lived NAT mappings."""
+    def test_an_idle_path_is_asked_every_15_s_then_as_rarely_as_mappings_last(self) -> None:
+        """At most 25 s, within the 30 s of short-lived NAT mappings."""
         path = Path()
         path.run(20.0)  # it counts as used when it is new
         path.asked.clear()
-        path.run(600.0)
-        self.assertEqual(600 / KEEPALIVE_IDLE, len(path.asked))
+        path.run(900.0)
+        gaps = [round(b - a, 3) for a, b in itertools.pairwise(path.asked)]
+        self.assertEqual([KEEPALIVE_IDLE] * 2, gaps[:2])
+        self.assertEqual(sorted(gaps), gaps)
+        self.assertEqual([LONGEST_IDLE] * 10, gaps[-10:])
         self.assertEqual([Health.GOOD], [state for _, state in path.states])
+
+    def test_the_interval_stays_below_the_life_of_a_mapping(self) -> None:
+        """A NAT that forgets after 19 s is found out once, and not tried again."""
+        keepalive = Keepalive()
+        intervals = []
+        for _ in range(60):
+            intervals.append(keepalive.interval)
+            if keepalive.interval < 19.0:
+                keepalive.kept()
+            else:
+                keepalive.lapsed()
+        self.assertEqual(1, sum(interval > 19.0 for interval in intervals))
+        for _ in range(20):
+            keepalive.lapsed()
+        self.assertEqual(SHORTEST_IDLE, keepalive.interval)
+
+    def test_a_path_that_fell_silent_while_idle_is_asked_more_often_afterwards(self) -> None:
+        """And one that fell silent in use is not: that was no mapping's end."""
+        for idle, expected in ((True, 0.6 * KEEPALIVE_IDLE), (False, KEEPALIVE_IDLE)):
+            keepalive = Keepalive()
+            path = Path(keepalive=keepalive)
+            path.run(20.0)
+            if not idle:
+                path.send(every=0.1, seconds=2.0)
+            path.answers = False
+            path.run(16.0)
+            self.assertAlmostEqual(expected, keepalive.interval)
 
     def test_a_path_in_use_is_asked_every_3_s_and_not_more(self) -> None:
         """Packets in either direction do not change that."""
@@ -118,8 +153,8 @@ class KeepaliveTests(SynchronousTestCase):
         path.send(every=0.1, seconds=30.0)
         path.run(45.0)
         path.asked.clear()
-        path.run(150.0)
-        self.assertEqual(150 / KEEPALIVE_IDLE, len(path.asked))
+        path.run(45.0)
+        self.assertEqual(45 / KEEPALIVE_IDLE, len(path.asked))
 
     def test_the_figure_follows_the_answers(self) -> None:
         """It is the round-trip time of the last one."""
