@@ -88,8 +88,8 @@ class Relays:
 
     def _is_better(self, one: Address, other: Address) -> bool:
         (one_retires, cost), (other_retires, other_cost) = self._rank(one), self._rank(other)
-        if one_retires != other_retires:
-            return other_retires
+        if one_retires or other_retires:
+            return not one_retires
         return cost < other_cost - max(BETTER_BY, BETTER_RATIO * other_cost)
 
     def _use(self, address: Address | None, now: float) -> None:
