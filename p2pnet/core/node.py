@@ -152,7 +152,7 @@ class NodeCore:
             session = self.direct.session_at(address) if connection is None else None
             if session is not None:  # direct-only: its handshake comes directly too
                 self.receive_packet(data, session, now)
-            if connection is not None and isinstance(connection.owner, Session):
+            if connection and connection.was_news and isinstance(connection.owner, Session):
                 self.direct.heard(connection.owner, address, now)
                 self.relayed.heard_directly(connection.owner, now)
         elif kind is Kind.RELAY:
@@ -299,11 +299,12 @@ class NodeCore:
         return None
 
     def receive_packet(self, packet: bytes, session: Session, now: float) -> bool:
-        """Take a QUIC packet of the session's connection. Returns whether there is one."""
+        """Take a QUIC packet of the session's connection. Returns whether it was authentic, and
+        no replay: whether it says anything about the way that it came."""
         connection = self._mux.receive_datagram(packet, session.address, now)
         if connection is not None and connection.owner is None:
             session.set_connection(connection)
-        return connection is not None
+        return connection is not None and connection.was_news
 
     def _handle_connections(self, now: float) -> None:
         while (item := self._mux.next_event()) is not None:

@@ -23,6 +23,7 @@ class Connection:
 
     :ivar owner: for the layer above, which keeps here what the connection belongs to.
     :ivar created: time of creation in seconds of the caller's clock.
+    :ivar was_news: whether the last datagram was authentic, and newer than all before.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class Connection:
         self.created = now
         self.owner: Any = None
         self.connection_ids: set[bytes] = set()
+        self.was_news = True
         self.timer: float | None = None  # when the engine wants to be called
         self.check_ins: list[float] = []  # when the multiplexer will look; the earliest is not late
         self._touch = touch

@@ -192,6 +192,11 @@ class Engine(QuicConnection):
         return self._loss._rtt_smoothed if self._loss._rtt_initialized else None
 
     @property
+    def newest_packet(self) -> int:
+        """Grows with each authentic packet that is newer than all before; replays do not count."""
+        return sum(int(space.largest_received_packet) for space in self._loss.spaces)
+
+    @property
     def bytes_in_flight(self) -> int:
         """Bytes sent and neither acknowledged nor lost (RFC 9002 section 2)."""
         return int(self._loss.bytes_in_flight)

@@ -92,7 +92,9 @@ class Multiplexer:
         elif expected != address and isinstance(address, PeerAddress):
             self.dropped += 1
             return None
+        newest = connection.engine.newest_packet
         self._feed(connection.engine, data, address, now)
+        connection.was_news = connection.engine.newest_packet > newest
         self._collect(connection)
         self._dirty[connection] = None
         return connection

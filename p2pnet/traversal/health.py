@@ -17,6 +17,7 @@ SUSPECT_AFTER = 0.2  # seconds of silence, at least, before it is suspect
 ASK_AGAIN = 0.1  # seconds between checks while there is silence, doubled up to ...
 ASK_AGAIN_MAX = 1.0
 DEAD_AFTER = 10.0  # seconds of silence, then it is given up
+CONSENT = 30.0  # seconds since the last answer to a check for which data may be sent (RFC 7675)
 
 
 class Health(enum.Enum):
@@ -69,6 +70,7 @@ class PathHealth:
         self.silent_since: float | None = None
         self._used_at = now
         self._asked_at = now
+        self._answered_at = now
         self._asks = 0
 
     def sent(self, now: float) -> None:
@@ -93,7 +95,7 @@ class PathHealth:
         self._asks = 0
         self.state = Health.GOOD
         if rtt is not None:
-            self.rtt = rtt
+            self.rtt, self._answered_at = rtt, now
         return was_suspect
 
     def doubt(self, now: float) -> None:
@@ -134,7 +136,7 @@ class PathHealth:
 
     def get_timer(self) -> float:
         """When to look at the path again."""
-        times = [self.next_ask()]
+        times = [self.next_ask(), self._answered_at + CONSENT]
         if self.silent_since is not None:
             if self.state is Health.GOOD:
                 times.append(self.silent_since + self._suspect_after())
@@ -152,4 +154,6 @@ class PathHealth:
                     self._keepalive.lapsed()
                     self._after_idleness = False
                 self.state = Health.SUSPECT
+        if now - self._answered_at >= CONSENT - 1e-6:
+            self.state = Health.DEAD
         return self.state

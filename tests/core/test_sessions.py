@@ -20,8 +20,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from p2pnet import events
 from p2pnet.core.registry import MemoryDirectory
 from p2pnet.core.relay import Relay
-from p2pnet.core.timers import Timers
 from p2pnet.core.sessions import MAX_REQUESTS, SessionTable
+from p2pnet.core.timers import Timers
 from p2pnet.identity import Role
 from p2pnet.wire import messages
 from p2pnet.wire.errors import ErrorCode
@@ -42,7 +42,8 @@ class Fixture:
         self.made = 0
         self.table = SessionTable(
             self.relay, self.directory, self.connectors, self.events.append,
-            random.Random(1).randbytes, Timers(), max_sessions=max_sessions, max_per_node=max_per_node,
+            random.Random(1).randbytes, Timers(),
+            max_sessions=max_sessions, max_per_node=max_per_node,
             rate=0,
         )  # fmt: skip
 

@@ -44,6 +44,17 @@ class RecoveryTests(ContractTestCase):
         self.pair.run(1.0)
         self.assertEqual(0, self.client._loss.bytes_in_flight, message)
 
+    def test_largest_received_packet(self) -> None:
+        """It grows with each packet that could be decrypted, in the space of that."""
+        message = "spaces, largest_received_packet: Engine.newest_packet"
+        self.pair.run(1.0)
+        before = [space.largest_received_packet for space in self.client._loss.spaces]
+        self.ping()
+        self.pair.run(1.0)
+        after = [space.largest_received_packet for space in self.client._loss.spaces]
+        self.assertEqual((3, before[:2]), (len(after), after[:2]), message)
+        self.assertGreater(after[2], before[2], message)
+
     def test_on_ack_received(self) -> None:
         """It samples the round trip; `space.sent_packets` still has the packet with its time."""
         message = "on_ack_received, sent_packets, sent_time: PathAwareRecovery"

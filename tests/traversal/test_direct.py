@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from hashlib import sha256
 from typing import Any
@@ -14,7 +15,7 @@ from p2pnet.lab.nat import Filtering, Mapping
 from p2pnet.lab.simnat import NATBox
 from p2pnet.lab.simnet import Link
 from p2pnet.wire.demux import Kind
-from tests.traversal.nodes import AGENT, CONNECTOR, LINK, LOST, DirectCase
+from tests.traversal.nodes import AGENT, CONNECTOR, LINK, LOST, DirectCase, Packet
 
 SIZE = 1 << 19
 
@@ -122,6 +123,32 @@ class SwitchTests(TransferCase):
         self.finish(talk, written)
         gaps = [b - a for a, b in itertools.pairwise(times)]
         self.assertLess(max(gaps), 0.4)
+
+    def test_regression_repeated_packets_do_not_keep_a_dead_path_alive(self) -> None:
+        """Old ones, and ones that nobody can decrypt, say nothing of the way: both ends stayed on
+        it until the session was lost."""
+        for damage in (False, True):
+            self.ready()
+            talk = self.talk(self.simulation, self.agent)
+            written = self.write(talk)
+            self.until(self.is_direct)
+            self.net.run(1.0)
+            old = {p.source: p for p in self.net.between_nodes() if p.kind is Kind.QUIC}
+            self.net.disturb(LOST)
+
+            def repeat(packets: list[Packet], damage: bool) -> None:
+                for packet in packets:
+                    data = packet.data[:9] + bytes(len(packet.data) - 9)
+                    self.net.deliver(
+                        data if damage else packet.data, packet.source, packet.destination
+                    )
+
+            loop = self.every(0.08, functools.partial(repeat, list(old.values()), damage))
+            self.until(self.is_relayed, 15.0)
+            self.net.run(30.0)
+            loop.stop()
+            self.net.disturb(LINK)
+            self.finish(talk, written)
 
     def test_a_short_interruption_ends_in_the_same_path(self) -> None:
         """It answers again: nothing is lost, and no round of checks is needed."""
