@@ -123,8 +123,8 @@ class Session:
         """
         if self.is_relayed and self.has_connection:
             self.relay_rtt = self.connection.smoothed_rtt or self.relay_rtt
-        relay_rtt = self.relay_rtt
-        choices = Choices(self.direct is not None, bool(self.relays), self.direct_rtt, relay_rtt)
+        figures = self.direct_rtt, self.relay_rtt
+        choices = Choices(self.direct is not None, bool(self.relays), *figures)
         decision = self.selector.select(choices)
         relayed = tuple(self.relays[address] for address in self.relay_choice)
         paths: tuple[Path, ...] = ()
@@ -136,9 +136,10 @@ class Session:
             paths = relayed
         if paths == self.paths:
             return
+        was_silent = self.direct_is_doubtful or self.relay_choice.is_doubtful or not self.paths
         self.paths = paths
         if not planned:
-            self._moved()
+            self._moved(lost=was_silent)
         why = "; ".join(filter(None, (reason, decision.reason)))
         self._emit(
             events.PathSelected(
@@ -146,19 +147,18 @@ class Session:
                 paths[0].kind if paths else NONE,
                 why,
                 " and ".join(format_address(path.address) for path in paths),
-                self.direct_rtt,
-                relay_rtt,
+                *figures,
             )
         )
 
-    def _moved(self) -> None:
+    def _moved(self, *, lost: bool) -> None:
         """Tell QUIC that what it learnt about the path is void, unless nothing was sent yet.
 
-        Also when a path becomes doubtful: the probe then finds out at once what got lost. And when
-        there is one again: the next of the probes that QUIC spaces ever farther may come too late.
+        Also when a path becomes doubtful or there is one again: then what was sent got `lost`, and
+        the next of the probes that QUIC spaces ever farther may come too late.
         """
         if self._connection is not None and self._connection.is_established and self.paths:
-            self._connection.path_changed(self.now)
+            self._connection.path_changed(self.now, lost=lost)
 
     @property
     def is_relayed(self) -> bool:
@@ -168,7 +168,7 @@ class Session:
     def path_renewed(self, now: float) -> None:
         """The paths are the same, but what was sent on them lately got lost: begin afresh."""
         self.now = now
-        self._moved()
+        self._moved(lost=True)
 
     # -- events of the connection ----------------------------------------------------------------
 

@@ -144,7 +144,7 @@ class SimulatedNetwork:
             delay = self._queued(link, len(data), ends, now) + link.delay
             if link.jitter:
                 delay += self.random.random() * link.jitter
-            self.clock.callLater(delay, self._deliver, data, outside, destination)
+            self.clock.callLater(delay, self.deliver, data, outside, destination)
 
     def _translate(self, source: Address, destination: Address) -> Address | None:
         """The source address beyond the boxes on the way, None if there is no way."""
@@ -170,7 +170,8 @@ class SimulatedNetwork:
         self._free_at[ends] = free_at
         return free_at - now
 
-    def _deliver(self, data: bytes, source: Address, destination: Address) -> None:
+    def deliver(self, data: bytes, source: Address, destination: Address) -> None:
+        """A packet arrives, whatever its way has met."""
         inside: Address | None = destination
         while inside is not None and (box := self._boxes.get(inside[0])) is not None:
             inside = box.inbound(source, inside[1])
@@ -207,6 +208,7 @@ class SimulatedTransport:
     def start(self, receive: Callable[[bytes, Address], Any]) -> None:
         """Open the socket. Raises CannotListenError if the address is taken."""
         self._network.bind(self._address, receive)
+        self._receive = receive
 
     def send(self, datagram: bytes, address: Address, hops: int | None = None) -> None:
         """Send a datagram."""
@@ -215,6 +217,12 @@ class SimulatedTransport:
     def get_address(self) -> Address:
         """The local address."""
         return self._address
+
+    def rehost(self, host: str) -> None:
+        """The open socket is on another host from now on, on the same port."""
+        self._network.unbind(self._address)
+        self._address = (host, self._address[1])
+        self._network.bind(self._address, self._receive)
 
     def stop(self) -> None:
         """Close the socket."""

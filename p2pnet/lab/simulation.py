@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from cryptography.hazmat.primitives.serialization import Encoding
+from twisted.internet.interfaces import IReactorTime
 
 from p2pnet import events, pki
 from p2pnet.core.agent import AgentCore
@@ -11,7 +12,7 @@ from p2pnet.core.connector import AllowList, ConnectorCore
 from p2pnet.core.intermediate import IntermediateCore
 from p2pnet.core.registry import MemoryDirectory
 from p2pnet.identity import Credentials, Identity, Role
-from p2pnet.lab.simnet import SimulatedNetwork
+from p2pnet.lab.simnet import SimulatedNetwork, SimulatedTransport
 from p2pnet.node import AgentNode, ConnectorNode, CoreService, IntermediateNode, utcnow
 
 
@@ -57,6 +58,10 @@ class Simulation:
             node.stopService()
         self.network.run(30.0)
 
+    def process(self, host: str, port: int = 0) -> tuple[IReactorTime, SimulatedTransport]:
+        """What a node runs on: a clock, and a socket on `host`; port 0 for any."""
+        return self.network.clock, self.network.transport(host, port)
+
     def reported(self, node: CoreService, kind: type[events.Report]) -> list[Any]:
         """The reports of one kind that the node made."""
         return [report for report in self.reports[node] if isinstance(report, kind)]
@@ -69,7 +74,7 @@ class Simulation:
             self.realm.credentials(Role.INTERMEDIATE, name, hosts=[host]), MemoryDirectory(),
             utcnow=utcnow, entropy=self.network.entropy, **options,
         )  # fmt: skip
-        clock, transport = self.network.clock, self.network.transport(host, 4433)
+        clock, transport = self.process(host, 4433)
         node = IntermediateNode(clock, core, transport)
         self.start(node)
         return node
@@ -89,7 +94,8 @@ class Simulation:
             services=services, authorizer=AllowList(services),
             utcnow=utcnow, entropy=self.network.entropy,
         )  # fmt: skip
-        node = ConnectorNode(self.network.clock, core, self.network.transport(host))
+        clock, transport = self.process(host)
+        node = ConnectorNode(clock, core, transport)
         self.start(node)
         return node
 
@@ -105,6 +111,7 @@ class Simulation:
             self.realm.credentials(Role.AGENT, name), intermediates,
             utcnow=utcnow, entropy=self.network.entropy, policy=policy,
         )  # fmt: skip
-        node = AgentNode(self.network.clock, core, self.network.transport(host))
+        clock, transport = self.process(host)
+        node = AgentNode(clock, core, transport)
         self.start(node)
         return node

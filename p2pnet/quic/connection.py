@@ -160,10 +160,10 @@ class Connection:
             self.engine.send_ping(0)
             self._touch(self)
 
-    def path_changed(self, now: float) -> None:
-        """Tell that packets take another path from now on."""
+    def path_changed(self, now: float, *, lost: bool = False) -> None:
+        """Tell that packets take another path from now on; `lost`: and the old one was silent."""
         if self.is_open:
-            self.engine.path_changed(now)
+            self.engine.path_changed(now, lost=lost)
             self._touch(self)
 
     def close(self, code: int, reason: str) -> None:

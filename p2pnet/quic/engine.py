@@ -350,13 +350,19 @@ class Engine(QuicConnection):
             self._next_key_update = self._packet_number + KEY_UPDATE_PACKETS
             self.request_key_update()
 
-    def path_changed(self, now: float) -> None:
+    def path_changed(self, now: float, *, lost: bool = False) -> None:
         """Forget what was learnt about the old path: this side sends on another one from now on.
 
         Congestion window, RTT and PTO start afresh (RFC 9000 section 9.4) and a probe goes out at
         once. Not for a planned move to a path that is known to be alive and slower.
+
+        :param lost: the old path was silent: what was sent on it and is not acknowledged goes out
+            again at once, rather than a round trip later when the probe is acknowledged.
         """
         loss: Any = self._loss
+        for space in loss.spaces if lost else ():
+            packets = [p for p in space.sent_packets.values() if p.is_ack_eliciting]
+            loss._on_packets_lost(congestion_event=False, now=now, packets=packets, space=space)
         old = loss._cc
         new: Any = create_congestion_control(
             self._configuration.congestion_control_algorithm,

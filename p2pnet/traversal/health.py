@@ -12,7 +12,7 @@ LONGEST_IDLE, SHORTEST_IDLE = 25.0, 5.0  # seconds that experience may make of i
 LENGTHEN_AFTER = 3  # answered idle checks in a row
 LENGTHEN_BY, SHORTEN_TO = 2.5, 0.6  # seconds; share of the interval that was too long
 USED_WITHIN = 10.0  # seconds since the last packet for which a session counts as used
-ASK_AFTER = 0.1  # seconds of silence after sending, at least, before the path is asked
+ASK_AFTER = 0.1  # seconds of silence after sending before the path is asked
 SUSPECT_AFTER = 0.2  # seconds of silence, at least, before it is suspect
 ASK_AGAIN = 0.1  # seconds between checks while there is silence, doubled up to ...
 ASK_AGAIN_MAX = 1.0
@@ -91,7 +91,9 @@ class PathHealth:
             return False
         if self._after_idleness and not was_suspect:
             self._keepalive.kept()
-        self.silent_since, self._after_idleness = None, False
+        # What was sent a moment ago cannot be answered yet: its silence begins now.
+        self.silent_since = now if now - self._used_at < self.rtt / 2 else None
+        self._after_idleness = False
         self._asks = 0
         self.state = Health.GOOD
         if rtt is not None:
@@ -102,15 +104,12 @@ class PathHealth:
         """The peer seems not to hear us: ask at once, and believe nothing but an answer."""
         if self.state is Health.GOOD:
             self.state = Health.SUSPECT
-            self.silent_since = now - self._ask_after()
+            self.silent_since = now - ASK_AFTER
             self._asks = 0
-
-    def _ask_after(self) -> float:
-        return max(ASK_AFTER, self.rtt + 0.03)
 
     def _suspect_after(self) -> float:
         # Long enough for the answer to a check: a false suspicion costs little, a late one a gap.
-        return max(SUSPECT_AFTER, 2 * self.rtt + 0.08)
+        return max(SUSPECT_AFTER, ASK_AFTER + self.rtt + 0.05)
 
     @property
     def _is_used(self) -> bool:
@@ -122,7 +121,7 @@ class PathHealth:
         if self.silent_since is None:
             return regular
         if self._asks == 0:
-            return min(regular, self.silent_since + self._ask_after())
+            return min(regular, self.silent_since + ASK_AFTER)
         return self._asked_at + min(ASK_AGAIN_MAX, ASK_AGAIN * 2.0 ** (self._asks - 1))
 
     def asked(self, now: float) -> None:
@@ -131,7 +130,7 @@ class PathHealth:
         self._asked_at = now
         if self.silent_since is None:
             self.silent_since, self._after_idleness = now, was_idle
-        elif now - self.silent_since >= self._ask_after() - 1e-6:
+        elif now - self.silent_since >= ASK_AFTER - 1e-6:
             self._asks += 1
 
     def get_timer(self) -> float:

@@ -55,6 +55,20 @@ class RecoveryTests(ContractTestCase):
         self.assertEqual((3, before[:2]), (len(after), after[:2]), message)
         self.assertGreater(after[2], before[2], message)
 
+    def test_on_packets_lost(self) -> None:
+        """It gives what is in packets out again, and counts them as in flight no more."""
+        message = "_on_packets_lost: Engine.path_changed"
+        parameters = set(inspect.signature(QuicPacketRecovery._on_packets_lost).parameters)
+        self.assertLessEqual({"congestion_event", "now", "packets", "space"}, parameters, message)
+        stream = self.client.get_next_available_stream_id()
+        self.one.send(stream, b"lost")
+        self.pair.run(0.001)
+        self.assertGreater(self.client._loss.bytes_in_flight, 0, message)
+        self.client.path_changed(self.pair.now, lost=True)
+        self.assertEqual(0, self.client._loss.bytes_in_flight, message)
+        again = self.client.datagrams_to_send(self.pair.now)
+        self.assertTrue(again, message)
+
     def test_on_ack_received(self) -> None:
         """It samples the round trip; `space.sent_packets` still has the packet with its time."""
         message = "on_ack_received, sent_packets, sent_time: PathAwareRecovery"

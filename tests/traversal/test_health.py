@@ -202,7 +202,6 @@ class SilenceTests(SynchronousTestCase):
         """An answer that needs 300 ms cannot be missing before that."""
         path, start = self.silent(rtt=0.3)
         path.run(30.0)
-        self.assertGreater(path.asked[0] - start, 0.3)
         answered = path.asked[0] + 0.3
         self.assertGreater(path.since(start, Health.SUSPECT), answered - start)
 
