@@ -172,6 +172,8 @@ class Crowd:
     def _leave(self, node: AgentNode) -> Generator[Deferred[Any], Any, None]:
         if self._random.random() < VANISHING:
             self.tally.vanished += 1
+            if node.watch is not None:
+                node.watch.stop()
             yield maybeDeferred(node.transport.stop)  # its last words find no way out
         yield node.stopService()
 
