@@ -5,6 +5,7 @@ VENV ?= .venv
 JOBS ?= 1
 TESTS ?= tests
 TRIALS ?= 20
+SEEDS ?= 2000
 # The suites without other processes, sockets or builds: for every Python that the machine has.
 QUICK = $(dir $(wildcard $(addsuffix /__init__.py,$(addprefix tests/,wire traversal quic core)))) \
 	$(wildcard $(addprefix tests/test_,config.py options.py identity.py pki.py events.py))
@@ -12,7 +13,7 @@ QUICK = $(dir $(wildcard $(addsuffix /__init__.py,$(addprefix tests/,wire traver
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: help test demo lab quick lint format typing imports packaging clean
+.PHONY: help test demo lab sim quick lint format typing imports packaging clean
 
 help:  ## list these targets
 	@echo "Targets (PYTHON=$(PYTHON) and VENV=$(VENV) can be given):"
@@ -26,6 +27,9 @@ demo: $(READY)  ## start the three roles, download 64 MiB through them, show wha
 
 lab: $(READY)  ## every pairing of NAT behaviors, TRIALS=20 times each (hours; namespaces and nftables)
 	@$(BIN)/p2pnet lab matrix --trials $(TRIALS) --delay-ms 25
+
+sim: $(READY)  ## SEEDS=2000 runs on a simulated network on which things break (SEED=123 repeats one)
+	@$(BIN)/p2pnet lab sim $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --jobs $$(nproc))
 
 quick: $(READY)  ## run the suites that need nothing but Python
 	@$(BIN)/python -m tests.run $(QUICK)

@@ -14,6 +14,11 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from p2pnet.cli.lab_ladder import ladder
+from p2pnet.cli.lab_sim import sim
+from p2pnet.cli.lab_soak import soak
+from p2pnet.cli.lab_survive import survive
+from p2pnet.cli.lab_switch import switch
 from p2pnet.lab.expectations import Outcome, expected_outcome
 from p2pnet.lab.namespaces import LabUnavailable, acquire, find_obstacle, remove_leftovers
 from p2pnet.lab.nat import BEHAVIORS, Behavior
@@ -270,3 +275,10 @@ def clean() -> None:
     """Remove what laboratories left behind that were killed."""
     removed = remove_leftovers()
     click.echo("\n".join(f"removed {name}" for name in removed) or "nothing to remove")
+
+
+lab.add_command(survive)
+lab.add_command(switch)
+lab.add_command(sim)
+lab.add_command(soak)
+lab.add_command(ladder)

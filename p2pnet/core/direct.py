@@ -36,6 +36,7 @@ LATE = (
 # Neighbors may be three routers apart, so the first crosses one only, and a second, for carriers'
 # NATs, waits until the peer has sent its first.
 FIRST_HOPS, SECOND_HOPS = 2, 4
+FAREWELL = 2.0  # seconds of silence after which word of the peer's end is believed
 TAG_LENGTH = 4  # bytes of a transaction id that name the session
 
 
@@ -328,9 +329,18 @@ class DirectPaths:
             attempt.health.doubt(now)
             self._look(attempt, now)
 
+    def doubt(self, session: Session, now: float) -> None:
+        """There is word that the peer is gone: see whether it still answers."""
+        attempt = self._attempts.get(session.id)
+        if attempt is not None and attempt.health is not None:
+            attempt.health.doubt(now)
+            self._look(attempt, now)
+
     def _heard(self, attempt: Attempt, now: float, rtt: float | None) -> None:
         health, pair = attempt.health, attempt.pair
         assert health is not None and pair is not None
+        if rtt is not None:
+            attempt.session.farewell = None  # whoever said so, the peer is there
         if health.heard(now, rtt):
             attempt.peer_direct_at = now  # it will notice soon, and stop sending both ways
             attempt.session.now = now
@@ -346,6 +356,9 @@ class DirectPaths:
         state = health.look(now)
         session = attempt.session
         session.now = now
+        if session.farewell and health.is_silent_for(FAREWELL, now):
+            self._node.end_session(session, *session.farewell, now)
+            return
         if state is Health.DEAD:
             checks.fail(pair)
             attempt.pair = attempt.health = attempt.peer_direct_at = None

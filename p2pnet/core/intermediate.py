@@ -221,13 +221,13 @@ class IntermediateCore:
                 except DecodeError as error:
                     client.connection.close(ErrorCode.PROTOCOL_ERROR, str(error))
             case quic_events.ConnectionClosed():
-                self._lost(client, event.reason)
+                self._lost(client, event.error_code, event.reason)
 
     def _refused(self, connection: Connection, reason: str) -> None:
         address = connection.peer_address
         self.emit(events.NodeRefused(format_address(address) if address else "?", reason))
 
-    def _lost(self, client: Client, reason: str) -> None:
+    def _lost(self, client: Client, code: int, reason: str) -> None:
         del self._clients[client.connection]
         if not client.has_greeted:
             self._refused(client.connection, reason)
@@ -238,7 +238,9 @@ class IntermediateCore:
             del self._connectors[identity.name]
         if self._agents.get((identity.name, client.instance)) is client:
             del self._agents[identity.name, client.instance]
-        self.sessions.lost(client, f"{identity.role} {identity.name} left: {reason}")
+        # A node that stops in order ends its sessions; any other one may come back to them.
+        why = ErrorCode.SHUTDOWN if code == ErrorCode.SHUTDOWN else ErrorCode.PEER_LOST
+        self.sessions.lost(client, why, f"{identity.role} {identity.name} left: {reason}")
         self.emit(events.NodeLost(str(identity), reason))
 
     def _take(self, client: Client, message: messages.Message, now: float) -> None:

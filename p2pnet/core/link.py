@@ -19,12 +19,14 @@ if TYPE_CHECKING:
 
 CONTROL_STREAM = 0
 PING_INTERVAL = 15.0  # seconds; under the 20 s idle timeout and the 30 s of short NAT mappings
+PING_IN_USE = 5.0  # seconds, while streams are relayed: an end that only listens must notice too
 PING_TIMEOUT = 5.0  # seconds for its answer, several retransmissions of it included
 PROBE_TIMEOUT = 2.0  # seconds, at least, for the answer when there is reason for doubt
 CONNECT_TIMEOUT = 8.0  # seconds for resolving, handshake and greeting together
 # A node with sessions that was connected tries so many times in quick succession: sessions wait
 # for the Intermediate to be back, and a try that began before that would be long to notice it.
 HASTY_TRIES = 20
+MOMENT = 1e-6  # seconds; more than rounding can amount to
 HASTY_RETRY = 0.4  # seconds
 HASTY_TIMEOUT = 1.5  # seconds, at least
 ROUND_TRIPS = 8  # that a time-out allows for on a slow path
@@ -85,6 +87,8 @@ class Link:
         self._failures = 0
         self._hasty_tries = 0
         self._probing = False
+        self._answered_at = 0.0
+        self._heard_at = 0.0
         self._timer: Timer | None = None
 
     @property
@@ -153,7 +157,7 @@ class Link:
             case quic_events.PingAnswered() if self.is_ready:
                 self._probing = False
                 self.rtt = connection.smoothed_rtt or self.rtt
-                self._arm(now + PING_INTERVAL, self._ping)
+                self._rest(now)
             case quic_events.ConnectionClosed(code, reason):
                 self._dismissed(event.error_code, reason or f"closed with code {code:#x}", now)
 
@@ -190,7 +194,7 @@ class Link:
             self._failures, self.last_error, self.draining = 0, "", False
             self._hasty_tries, self._probing = HASTY_TRIES, False
             self.rtt = self._connection.smoothed_rtt or self.rtt
-            self._arm(now + PING_INTERVAL, self._ping)
+            self._rest(now)
             address = self.observed or ("unknown", 0)
             self._node.link_ready(self, address, now - self._started, now)
 
@@ -210,8 +214,23 @@ class Link:
 
     # -- staying up, going down ------------------------------------------------------------------
 
-    def _ping(self, now: float) -> None:
-        if self._connection is not None:
+    def _rest(self, heard_at: float) -> None:
+        """All was well then: look again in a while."""
+        self._answered_at = heard_at
+        self._arm(heard_at + PING_IN_USE, self._look)
+
+    def heard(self, now: float) -> None:
+        """A packet of a session came through the Intermediate, so that it lives."""
+        self._heard_at = now
+
+    def _look(self, now: float) -> None:
+        if self._heard_at > now - PING_IN_USE + MOMENT:
+            self._rest(self._heard_at)
+        elif self._node.relays_streams(self):
+            self.probe(now)
+        elif now - self._answered_at < PING_INTERVAL - MOMENT:
+            self._arm(now + PING_IN_USE, self._look)
+        elif self._connection is not None:
             self._connection.ping()
             # QUIC's idle timeout would start anew with this ping: longer than sessions can wait.
             self._expect_answer(PING_TIMEOUT, now)
@@ -228,11 +247,19 @@ class Link:
         if self.state is LinkState.WAITING:
             self._hasty_tries = HASTY_TRIES
             self._arm(now, self.start)
+        elif self._connection is not None and self.is_ready:
+            self._probing = False  # what was asked in the old network may be lost
+            self._connection.path_changed(now)
         self.probe(now)
 
     def _expect_answer(self, seconds: float, now: float) -> None:
-        reason = f"no answer to a ping within {round(seconds, 1):g} s"
-        self._arm(now + seconds, lambda t: self._failed(reason, t))
+        self._arm(now + seconds, lambda t: self._unanswered(seconds, t))
+
+    def _unanswered(self, seconds: float, now: float) -> None:
+        if self._heard_at > now - seconds:  # the answer stands in a queue behind what we hear
+            self._expect_answer(seconds, now)
+        else:
+            self._failed(f"no answer to a ping within {round(seconds, 1):g} s", now)
 
     @property
     def _is_hasty(self) -> bool:

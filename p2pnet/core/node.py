@@ -259,6 +259,13 @@ class NodeCore:
         links.sort(key=lambda link: link.address != session.relay_choice.current)
         return [link for link in links if link.is_ready]
 
+    def relays_streams(self, link: Link) -> bool:
+        """Whether the streams of a session go through that Intermediate."""
+        return any(
+            session.streams and session.is_relayed and session.relay_choice.current == link.address
+            for session in self.sessions.values()
+        )
+
     def signal(self, session: Session, message: messages.Message) -> None:
         """Send a message about the session through an Intermediate; dropped if there is none."""
         for link in self.links_of(session)[:1]:
@@ -266,10 +273,15 @@ class NodeCore:
 
     def lose_relay(self, session: Session, link: Link, code: int, reason: str, now: float) -> None:
         """The Intermediate relays the session no more. Code PEER_LOST: it may yet resume; any
-        other: the peer ended it, which is believed unless there is another path to hear so."""
+        other: the peer ended it, which is believed once no other path says otherwise."""
         self.relayed.remove(session, link, reason)
-        if code != ErrorCode.PEER_LOST and not session.paths:
-            self.end_session(session, ErrorCode.of(code), reason, now)
+        if code == ErrorCode.PEER_LOST:
+            return
+        session.farewell = ErrorCode.of(code), reason
+        if session.paths:
+            self.direct.doubt(session, now)
+        else:
+            self.end_session(session, *session.farewell, now)
 
     def path_lost(self, session: Session, now: float) -> None:
         """No packet of the session can be sent for now; a hook for the roles."""

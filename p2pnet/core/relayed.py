@@ -96,11 +96,17 @@ class RelayedPaths:
             self._node.direct.heard_relayed(session, now)
 
     def _heard(self, session: Session, source: Address, now: float) -> None:
-        before = tuple(session.relay_choice)
-        session.relay_choice.heard(source, session.relay_rtt or 0.0, now)
-        if tuple(session.relay_choice) != before:
+        for link in self._node.links:
+            if link.address == source:
+                link.heard(now)
+        choice, rtt = session.relay_choice, session.relay_rtt or 0.0
+        before, was_overdue = tuple(choice), choice.is_overdue(rtt, now)
+        choice.heard(source, rtt, now)
+        if tuple(choice) != before:
             session.now = now
             session.choose_path("the peer was heard there")
+        elif was_overdue and session.is_relayed:  # it is back; QUIC's next probe may be far off
+            session.path_renewed(now)
 
     def heard_directly(self, session: Session, now: float) -> None:
         """A packet of the session came without a relay."""

@@ -37,6 +37,7 @@ class Session:
     :ivar relays: the paths through Intermediates, by address; `relay_choice` says which is used.
     :ivar direct: the direct path, None while there is none; `direct_is_doubtful` while it is
         silent, and packets go both ways.
+    :ivar farewell: code and reason with which the peer is said to have ended the session.
     :ivar paths: where packets go. None means that they are dropped, and QUIC sends their content
         again later.
     """
@@ -62,6 +63,7 @@ class Session:
         self.direct_rtt: float | None = None
         self.relay_rtt: float | None = None
         self.paths: tuple[Path, ...] = ()
+        self.farewell: tuple[ErrorCode, str] | None = None
         self.selector: IPathSelector = RelayOnly()
         self.streams: dict[int, Stream] = {}
         self._emit = emit
@@ -166,9 +168,10 @@ class Session:
         return bool(self.paths) and self.paths[0].kind == RELAYED
 
     def path_renewed(self, now: float) -> None:
-        """The paths are the same, but what was sent on them lately got lost: begin afresh."""
+        """The paths are the same, but something was lost on them: see at once what. Most of what
+        is unacknowledged may have arrived."""
         self.now = now
-        self._moved(lost=True)
+        self._moved(lost=False)
 
     # -- events of the connection ----------------------------------------------------------------
 

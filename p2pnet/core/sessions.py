@@ -282,10 +282,10 @@ class SessionTable:
         if closed.session in client.sessions:
             self._close(self._sessions[closed.session], client, closed.code, closed.reason)
 
-    def lost(self, client: Client, reason: str) -> None:
+    def lost(self, client: Client, code: ErrorCode, reason: str) -> None:
         """A node's connection is over, and with it the relaying of its sessions."""
-        for session_id in list(client.sessions):
-            self._close(self._sessions[session_id], client, ErrorCode.PEER_LOST, reason)
+        for session_id in sorted(client.sessions):
+            self._close(self._sessions[session_id], client, code, reason)
 
     def _close(self, session: RelayedSession, cause: Client, code: int, reason: str) -> None:
         self._remove(session, reason)

@@ -152,6 +152,8 @@ class RoleProcess(Process):
         self, role: Role, name: str, directory: Path, config: Path, prefix: Sequence[str] = ()
     ) -> None:
         self.event_log = directory / f"{name}.events"
+        self._events: list[dict[str, Any]] = []
+        self._read = 0  # bytes of the event log
         super().__init__(
             name,
             [
@@ -164,11 +166,12 @@ class RoleProcess(Process):
 
     def events(self) -> list[dict[str, Any]]:
         """Everything in its event log."""
-        try:
-            lines = self.event_log.read_bytes().split(b"\n")
-        except FileNotFoundError:
-            return []
-        return [json.loads(line) for line in lines[:-1]]
+        with contextlib.suppress(FileNotFoundError), open(self.event_log, "rb") as log:
+            log.seek(self._read)  # a log grows long, and is looked at often
+            *lines, rest = log.read().split(b"\n")
+            self._read = log.tell() - len(rest)
+            self._events += [json.loads(line) for line in lines]
+        return list(self._events)
 
     def find(self, event: str, **fields: Any) -> list[dict[str, Any]]:
         """The events of that name whose fields are as given."""

@@ -85,6 +85,29 @@ class Site:
             router.restart()
 
 
+@dataclasses.dataclass(frozen=True)
+class Uplink:
+    """One of several ways that a host has to the public segment, over IPv4.
+
+    :ivar interface: name of the host's interface; `gateway`: the router's address there.
+    """
+
+    host: Host
+    interface: str
+    gateway: str
+
+    def take_down(self) -> None:
+        """Take the interface down, and its routes with it. Raises LabError."""
+        self.host.ip(f"link set {self.interface} down")
+
+    def bring_up(self, metric: int) -> None:
+        """Bring the interface up, with a default route that yields to those of lower metrics."""
+        self.host.ip(
+            f"link set {self.interface} up",
+            f"route add default via {self.gateway} dev {self.interface} metric {metric}",
+        )
+
+
 class Topology:
     """The public segment of a laboratory.
 
@@ -113,6 +136,28 @@ class Topology:
             host = self._lab.host(name)
             address, address6, wire = self._uplink(host, self.core)
             return Site(behavior, host, address, address6, wire=wire)
+        routers, wire = self._routers(name, behavior, hairpin)
+        host = self._lab.host(name)
+        address, address6 = self._inside(host, "lan", routers, behavior.mapping is Mapping.NONE)
+        return Site(behavior, host, address, address6, tuple(routers), wire)
+
+    def second_uplink(self, site: Site, behavior: Behavior) -> tuple[Uplink, Uplink]:
+        """Give the host of a site another way out, behind a router of its own.
+
+        Returns the one that it had, in use, and the new one, which is down.
+        """
+        routers, _ = self._routers(f"{site.host.name}-second", behavior, False)
+        public = behavior.mapping is Mapping.NONE
+        address, _ = self._inside(site.host, "wwan", routers, public, metric=1)
+        ways = (("lan", site.address), ("wwan", address))
+        first, second = (Uplink(site.host, name, f"{ip.rpartition('.')[0]}.1") for name, ip in ways)
+        second.take_down()
+        return first, second
+
+    def _routers(
+        self, name: str, behavior: Behavior, hairpin: bool
+    ) -> tuple[list[Router], Wire | None]:
+        """The routers of a behavior, from the public segment inwards, and the link to it."""
         chain = [behavior]
         if behavior.carrier is not None:
             chain.insert(0, dataclasses.replace(behavior, rules=behavior.carrier))
@@ -124,8 +169,7 @@ class Topology:
             edge = Edge("wan", address, hairpin=hairpin)
             routers.append(Router(host, part, edge, address6))
             parent = host
-        host, address, address6 = self._inside(name, routers, behavior.mapping is Mapping.NONE)
-        return Site(behavior, host, address, address6, tuple(routers), first)
+        return routers, first
 
     def _uplink(self, host: Host, parent: Host) -> tuple[str, str, Wire | None]:
         """Connect a host's "wan" to the segment, or to a carrier's router; returns addresses."""
@@ -140,21 +184,23 @@ class Topology:
         net6 = f"2a00:{number:x}:" if self._ipv6 else ""
         return *_connect(parent, f"down{number}", host, "wan", net, net6), wire
 
-    def _inside(self, name: str, routers: list[Router], public: bool) -> tuple[Host, str, str]:
-        """A host behind the last of these routers, with its addresses."""
-        host, router = self._lab.host(name), routers[-1].host
+    def _inside(
+        self, host: Host, interface: str, routers: list[Router], public: bool, metric: int = 0
+    ) -> tuple[str, str]:
+        """Connect a host to the last of these routers; returns its addresses."""
+        router = routers[-1].host
         number = self._number
         net = f"{12 if public else 10}.{number}.1"
         net6 = f"2a00:{0x1000 + number:x}:" if self._ipv6 else ""
-        self._lab.link(router, "lan", host, "lan", mtu=self._mtu)
-        address, address6 = _connect(router, "lan", host, "lan", net, net6)
+        self._lab.link(router, "lan", host, interface, mtu=self._mtu)
+        address, address6 = _connect(router, "lan", host, interface, net, net6, metric)
         outer = [self.core, *(r.host for r in routers)]
         for hop, behind in zip(outer, routers, strict=False):
             if public:
                 hop.ip(f"route add {net}.0/24 via {behind.address}")
             if net6:
                 hop.ip(f"route add {net6}:/64 via {behind.address6}")
-        return host, address, address6
+        return address, address6
 
     def cut(self, one: Site, other: Site) -> None:
         """Lose all packets between two sites, other than by way of a third, until `mend()`."""
@@ -175,8 +221,9 @@ class Topology:
 
 
 def _connect(
-    outer: Host, outer_name: str, inner: Host, inner_name: str, net: str, net6: str
-) -> tuple[str, str]:
+    outer: Host, outer_name: str, inner: Host, inner_name: str, net: str, net6: str,
+    metric: int = 0,
+) -> tuple[str, str]:  # fmt: skip
     """Give addresses to a link, and the inner host its default route.
 
     Returns the inner host's IPv4 and IPv6 addresses; without `net6` there is no IPv6.
@@ -186,7 +233,7 @@ def _connect(
         if net6:
             commands.append(f"address add {net6}:{number}/64 dev {name} nodad")
         host.ip(*commands, f"link set {name} up")
-    inner.ip(f"route add default via {net}.1")
+    inner.ip(f"route add default via {net}.1 metric {metric}")
     if net6:
-        inner.ip(f"route add default via {net6}:1")
+        inner.ip(f"route add default via {net6}:1 metric {metric}")
     return f"{net}.2", f"{net6}:2" if net6 else ""

@@ -142,6 +142,10 @@ class PathHealth:
             times.append(self.silent_since + DEAD_AFTER)
         return min(times)
 
+    def is_silent_for(self, seconds: float, now: float) -> bool:
+        """Whether nothing was heard for so long although it was due."""
+        return self.silent_since is not None and now - self.silent_since >= seconds
+
     def look(self, now: float) -> Health:
         """The state now."""
         if self.silent_since is not None:

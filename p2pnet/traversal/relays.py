@@ -14,6 +14,7 @@ from p2pnet.wire.address import Address
 ASK_AFTER = 0.15  # seconds of silence amid traffic, at least, before the Intermediate is asked
 DOUBT_AFTER = 0.3  # seconds without an answer, at least, before all relays are used
 AMID = 0.5  # seconds; what was heard that lately was traffic
+ASK_AGAIN = 2.0  # seconds, while there is no answer: the Intermediate may die after the first
 ONE_SIDED = 0.2  # seconds, at least, in which packets of the peer by another relay are late ones
 BETTER_BY, BETTER_RATIO = 0.005, 0.1  # seconds and share that a relay must be better by
 
@@ -41,7 +42,7 @@ class Relays:
         self._heard_at = [0.0, 0.0]  # the last time, and the one before
         self._silent_since: float | None = None
         self._unanswered_since: float | None = None
-        self._asked = False
+        self._asked_at: float | None = None
 
     def __contains__(self, address: object) -> bool:
         return address in self._relays
@@ -104,7 +105,9 @@ class Relays:
         if self._silent_since is None:
             self._silent_since = now
         if unanswered and self._unanswered_since is None:
-            self._unanswered_since = now
+            # What was asked in the lull before says nothing about now.
+            self._silent_since = self._unanswered_since = now
+            self._asked_at = None
 
     def heard(self, address: Address | None, rtt: float, now: float) -> None:
         """An authentic packet of the peer came through a relay, or directly (None)."""
@@ -123,17 +126,16 @@ class Relays:
             self.is_doubtful = now - lately > max(ONE_SIDED, rtt)
 
     def _rest(self) -> None:
-        self._silent_since = self._unanswered_since = None
-        self._asked = False
+        self._silent_since = self._unanswered_since = self._asked_at = None
 
     # -- time ------------------------------------------------------------------------------------
 
     def _ask_at(self, rtt: float) -> float | None:
-        """When to ask the Intermediate: once, for a lull is no reason to. It may be that a NAT has
-        moved this node, and nothing reaches it until something of its own shows where it is."""
+        """When to ask the Intermediate. It may be that a NAT has moved this node, and nothing
+        reaches it until something of its own shows where it is. A lull is no reason to."""
         silent, unanswered = self._silent_since, self._unanswered_since
-        if self._asked:
-            return None
+        if self._asked_at is not None:
+            return None if unanswered is None else self._asked_at + ASK_AGAIN
         if silent is not None and silent - self._heard_at[1] < AMID:
             return silent + max(ASK_AFTER, rtt + 0.05)
         return None if unanswered is None else unanswered + self._patience(rtt)
@@ -147,6 +149,11 @@ class Relays:
             return None
         return self._unanswered_since + self._patience(rtt)
 
+    def is_overdue(self, rtt: float, now: float) -> bool:
+        """Whether the peer should have answered by now. `rtt`: through a relay, in seconds."""
+        since = self._unanswered_since
+        return since is not None and now - since > self._patience(rtt)
+
     def get_timer(self, rtt: float) -> float | None:
         """When to look, None for never. `rtt`: of the session through a relay, in seconds."""
         times = (self._ask_at(rtt), self._doubt_at(rtt))
@@ -158,5 +165,6 @@ class Relays:
         if doubt_at is not None and now >= doubt_at - 1e-6:
             self.is_doubtful = True
         asks = ask_at is not None and now >= ask_at - 1e-6
-        self._asked = self._asked or asks
+        if asks:
+            self._asked_at = now
         return asks

@@ -63,7 +63,7 @@ class Fixture:
         self.directory.unregister(node.identity.realm, node)
         if self.connectors.get(node.identity.name) is node:
             del self.connectors[node.identity.name]
-        self.table.lost(node, "gone")
+        self.table.lost(node, ErrorCode.PEER_LOST, "gone")
 
     def request(self, agent: Told, service: str = "web", **options: Any) -> bytes:
         """Ask for a session. Returns the id that the agent chose for it."""
@@ -243,7 +243,7 @@ class SessionTableTests(SynchronousTestCase):
     def test_regression_a_long_reason_does_not_make_a_refusal_malformed(self) -> None:
         """A node chooses the words with which its connection ends, and how many."""
         self.fixture.request(self.alice)
-        self.fixture.table.lost(self.office, "x" * 1300)
+        self.fixture.table.lost(self.office, ErrorCode.PEER_LOST, "x" * 1300)
         (refused,) = self.told(self.alice, messages.SessionRefused)
         self.assertEqual(512, len(refused.reason))
 

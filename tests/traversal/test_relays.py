@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from p2pnet.traversal.relays import ASK_AFTER, DOUBT_AFTER, ONE_SIDED, Relays
+from p2pnet.traversal.relays import ASK_AFTER, ASK_AGAIN, DOUBT_AFTER, ONE_SIDED, Relays
 from p2pnet.wire.address import Address
 
 A: Address = ("192.0.2.1", 4433)
@@ -79,6 +79,16 @@ class DoubtTests(SynchronousTestCase):
         self.assertTrue(one.look(RTT, since + ASK_AFTER))
         self.assertFalse(one.look(RTT, since + 9.0))
         self.assertIsNone(one.get_timer(RTT))
+
+    def test_regression_a_question_in_a_lull_does_not_stand_for_later_ones(self) -> None:
+        """What is unanswered then has it asked again, and again."""
+        one = relays(a=0.01)
+        since = self.silent(one, unanswered=False)
+        self.assertTrue(one.look(RTT, since + 1.0))
+        one.sent(20.0, unanswered=True)
+        self.assertTrue(one.look(RTT, 20.0 + DOUBT_AFTER))
+        self.assertFalse(one.look(RTT, 20.0 + DOUBT_AFTER + ASK_AGAIN - MOMENT))
+        self.assertTrue(one.look(RTT, 20.0 + DOUBT_AFTER + ASK_AGAIN))
 
     def test_a_lull_is_no_reason_to_ask(self) -> None:
         """An acknowledgement that is sent now and then is not answered by anybody."""

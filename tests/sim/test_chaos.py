@@ -1,0 +1,233 @@
+"""Tests of whole realms in which things break: a few of the runs that `make sim` makes."""
+
+from __future__ import annotations
+
+import dataclasses
+import operator
+import zlib
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from p2pnet.lab import invariants
+from p2pnet.lab.chaos import Chaos, run
+from p2pnet.lab.scenario import (
+    AGENTS,
+    CONNECTORS,
+    Fault,
+    FaultKind,
+    Host,
+    Scenario,
+    generate,
+    simpler,
+)
+from p2pnet.lab.simclock import ProcessClock, VirtualClock
+from p2pnet.lab.voices import Listener
+
+SEEDS = range(1, 17)
+
+
+class ChaosTests(SynchronousTestCase):
+    """Seeds, and what a run of one notices."""
+
+    def test_nothing_is_lost_whatever_breaks(self) -> None:
+        """Each seed is another realm with other mishaps. `p2pnet lab sim --seed N` repeats one."""
+        for seed in SEEDS:
+            self.assertEqual((), run(generate(seed)).problems, f"seed {seed}")
+
+    def digest(self, seed: int) -> int:
+        """A number that stands for every packet of a run."""
+        chaos = Chaos(generate(seed))
+        digest = 0
+
+        def note(data: bytes, *ends: Any) -> None:
+            nonlocal digest
+            digest = zlib.crc32(repr((chaos.now, len(data), ends)).encode(), digest)
+
+        chaos.network.tap = note
+        chaos.run()
+        return digest
+
+    def test_a_seed_gives_the_same_run_each_time(self) -> None:
+        """The same packets at the same times."""
+        self.assertEqual(self.digest(5), self.digest(5))
+        self.assertNotEqual(self.digest(5), self.digest(6))
+
+    def test_every_kind_of_fault_happens(self) -> None:
+        """And every size of a realm."""
+        scenarios = [generate(seed) for seed in range(300)]
+        self.assertEqual(set(FaultKind), {f.kind for s in scenarios for f in s.faults})
+        for side, most in (("intermediates", 3), ("connectors", 3), ("agents", 4)):
+            sizes = {len(getattr(scenario, side)) for scenario in scenarios}
+            self.assertEqual(set(range(1, most + 1)), sizes)
+
+
+class NoticeTests(SynchronousTestCase):
+    """What should not be is noticed."""
+
+    # The NAT that forgets is none; it keeps the run going.
+    PLAIN = Scenario(1, faults=(Fault(70.0, FaultKind.REBIND, "alice"),))
+
+    def problems(self, chaos: Chaos) -> str:
+        """Those of a run."""
+        chaos.run()
+        return "\n".join(chaos.watch.problems)
+
+    def test_a_plain_run_has_no_problem(self) -> None:
+        """Or what follows would mean nothing."""
+        self.assertEqual("", self.problems(Chaos(self.PLAIN)))
+
+    def test_a_changed_byte_is_noticed(self) -> None:
+        """In what a Connector's end hears."""
+        hear = Listener.dataReceived
+
+        def mishear(listener: Listener, data: bytes) -> None:
+            hear(listener, data if listener.heard < 100 else data[:-1] + bytes([data[-1] ^ 1]))
+
+        self.patch(Listener, "dataReceived", mishear)
+        self.assertIn(
+            "the connector heard something else at byte", self.problems(Chaos(self.PLAIN))
+        )
+
+    def test_silence_is_noticed(self) -> None:
+        """Nobody announced that these ways are cut."""
+        chaos = Chaos(self.PLAIN)
+        chaos.network.clock.callLater(10.0, chaos.network.cuts.append, frozenset(("alice", "")))
+        self.assertIn("has heard nothing for 3", self.problems(chaos))
+
+    def test_a_session_that_does_not_become_direct_is_noticed(self) -> None:
+        """Although it could."""
+        chaos = Chaos(self.PLAIN)
+        chaos.network.cuts.append(frozenset(("alice", "office")))
+        self.assertIn("not direct within 60 s", self.problems(chaos))
+
+    def test_a_failure_without_a_cause_is_noticed(self) -> None:
+        """Once the beginning cannot be blamed any more."""
+        self.patch(invariants, "BLAMED_FOR", 3.0)
+        chaos = Chaos(self.PLAIN)
+        (office,) = chaos.connectors
+
+        def restart() -> None:
+            office.stop()
+            office.start()
+
+        chaos.network.clock.callLater(10.0, restart)
+        self.assertIn("failed without a cause", self.problems(chaos))
+
+    def test_a_leak_is_noticed(self) -> None:
+        """In a table of a core, or of a part of it."""
+        for part in ("core", "core.direct"):
+            chaos = Chaos(self.PLAIN)
+
+            def leak(chaos: Chaos = chaos, part: str = part) -> None:
+                operator.attrgetter(part)(chaos.connectors[0].node)._table = [1]
+
+            chaos.network.clock.callLater(50.0, leak)
+            self.assertIn("_table has leaked: 0 before, 1 after", self.problems(chaos))
+
+    def test_a_logged_error_is_noticed(self) -> None:
+        """It is what a node does with an exception."""
+
+        def fail(*_: Any) -> None:
+            raise ZeroDivisionError
+
+        self.patch(Listener, "connectionMade", fail)
+        self.assertIn("ZeroDivisionError", "\n".join(run(self.PLAIN).problems))
+        self.assertTrue(self.flushLoggedErrors(ZeroDivisionError))
+
+
+class ScenarioTests(SynchronousTestCase):
+    """What is asked of a run depends on what was broken."""
+
+    SCENARIO = Scenario(
+        1, ("relay1", "relay2"), (Host("office"), Host("annex", "symmetric")),
+        (Host("alice", "symmetric"), Host("bob")),
+        faults=(
+            Fault(10.0, FaultKind.CUT, "alice", "relay1", 5.0),
+            Fault(20.0, FaultKind.CRASH, "office", seconds=10.0),
+            Fault(50.0, FaultKind.LOSS, seconds=1.0),
+        ),
+    )  # fmt: skip
+
+    def test_calm_begins_when_the_last_fault_of_any_of_them_ends(self) -> None:
+        """A cut concerns two that are both asked for, loss everybody."""
+        for names, now, since in (
+            ({"alice", "relay1"}, 12.0, 12.0), ({"alice", "relay1"}, 18.0, 15.0),
+            ({"alice", "relay2"}, 18.0, 0.0), ({"alice", "office"}, 40.0, 30.0),
+            ({"bob"}, 52.0, 51.0),
+        ):  # fmt: skip
+            self.assertEqual(since, self.SCENARIO.calm_since(now, names), names)
+
+    def test_what_can_be_direct_depends_on_the_nats_and_the_policy(self) -> None:
+        """As p2pnet.lab.expectations has it."""
+        can = [
+            self.SCENARIO.can_be_direct(agent, connector)
+            for agent in AGENTS[:2]
+            for connector in CONNECTORS[:2]
+        ]
+        self.assertEqual([True, False, True, True], can)
+        relayed = dataclasses.replace(self.SCENARIO, policy="relay-only")
+        self.assertFalse(relayed.can_be_direct("alice", "office"))
+
+    def test_every_simpler_scenario_is_whole(self) -> None:
+        """No fault of somebody who is not there, no agent without a service, and all end."""
+        for seed in range(100):
+            for scenario in simpler(generate(seed)):
+                names = {h.name for h in (*scenario.agents, *scenario.connectors)}
+                names |= {*scenario.intermediates, ""}
+                self.assertTrue(all({f.who, f.other} <= names for f in scenario.faults))
+                served = {s for host in scenario.connectors for s in host.services}
+                self.assertTrue(all(served >= {*a.services} != set() for a in scenario.agents))
+
+    def test_a_scenario_can_be_written_down(self) -> None:
+        """As Python, to be kept as a test, and for people."""
+        scenario = generate(11)
+        names: dict[str, Any] = vars(__import__("p2pnet.lab.scenario", fromlist=["Scenario"]))
+        self.assertEqual(scenario, eval(repr(scenario), dict(names)))
+        self.assertIn("Agents: alice", str(scenario))
+
+
+class ClockTests(SynchronousTestCase):
+    """Virtual time."""
+
+    def setUp(self) -> None:
+        """A clock, and what it called."""
+        self.clock = VirtualClock()
+        self.calls: list[str] = []
+
+    def test_calls_run_in_the_order_of_their_times_and_then_of_their_making(self) -> None:
+        """Also one that is made while another runs."""
+        self.clock.callLater(2, self.calls.append, "c")
+        self.clock.callLater(1, lambda: self.clock.callLater(0, self.calls.append, "b"))
+        self.clock.callLater(1, self.calls.append, "a")
+        self.assertEqual(1, self.clock.next_time())
+        self.clock.advance(1)
+        self.assertEqual((["a", "b"], 1), (self.calls, self.clock.seconds()))
+        self.clock.advance(1)
+        self.assertEqual(["a", "b", "c"], self.calls)
+        self.assertEqual([], self.clock.getDelayedCalls())
+
+    def test_calls_can_be_moved_and_cancelled(self) -> None:
+        """As a reactor's can."""
+        later, sooner, never = (self.clock.callLater(5, self.calls.append, c) for c in "lsn")
+        later.delay(5)
+        sooner.reset(1)
+        never.cancel()
+        self.assertEqual({later, sooner}, set(self.clock.getDelayedCalls()))
+        self.clock.advance(1)
+        self.assertEqual(["s"], self.calls)
+        self.clock.advance(8)
+        self.assertEqual(["s"], self.calls)
+        self.clock.advance(1)
+        self.assertEqual(["s", "l"], self.calls)
+
+    def test_a_killed_process_is_not_called_any_more(self) -> None:
+        """Nor leaves anything behind."""
+        one, other = ProcessClock(self.clock), ProcessClock(self.clock)
+        for process in (one, other):
+            process.callLater(1, self.calls.append, "x")
+        one.kill()
+        one.callLater(1, self.calls.append, "y")
+        self.assertEqual([], one.getDelayedCalls())
+        self.clock.advance(1)
+        self.assertEqual(["x"], self.calls)
