@@ -15,6 +15,7 @@ from typing import Any
 
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks, maybeDeferred
+from twisted.internet.error import ConnectionDone
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
@@ -29,7 +30,7 @@ REQUEST = struct.Struct(">II")  # seed and size of the answer
 MAX_SIZE = 256 * 1024  # bytes of one transfer
 TRANSFERS = 3  # at most, in one stay
 TIMEOUT = 60.0  # seconds for one transfer
-STAY, AWAY = 15.0, 10.0  # seconds at most
+STAY, AWAY = 60.0, 30.0  # seconds at most
 VANISHING = 0.3  # share of the stays that end without a word
 
 
@@ -100,7 +101,10 @@ class Client(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """It is over."""
-        self.done.callback(b"".join(self._parts))
+        if reason.check(ConnectionDone):
+            self.done.callback(b"".join(self._parts))
+        else:
+            self.done.errback(reason)
 
 
 class _Clients(Factory):
