@@ -6,6 +6,7 @@ JOBS ?= 1
 TESTS ?= tests
 TRIALS ?= 20
 SEEDS ?= 2000
+SIM_JOBS ?= $(shell nproc)
 # The suites without other processes, sockets or builds: for every Python that the machine has.
 QUICK = $(dir $(wildcard $(addsuffix /__init__.py,$(addprefix tests/,wire traversal quic core)))) \
 	$(wildcard $(addprefix tests/test_,config.py options.py identity.py pki.py events.py))
@@ -13,11 +14,13 @@ QUICK = $(dir $(wildcard $(addsuffix /__init__.py,$(addprefix tests/,wire traver
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: help test demo lab sim quick lint format typing imports packaging clean
+.PHONY: help ready test demo lab sim quick lint format typing imports packaging clean
 
 help:  ## list these targets
 	@echo "Targets (PYTHON=$(PYTHON) and VENV=$(VENV) can be given):"
 	@sed -n 's/^\([a-z]*\):.*## /  \1\t/p' Makefile
+
+ready: $(READY)  ## install p2pnet and what its tests need into VENV
 
 test: $(READY)  ## run the whole test suite (TESTS=tests.test_x for some, JOBS=4 in parallel)
 	@$(BIN)/python -m tests.run -j $(JOBS) $(TESTS)
@@ -29,7 +32,7 @@ lab: $(READY)  ## every pairing of NAT behaviors, TRIALS=20 times each (hours; n
 	@$(BIN)/p2pnet lab matrix --trials $(TRIALS) --delay-ms 25
 
 sim: $(READY)  ## SEEDS=2000 runs on a simulated network on which things break (SEED=123 repeats one)
-	@$(BIN)/p2pnet lab sim $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --jobs $$(nproc))
+	@$(BIN)/p2pnet lab sim $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --jobs $(SIM_JOBS))
 
 quick: $(READY)  ## run the suites that need nothing but Python
 	@$(BIN)/python -m tests.run $(QUICK)

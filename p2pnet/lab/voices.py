@@ -14,7 +14,7 @@ from zope.interface import implementer
 
 NUMBER_LENGTH = 4  # bytes, with which the Agent's end begins: which conversation it is
 SIZES = (1, 40, 40, 300, 300, 300, 300, 1_100, 1_100, 6_000)  # bytes said at once
-PAUSES = (0.02, 1.0, 2.0, 4.0, 5.0, 6.0)  # seconds between that
+PAUSES = (0.02, 2.0, 4.0, 6.0, 8.0, 10.0)  # seconds between that
 _TEXT = random.Random(0).randbytes(65_521) * 2  # no part of it occurs twice in a period
 _PERIOD = len(_TEXT) // 2
 
