@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from p2pnet import events
+from p2pnet.core.attempt import TAG_LENGTH, Attempt
 from p2pnet.core.exchange import for_people, from_wire, to_wire
 from p2pnet.core.local import LocalCandidates
 from p2pnet.core.path import DirectPath
-from p2pnet.core.timers import Timer
 from p2pnet.traversal import checklist
 from p2pnet.traversal.checklist import CheckList, IceCredentials
-from p2pnet.traversal.health import Health, Keepalive, PathHealth
+from p2pnet.traversal.health import Health, PathHealth
 from p2pnet.traversal.pair import CandidatePair
 from p2pnet.traversal.selection import RelayOnly
 from p2pnet.wire import messages
@@ -36,24 +36,10 @@ LATE = (
 # Neighbors may be three routers apart, so the first crosses one only, and a second, for carriers'
 # NATs, waits until the peer has sent its first.
 FIRST_HOPS, SECOND_HOPS = 2, 4
+# A path that died is asked now and then by both ends, so that it is used again soon after it works:
+# their packets keep the NATs open for each other's. After that only rounds of checks look for one.
+REVIVE_EVERY, REVIVE_FOR = 4.0, 600.0  # seconds
 FAREWELL = 2.0  # seconds of silence after which word of the peer's end is believed
-TAG_LENGTH = 4  # bytes of a transaction id that name the session
-
-
-class Attempt:
-    """What one session does to be direct."""
-
-    def __init__(self, session: Session, credentials: IceCredentials) -> None:
-        self.session = session
-        self.credentials = credentials
-        self.tag = base64.b64decode(credentials.username_fragment)[:TAG_LENGTH]
-        self.checks: CheckList | None = None
-        self.pair: CandidatePair | None = None
-        self.health: PathHealth | None = None
-        self.peer_direct_at: float | None = None  # since when the peer sends directly, as we see it
-        self.keepalive = Keepalive()
-        self.failures = 0
-        self.next_step: Timer | None = None  # the answer is overdue, or the next round begins
 
 
 class DirectPaths:
@@ -362,6 +348,7 @@ class DirectPaths:
         if state is Health.DEAD:
             checks.fail(pair)
             attempt.pair = attempt.health = attempt.peer_direct_at = None
+            self._revive(attempt, pair, now + REVIVE_FOR, now)
             session.set_direct(None, None, f"{format_address(pair.address)} is silent")
             if not session.paths:
                 self._node.path_lost(session, now)
@@ -374,6 +361,17 @@ class DirectPaths:
             # A NAT may have moved us. Then the Intermediate drops our relay frames until a packet
             # of the control connection shows it where we are, and the peer learns it in turn.
             self._update(attempt)
+
+    def _revive(self, attempt: Attempt, pair: CandidatePair, until: float, now: float) -> None:
+        """Ask a path that died, until another one works."""
+        checks = attempt.checks
+        is_over = attempt.pair is not None or self._attempts.get(attempt.session.id) is not attempt
+        if checks is None or is_over or now > until:
+            return
+        checks.check(pair, now)
+        self._node.timers.call_at(
+            now + REVIVE_EVERY, lambda t: self._revive(attempt, pair, until, t)
+        )
 
     # -- time ------------------------------------------------------------------------------------
 

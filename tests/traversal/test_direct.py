@@ -124,6 +124,21 @@ class SwitchTests(TransferCase):
         gaps = [b - a for a, b in itertools.pairwise(times)]
         self.assertLess(max(gaps), 0.4)
 
+    def test_a_path_that_was_given_up_is_used_again_soon_after_it_works(self) -> None:
+        """However long that took; the next round of checks may be two minutes away."""
+        for outage in (17.0, 50.0, 300.0):
+            self.ready()
+            talk = self.talk(self.simulation, self.agent)
+            written = self.write(talk, every=0.5)
+            self.until(self.is_direct)
+            self.net.run(1.0)
+            self.net.disturb(LOST)
+            self.net.run(outage)
+            self.assertTrue(self.is_relayed())
+            self.net.disturb(LINK)
+            self.until(self.is_direct, 6.0)
+            self.finish(talk, written)
+
     def test_regression_repeated_packets_do_not_keep_a_dead_path_alive(self) -> None:
         """Old ones, and ones that nobody can decrypt, say nothing of the way: both ends stayed on
         it until the session was lost."""
