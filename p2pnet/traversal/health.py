@@ -11,7 +11,8 @@ KEEPALIVE_IDLE = 15.0  # and while it is idle, at first; NAT mappings of 30 s ar
 LONGEST_IDLE, SHORTEST_IDLE = 25.0, 5.0  # seconds that experience may make of it
 LENGTHEN_AFTER = 3  # answered idle checks in a row
 LENGTHEN_BY, SHORTEN_TO = 2.5, 0.6  # seconds; share of the interval that was too long
-USED_WITHIN = 10.0  # seconds since the last packet for which a session counts as used
+IN_USE = 1.0  # seconds between packets that are use; QUIC's own keepalive every 15 s is none
+USED_WITHIN = 10.0  # seconds since then for which a session counts as used
 ASK_AFTER = 0.1  # seconds of silence after sending before the path is asked
 SUSPECT_AFTER = 0.2  # seconds of silence, at least, before it is suspect
 ASK_AGAIN = 0.1  # seconds between checks while there is silence, doubled up to ...
@@ -68,14 +69,16 @@ class PathHealth:
         self._after_idleness = False  # whether what is unanswered followed an idle interval
         self.state = Health.GOOD
         self.silent_since: float | None = None
-        self._used_at = now
+        self._used_at = self._sent_at = now
         self._asked_at = now
         self._answered_at = now
         self._asks = 0
 
     def sent(self, now: float) -> None:
         """A packet of the session went out on the path."""
-        self._used_at = now
+        if now - self._sent_at < IN_USE:
+            self._used_at = now
+        self._sent_at = now
         if self.silent_since is None:
             self.silent_since = now
             self._after_idleness = False
@@ -92,7 +95,7 @@ class PathHealth:
         if self._after_idleness and not was_suspect:
             self._keepalive.kept()
         # What was sent a moment ago cannot be answered yet: its silence begins now.
-        self.silent_since = now if now - self._used_at < self.rtt / 2 else None
+        self.silent_since = now if now - self._sent_at < self.rtt / 2 else None
         self._after_idleness = False
         self._asks = 0
         self.state = Health.GOOD

@@ -137,6 +137,17 @@ class KeepaliveTests(SynchronousTestCase):
             path.run(16.0)
             self.assertAlmostEqual(expected, keepalive.interval)
 
+    def test_regression_single_packets_now_and_then_are_no_use(self) -> None:
+        """The keepalive of an idle connection had the path asked every three seconds for ever."""
+        path = Path()
+        path.run(20.0)
+        path.asked.clear()
+        for number in range(10):
+            path.later(15.0 * number, lambda: path.health.sent(path.now))
+            path.later(15.0 * number + RTT, lambda: path.health.heard(path.now))
+        path.run(150.0)
+        self.assertLessEqual(len(path.asked), 150 / KEEPALIVE_IDLE)
+
     def test_a_path_in_use_is_asked_every_3_s_and_not_more(self) -> None:
         """Packets in either direction do not change that."""
         path = Path()
