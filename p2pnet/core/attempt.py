@@ -37,3 +37,9 @@ class Attempt:
         self.keepalive = Keepalive()
         self.failures = 0
         self.next_step: Timer | None = None
+
+    def get_timer(self) -> float | None:
+        """When its checks or its path are to be looked at, None for never."""
+        parts = (self.checks, self.health)
+        times = [part.get_timer() for part in parts if part is not None]
+        return min((time for time in times if time is not None), default=None)

@@ -11,6 +11,7 @@ from p2pnet.core.attempt import TAG_LENGTH, Attempt
 from p2pnet.core.exchange import for_people, from_wire, to_wire
 from p2pnet.core.local import LocalCandidates
 from p2pnet.core.path import DirectPath
+from p2pnet.core.timers import Deadlines
 from p2pnet.traversal import checklist
 from p2pnet.traversal.checklist import CheckList, IceCredentials
 from p2pnet.traversal.health import Health, PathHealth
@@ -55,6 +56,8 @@ class DirectPaths:
         self._node = node
         self._attempts: dict[bytes, Attempt] = {}  # by session id
         self._by_tag: dict[bytes, Attempt] = {}
+        self._talking: dict[Attempt, None] = {}  # those that may have datagrams to send
+        self._deadlines = Deadlines(node.timers, Attempt.get_timer, self._handle)
         self._controlling = node.controlling
 
     # -- candidates ------------------------------------------------------------------------------
@@ -81,6 +84,7 @@ class DirectPaths:
             if attempt.pair is not None and attempt.health is not None and attempt.checks:
                 attempt.health.asked(now)
                 attempt.checks.check(attempt.pair, now)
+                self._touch(attempt)
             elif self._controlling:
                 self._offer(attempt)
 
@@ -143,6 +147,7 @@ class DirectPaths:
                 attempt = self._attempts.get(session_id)
                 if attempt is not None and attempt.checks is not None:
                     attempt.checks.add_remote(from_wire(candidates), now)
+                    self._touch(attempt)
                     self._open_nats(attempt, FIRST_HOPS)
                     if attempt.pair is None and self._controlling:
                         self._offer(attempt)
@@ -190,6 +195,7 @@ class DirectPaths:
             )
         remote = from_wire(message.candidates)
         attempt.checks.add_remote(remote, now)
+        self._touch(attempt)
         self._open_nats(attempt, FIRST_HOPS)
         self._node.emit(
             events.CandidatesExchanged(
@@ -200,6 +206,7 @@ class DirectPaths:
     def _start(self, attempt: Attempt, delay: float, now: float) -> None:
         assert attempt.checks is not None
         attempt.checks.start(now + delay)
+        self._touch(attempt)
         self._node.timers.call_at(now + delay / 2, lambda _: self._open_nats(attempt, SECOND_HOPS))
         pairs = len(attempt.checks.pairs)
         self._node.emit(events.ChecksStarted(attempt.session.id.hex(), delay, pairs))
@@ -231,6 +238,7 @@ class DirectPaths:
         if attempt is None or attempt.checks is None:
             self.dropped += 1
             return
+        self._touch(attempt)
         if not attempt.checks.receive(check, source, now):
             self.dropped += 1
             return
@@ -281,8 +289,10 @@ class DirectPaths:
     def sent(self, session: Session, now: float) -> None:
         """A packet of the session went out."""
         attempt = self._attempts.get(session.id)
-        if attempt is not None and attempt.health is not None and session.paths[0].kind == "direct":
-            attempt.health.sent(now)
+        if attempt is None or attempt.health is None or session.paths[0].kind != "direct":
+            return
+        if attempt.health.sent(now):
+            self._deadlines.touch(attempt)
 
     def session_at(self, source: Address) -> Session | None:
         """The session that has no connection yet, and whose proven path leads to `source`."""
@@ -314,6 +324,7 @@ class DirectPaths:
         if now - attempt.peer_direct_at > late:
             attempt.health.doubt(now)
             self._look(attempt, now)
+            self._touch(attempt)
 
     def doubt(self, session: Session, now: float) -> None:
         """There is word that the peer is gone: see whether it still answers."""
@@ -321,6 +332,7 @@ class DirectPaths:
         if attempt is not None and attempt.health is not None:
             attempt.health.doubt(now)
             self._look(attempt, now)
+            self._touch(attempt)
 
     def _heard(self, attempt: Attempt, now: float, rtt: float | None) -> None:
         health, pair = attempt.health, attempt.pair
@@ -369,41 +381,42 @@ class DirectPaths:
         if checks is None or is_over or now > until:
             return
         checks.check(pair, now)
+        self._touch(attempt)
         self._node.timers.call_at(
             now + REVIVE_EVERY, lambda t: self._revive(attempt, pair, until, t)
         )
 
     # -- time ------------------------------------------------------------------------------------
 
-    def datagrams_to_send(self, now: float) -> list[tuple[bytes, Address]]:
+    def datagrams_to_send(self) -> list[tuple[bytes, Address]]:
         """Checks and answers that are due."""
         datagrams: list[tuple[bytes, Address]] = []
-        for attempt in self._attempts.values():
-            if attempt.checks is not None:
-                datagrams += attempt.checks.datagrams_to_send()
+        while self._talking:
+            checks = self._talking.popitem()[0].checks
+            if checks is not None:
+                datagrams += checks.datagrams_to_send()
         return datagrams
 
-    def get_timer(self) -> float | None:
-        """When to call handle_timer()."""
-        times = []
-        for attempt in self._attempts.values():
-            if attempt.checks is not None:
-                times.append(attempt.checks.get_timer())
-            if attempt.health is not None:
-                times.append(attempt.health.get_timer())
-        return min((time for time in times if time is not None), default=None)
+    def settle(self) -> None:
+        """Set the timers of what changed."""
+        self._deadlines.settle()
 
-    def handle_timer(self, now: float) -> None:
-        """Do what is due."""
-        for attempt in list(self._attempts.values()):
-            if attempt.checks is not None:
-                attempt.checks.handle_timer(now)
-                self._follow(attempt, now)
-            self._look(attempt, now)
+    def _touch(self, attempt: Attempt) -> None:
+        """It may have something to send, or to do earlier than was thought."""
+        self._talking[attempt] = None
+        self._deadlines.touch(attempt)
+
+    def _handle(self, attempt: Attempt, now: float) -> None:
+        if attempt.checks is not None:
+            attempt.checks.handle_timer(now)
+            self._follow(attempt, now)
+        self._look(attempt, now)
+        self._talking[attempt] = None
 
     def forget(self, session: Session) -> None:
         """The session is over."""
         attempt = self._attempts.pop(session.id, None)
         if attempt is not None:
             self._by_tag.pop(attempt.tag, None)
+            self._deadlines.forget(attempt)
             self._unplan(attempt)

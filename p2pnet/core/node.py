@@ -179,7 +179,7 @@ class NodeCore:
             else:
                 datagrams.append((data, address))
         self._handle_connections(now)
-        datagrams += self.direct.datagrams_to_send(now)
+        datagrams += self.direct.datagrams_to_send()
         return datagrams
 
     def next_event(self) -> events.Event | None:
@@ -188,8 +188,9 @@ class NodeCore:
 
     def get_timer(self) -> float | None:
         """When to call handle_timer(), None for never."""
-        parts = (self._mux, self.timers, self.direct, self.relayed)
-        times = (part.get_timer() for part in parts)
+        self.direct.settle()
+        self.relayed.settle()
+        times = (self._mux.get_timer(), self.timers.get_timer())
         return min((time for time in times if time is not None), default=None)
 
     def handle_timer(self, now: float) -> None:
@@ -197,8 +198,6 @@ class NodeCore:
         self.now = now
         self.timers.handle_timer(now)
         self._mux.handle_timer(now)
-        self.direct.handle_timer(now)
-        self.relayed.handle_timer(now)
         self._handle_connections(now)
 
     # -- for the links ---------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from p2pnet import events
 from p2pnet.core.path import RelayedPath
+from p2pnet.core.timers import Deadlines
 from p2pnet.wire.address import Address
 from p2pnet.wire.demux import Kind, classify
 from p2pnet.wire.errors import DecodeError
@@ -28,6 +29,7 @@ class RelayedPaths:
         self.dropped: collections.Counter[str] = collections.Counter()
         self._node = node
         self._channels: dict[bytes, tuple[Session, Address]] = {}
+        self._deadlines = Deadlines(node.timers, self._get_timer, self._handle)
 
     # -- what there is ---------------------------------------------------------------------------
 
@@ -70,6 +72,7 @@ class RelayedPaths:
         """The session is over."""
         for address in session.relays:
             self._unmap(session, address)
+        self._deadlines.forget(session)
 
     def _unmap(self, session: Session, address: Address) -> None:
         for channel in [c for c, ends in self._channels.items() if ends == (session, address)]:
@@ -114,25 +117,25 @@ class RelayedPaths:
 
     def sent(self, session: Session, now: float) -> None:
         """A packet of the session went out by a relay."""
-        session.relay_choice.sent(now, unanswered=session.connection.is_answer_due)
+        if session.relay_choice.sent(now, unanswered=session.connection.is_answer_due):
+            self._deadlines.touch(session)
 
     # -- time ------------------------------------------------------------------------------------
 
-    def get_timer(self) -> float | None:
-        """When to call handle_timer()."""
-        times = (
-            session.relay_choice.get_timer(session.relay_rtt or 0.0)
-            for session in self._node.sessions.values()
-        )
-        return min((time for time in times if time is not None), default=None)
+    def settle(self) -> None:
+        """Set the timers of what changed."""
+        self._deadlines.settle()
 
-    def handle_timer(self, now: float) -> None:
-        """Look at what is silent: ask its Intermediates, and use the other ones too."""
-        for session in list(self._node.sessions.values()):
-            asks = session.relay_choice.look(session.relay_rtt or 0.0, now)
-            session.now = now
-            if asks:
-                for link in self._node.links_of(session):
-                    link.probe(now)
-            if session.relay_choice.is_doubtful:
-                session.choose_path("the relay is silent")
+    @staticmethod
+    def _get_timer(session: Session) -> float | None:
+        return session.relay_choice.get_timer(session.relay_rtt or 0.0)
+
+    def _handle(self, session: Session, now: float) -> None:
+        """It is silent: ask its Intermediates, and use the other ones too."""
+        asks = session.relay_choice.look(session.relay_rtt or 0.0, now)
+        session.now = now
+        if asks:
+            for link in self._node.links_of(session):
+                link.probe(now)
+        if session.relay_choice.is_doubtful:
+            session.choose_path("the relay is silent")

@@ -1,9 +1,12 @@
 """Callbacks at given times, for a core that has no clock: get_timer() and handle_timer()."""
 
+import functools
 import heapq
 import itertools
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Hashable
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T", bound=Hashable)
 
 
 class Timer:
@@ -59,3 +62,53 @@ class Timers:
         """Run what is due."""
         while (when := self.get_timer()) is not None and when <= now:
             heapq.heappop(self._heap)[2]._run(now)
+
+
+class Deadlines(Generic[T]):
+    """The next time for each of many things, none of which costs anything while it waits.
+
+    A thing whose time may be earlier than before is touched; settle() then asks it. One whose time
+    is later is asked when the old one has come.
+
+    :param get_timer: when a thing is to be handled, None for never.
+    :param handle: called with the thing and the time.
+    """
+
+    def __init__(
+        self,
+        timers: Timers,
+        get_timer: Callable[[T], float | None],
+        handle: Callable[[T, float], object],
+    ) -> None:
+        self._timers = timers
+        self._get_timer = get_timer
+        self._handle = handle
+        self._touched: dict[T, None] = {}
+        self._set: dict[T, Timer] = {}
+
+    def touch(self, thing: T) -> None:
+        """Its time may be earlier now."""
+        self._touched[thing] = None
+
+    def forget(self, thing: T) -> None:
+        """It has no time any more."""
+        self._touched.pop(thing, None)
+        timer = self._set.pop(thing, None)
+        if timer is not None:
+            timer.cancel()
+
+    def settle(self) -> None:
+        """Set the timers of what was touched."""
+        touched, self._touched = self._touched, {}
+        for thing in touched:
+            when, timer = self._get_timer(thing), self._set.get(thing)
+            if when is None or (timer is not None and timer.when <= when):
+                continue
+            if timer is not None:
+                timer.cancel()
+            self._set[thing] = self._timers.call_at(when, functools.partial(self._due, thing))
+
+    def _due(self, thing: T, now: float) -> None:
+        del self._set[thing]
+        self._touched[thing] = None
+        self._handle(thing, now)

@@ -74,14 +74,16 @@ class PathHealth:
         self._answered_at = now
         self._asks = 0
 
-    def sent(self, now: float) -> None:
-        """A packet of the session went out on the path."""
+    def sent(self, now: float) -> bool:
+        """A packet of the session went out on the path. Returns whether it is the first for which
+        an answer is awaited, so that get_timer() is earlier than it was."""
         if now - self._sent_at < IN_USE:
             self._used_at = now
         self._sent_at = now
-        if self.silent_since is None:
-            self.silent_since = now
-            self._after_idleness = False
+        if self.silent_since is not None:
+            return False
+        self.silent_since, self._after_idleness = now, False
+        return True
 
     def heard(self, now: float, rtt: float | None = None) -> bool:
         """Something authentic came in on it; `rtt` if that was an answer to a check of ours.

@@ -100,14 +100,20 @@ class Relays:
 
     # -- what happens ----------------------------------------------------------------------------
 
-    def sent(self, now: float, *, unanswered: bool) -> None:
-        """A packet went out. `unanswered`: the peer owes an acknowledgement of some packet."""
-        if self._silent_since is None:
+    def sent(self, now: float, *, unanswered: bool) -> bool:
+        """A packet went out. `unanswered`: the peer owes an acknowledgement of some packet.
+
+        Returns whether it is the first that is waited for, so that get_timer() may be earlier.
+        """
+        begins = self._silent_since is None
+        if begins:
             self._silent_since = now
         if unanswered and self._unanswered_since is None:
+            begins = True
             # What was asked in the lull before says nothing about now.
             self._silent_since = self._unanswered_since = now
             self._asked_at = None
+        return begins
 
     def heard(self, address: Address | None, rtt: float, now: float) -> None:
         """An authentic packet of the peer came through a relay, or directly (None)."""

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from p2pnet.core.timers import Timer, Timers
+from p2pnet.core.timers import Deadlines, Timer, Timers
 
 TIMES = st.floats(min_value=0, max_value=100)
 
@@ -99,3 +99,56 @@ class TimersTests(SynchronousTestCase):
         self.assertEqual(len(expected), len(self.ran))
         self.assertEqual(expected, dict(self.ran))
         self.assertEqual(0, len(self.timers))
+
+
+class DeadlinesTests(SynchronousTestCase):
+    """The next time for each of many things."""
+
+    def setUp(self) -> None:
+        """Two things, and what is said when they are asked or handled."""
+        self.timers = Timers()
+        self.times: dict[str, float | None] = {"a": 5.0, "b": None}
+        self.asked: list[str] = []
+        self.handled: list[tuple[str, float]] = []
+        self.deadlines = Deadlines(self.timers, self.ask, self.handle)
+
+    def ask(self, thing: str) -> float | None:
+        """When it is to be handled."""
+        self.asked.append(thing)
+        return self.times[thing]
+
+    def handle(self, thing: str, now: float) -> None:
+        """It is."""
+        self.handled.append((thing, now))
+        self.times[thing] = None
+
+    def test_what_is_touched_is_asked_once_and_handled_in_time(self) -> None:
+        """The rest costs nothing."""
+        for _ in range(3):
+            self.deadlines.touch("a")
+        self.deadlines.settle()
+        self.deadlines.settle()
+        self.assertEqual((["a"], 5.0), (self.asked, self.timers.get_timer()))
+        self.timers.handle_timer(5.0)
+        self.assertEqual([("a", 5.0)], self.handled)
+        self.deadlines.settle()
+        self.assertIsNone(self.timers.get_timer())
+
+    def test_an_earlier_time_replaces_a_later_one_and_not_the_other_way_round(self) -> None:
+        """A later one is found when the earlier has come."""
+        for when, expected in ((5.0, 5.0), (3.0, 3.0), (9.0, 3.0)):
+            self.times["a"] = when
+            self.deadlines.touch("a")
+            self.deadlines.settle()
+            self.assertEqual(expected, self.timers.get_timer())
+        self.assertEqual(1, len(self.timers))
+
+    def test_what_is_forgotten_is_handled_no_more(self) -> None:
+        """Whether its timer was set or not."""
+        self.deadlines.touch("a")
+        self.deadlines.settle()
+        self.deadlines.touch("a")
+        self.deadlines.forget("a")
+        self.deadlines.forget("b")
+        self.deadlines.settle()
+        self.assertEqual((None, ["a"]), (self.timers.get_timer(), self.asked))
