@@ -143,6 +143,7 @@ class AgentCore(NodeCore):
         if stream not in waiting:
             return
         waiting.remove(stream)
+        last = not waiting
         troubles = [
             f"intermediate {link.name} is {trouble(link)}"
             for link in self.links
@@ -152,6 +153,8 @@ class AgentCore(NodeCore):
         if len(troubles) < len(self.links):
             none = f"no session for {stream.service} within {REQUEST_TIMEOUT:.0f} s"
             troubles.insert(0, refusals or none)
+        if last:
+            self._requests.forget(stream.service)
         self._fail(stream, code, "; ".join(troubles))
 
     def _fail_waiting(self, service: str, code: ErrorCode, reason: str) -> None:
