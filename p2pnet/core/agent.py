@@ -7,10 +7,11 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 
 from p2pnet import events
+from p2pnet.core.ends import AgentSession
 from p2pnet.core.link import Link
 from p2pnet.core.node import NodeCore
 from p2pnet.core.requests import Request, Requests
-from p2pnet.core.session import AgentSession, Session
+from p2pnet.core.session import Session
 from p2pnet.core.stream import Stream, StreamState
 from p2pnet.identity import Credentials, Role, check_name
 from p2pnet.quic import events as quic_events
@@ -210,7 +211,7 @@ class AgentCore(NodeCore):
                     self.lose_relay(session, link, code, reason, now)
                     self._lost_relay(session, now)
             case _:
-                self.direct.take_message(link, message, now)
+                self.direct.exchange.take_message(link, message, now)
 
     def _refused(self, number: int, code: ErrorCode, reason: str, now: float) -> None:
         request = self._requests.refused(number, code, reason)

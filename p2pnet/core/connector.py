@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterable, Mapping
 from zope.interface import implementer
 
 from p2pnet import events
+from p2pnet.core.ends import ConnectorSession
 from p2pnet.core.link import Link
 from p2pnet.core.node import NodeCore
-from p2pnet.core.session import ConnectorSession, Session
+from p2pnet.core.session import Session
 from p2pnet.identity import Credentials, Role
 from p2pnet.interfaces import IAuthorizer
 from p2pnet.quic import events as quic_events
@@ -99,7 +100,7 @@ class ConnectorCore(NodeCore):
                 if session is not None and session.is_relayed_by(link.address):
                     self.lose_relay(session, link, code, reason, now)
             case _:
-                self.direct.take_message(link, message, now)
+                self.direct.exchange.take_message(link, message, now)
 
     def _consider(
         self, link: Link, offer: messages.SessionOffer, now: float

@@ -3,40 +3,29 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from p2pnet import events
 from p2pnet.core.attempt import TAG_LENGTH, Attempt
-from p2pnet.core.exchange import for_people, from_wire, to_wire
+from p2pnet.core.exchange import Exchange
 from p2pnet.core.local import LocalCandidates
 from p2pnet.core.path import DirectPath
 from p2pnet.core.timers import Deadlines
 from p2pnet.traversal import checklist
-from p2pnet.traversal.checklist import CheckList, IceCredentials
+from p2pnet.traversal.checklist import IceCredentials
 from p2pnet.traversal.health import Health, PathHealth
 from p2pnet.traversal.pair import CandidatePair
-from p2pnet.traversal.selection import RelayOnly
-from p2pnet.wire import messages
 from p2pnet.wire.address import Address, format_address
-from p2pnet.wire.check import CheckKind, decode_check, encode_opener
+from p2pnet.wire.check import CheckKind, decode_check
 from p2pnet.wire.errors import DecodeError
 
 if TYPE_CHECKING:
-    from p2pnet.core.link import Link
     from p2pnet.core.node import NodeCore
     from p2pnet.core.session import Session
 
-EXCHANGE_TIMEOUT = 5.0  # seconds from the offer to the answer
-RETRIES = (5.0, 15.0, 45.0, 120.0)  # seconds after each failed round, the last for good
 LATE = (
     1.0  # seconds for which relayed packets of a peer that moved to the direct path are late ones
 )
-# Routers that an opener crosses. It is to leave an own NAT, and to end before the peer's: one that
-# takes an unsolicited packet for its own would give the peer's checks another port than was told.
-# Neighbors may be three routers apart, so the first crosses one only, and a second, for carriers'
-# NATs, waits until the peer has sent its first.
-FIRST_HOPS, SECOND_HOPS = 2, 4
 # A path that died is asked now and then by both ends, so that it is used again soon after it works:
 # their packets keep the NATs open for each other's. After that only rounds of checks look for one.
 REVIVE_EVERY, REVIVE_FOR = 4.0, 600.0  # seconds
@@ -48,17 +37,18 @@ class DirectPaths:
 
     :ivar dropped: STUN messages that were malformed or not authentic.
     :ivar local: what peers are told of where this node may be reached.
+    :ivar exchange: the signaling about it.
     """
 
     def __init__(self, node: NodeCore) -> None:
         self.dropped = 0
         self.local = LocalCandidates(node)
+        self.exchange = Exchange(node, self)
         self._node = node
         self._attempts: dict[bytes, Attempt] = {}  # by session id
         self._by_tag: dict[bytes, Attempt] = {}
         self._talking: dict[Attempt, None] = {}  # those that may have datagrams to send
         self._deadlines = Deadlines(node.timers, Attempt.get_timer, self._handle)
-        self._controlling = node.controlling
 
     # -- candidates ------------------------------------------------------------------------------
 
@@ -74,9 +64,9 @@ class DirectPaths:
         for attempt in self._attempts.values():
             if attempt.checks is None:
                 continue
-            self._update(attempt)
-            if attempt.pair is None and self._controlling:
-                self._offer(attempt)
+            self.exchange.update(attempt)
+            if attempt.pair is None and self._node.controlling:
+                self.exchange.offer(attempt)
 
     def network_changed(self, now: float) -> None:
         """See whether paths still answer, and whether there is one now where there was none."""
@@ -84,142 +74,23 @@ class DirectPaths:
             if attempt.pair is not None and attempt.health is not None and attempt.checks:
                 attempt.health.asked(now)
                 attempt.checks.check(attempt.pair, now)
-                self._touch(attempt)
-            elif self._controlling:
-                self._offer(attempt)
+                self.touch(attempt)
+            elif self._node.controlling:
+                self.exchange.offer(attempt)
 
-    def _update(self, attempt: Attempt) -> None:
-        infos = to_wire(self.local.gather())
-        self._node.signal(attempt.session, messages.CandidateUpdate(attempt.session.id, infos))
+    # -- attempts --------------------------------------------------------------------------------
 
-    # -- signaling -------------------------------------------------------------------------------
+    def find(self, session_id: bytes) -> Attempt | None:
+        """What is done for a session."""
+        return self._attempts.get(session_id)
 
-    def begin(self, session: Session) -> None:
-        """The session has a relay, its first or one again: the controlling side offers."""
-        if not self._controlling or isinstance(session.selector, RelayOnly):
-            return
-        attempt = self._attempts.get(session.id) or self._add(session)
-        if attempt.pair is None:
-            self._offer(attempt)
-
-    def _add(self, session: Session) -> Attempt:
+    def add(self, session: Session) -> Attempt:
+        """Begin to do something for it."""
         fragment = base64.b64encode(self._node.entropy(6)).decode()
         password = base64.b64encode(self._node.entropy(18)).decode()
         attempt = Attempt(session, IceCredentials(fragment, password))
         self._attempts[session.id] = self._by_tag[attempt.tag] = attempt
         return attempt
-
-    def _offer(self, attempt: Attempt) -> None:
-        node = self._node
-        reason = f"no answer to the candidates within {EXCHANGE_TIMEOUT:.0f} s"
-        self._plan(attempt, node.now + EXCHANGE_TIMEOUT, lambda t: self._failed(attempt, reason, t))
-        ours = attempt.credentials
-        node.signal(
-            attempt.session,
-            messages.CandidateOffer(
-                attempt.session.id,
-                ours.username_fragment,
-                ours.password,
-                to_wire(self.local.gather()),
-            ),
-        )
-
-    def _plan(self, attempt: Attempt, when: float, step: Callable[[float], object]) -> None:
-        self._unplan(attempt)
-        attempt.next_step = self._node.timers.call_at(when, step)
-
-    def _unplan(self, attempt: Attempt) -> None:
-        if attempt.next_step is not None:
-            attempt.next_step.cancel()
-
-    def take_message(self, link: Link, message: messages.Message, now: float) -> None:
-        """A message about candidates or checks. One for no session of ours is ignored."""
-        session_id = getattr(message, "session", b"")
-        match message:
-            case messages.CandidateOffer() if not self._controlling:
-                self._take_offer(link, message, now)
-            case messages.CandidateAnswer() if self._controlling:
-                attempt = self._attempts.get(session_id)
-                if attempt is not None:
-                    self._unplan(attempt)
-                    self._take_remote(attempt, message, now)
-            case messages.CandidateUpdate(candidates=candidates):
-                attempt = self._attempts.get(session_id)
-                if attempt is not None and attempt.checks is not None:
-                    attempt.checks.add_remote(from_wire(candidates), now)
-                    self._touch(attempt)
-                    self._open_nats(attempt, FIRST_HOPS)
-                    if attempt.pair is None and self._controlling:
-                        self._offer(attempt)
-            case messages.StartPunching(delay=delay):
-                attempt = self._attempts.get(session_id)
-                if attempt is not None and attempt.checks is not None:
-                    self._start(attempt, delay / 1000, now)
-            case messages.PunchingResult(direct=False, reason=reason) if (
-                session_id in self._attempts
-            ):
-                self._node.emit(events.ChecksFailed(session_id.hex(), f"peer: {reason}", None))
-
-    def _take_offer(self, link: Link, offer: messages.CandidateOffer, now: float) -> None:
-        session = self._node.find_session(offer.session)
-        if session is None or not session.is_relayed_by(link.address):
-            return
-        attempt = self._attempts.get(offer.session) or self._add(session)
-        self._take_remote(attempt, offer, now)
-        ours = attempt.credentials
-        link.send(
-            messages.CandidateAnswer(
-                offer.session,
-                ours.username_fragment,
-                ours.password,
-                to_wire(self.local.gather()),
-            )
-        )
-
-    def _take_remote(
-        self,
-        attempt: Attempt,
-        message: messages.CandidateOffer | messages.CandidateAnswer,
-        now: float,
-    ) -> None:
-        theirs = IceCredentials(message.username_fragment, message.password)
-        local = self.local.gather()
-        if attempt.checks is None or attempt.checks.remote != theirs:
-            attempt.checks = CheckList(
-                controlling=self._controlling,
-                local=attempt.credentials,
-                remote=theirs,
-                bases=self.local.bases(),
-                policy=self.local.policy,
-                entropy=lambda size: attempt.tag + self._node.entropy(size - TAG_LENGTH),
-            )
-        remote = from_wire(message.candidates)
-        attempt.checks.add_remote(remote, now)
-        self._touch(attempt)
-        self._open_nats(attempt, FIRST_HOPS)
-        self._node.emit(
-            events.CandidatesExchanged(
-                attempt.session.id.hex(), for_people(local), for_people(remote)
-            )
-        )
-
-    def _start(self, attempt: Attempt, delay: float, now: float) -> None:
-        assert attempt.checks is not None
-        attempt.checks.start(now + delay)
-        self._touch(attempt)
-        self._node.timers.call_at(now + delay / 2, lambda _: self._open_nats(attempt, SECOND_HOPS))
-        pairs = len(attempt.checks.pairs)
-        self._node.emit(events.ChecksStarted(attempt.session.id.hex(), delay, pairs))
-        if not pairs:
-            self._failed(attempt, "the peer has no candidate that may be checked", now)
-
-    def _open_nats(self, attempt: Attempt, hops: int) -> None:
-        """Send openers. IPv6 needs none: where no address is translated, no port can be lost."""
-        assert attempt.checks is not None
-        for address, pair in attempt.checks.pairs.items():
-            if not pair.is_valid and not pair.remote.is_ipv6:
-                opener = encode_opener(self._node.entropy(12))
-                self._node.emit(events.OpenerNeeded(opener, address, hops))
 
     # -- checks ----------------------------------------------------------------------------------
 
@@ -238,7 +109,7 @@ class DirectPaths:
         if attempt is None or attempt.checks is None:
             self.dropped += 1
             return
-        self._touch(attempt)
+        self.touch(attempt)
         if not attempt.checks.receive(check, source, now):
             self.dropped += 1
             return
@@ -272,17 +143,7 @@ class DirectPaths:
             attempt.session.now = now
             attempt.session.set_direct(DirectPath(best.address), best.rtt, reason)
         elif exhausted and best is None and attempt.pair is None:
-            self._failed(attempt, "no check was answered", now)
-
-    def _failed(self, attempt: Attempt, reason: str, now: float) -> None:
-        retry_in = None
-        if self._controlling:
-            retry_in = RETRIES[min(attempt.failures, len(RETRIES) - 1)]
-            self._plan(attempt, now + retry_in, lambda _: self._offer(attempt))
-        attempt.failures += 1
-        session = attempt.session.id
-        self._node.emit(events.ChecksFailed(session.hex(), reason, retry_in))
-        self._node.signal(attempt.session, messages.PunchingResult(session, False, reason))
+            self.exchange.failed(attempt, "no check was answered", now)
 
     # -- health ----------------------------------------------------------------------------------
 
@@ -324,7 +185,7 @@ class DirectPaths:
         if now - attempt.peer_direct_at > late:
             attempt.health.doubt(now)
             self._look(attempt, now)
-            self._touch(attempt)
+            self.touch(attempt)
 
     def doubt(self, session: Session, now: float) -> None:
         """There is word that the peer is gone: see whether it still answers."""
@@ -332,7 +193,7 @@ class DirectPaths:
         if attempt is not None and attempt.health is not None:
             attempt.health.doubt(now)
             self._look(attempt, now)
-            self._touch(attempt)
+            self.touch(attempt)
 
     def _heard(self, attempt: Attempt, now: float, rtt: float | None) -> None:
         health, pair = attempt.health, attempt.pair
@@ -364,7 +225,7 @@ class DirectPaths:
             session.set_direct(None, None, f"{format_address(pair.address)} is silent")
             if not session.paths:
                 self._node.path_lost(session, now)
-            self._failed(attempt, "the direct path went silent", now)
+            self.exchange.failed(attempt, "the direct path went silent", now)
         elif state is Health.SUSPECT and checks.has_fresher(pair, health.silent_since):
             checks.fail(pair)  # the peer was moved, and found where it is now
             self._follow(attempt, now)
@@ -372,7 +233,7 @@ class DirectPaths:
             session.set_direct(DirectPath(pair.address), pair.rtt, "it is silent", doubtful=True)
             # A NAT may have moved us. Then the Intermediate drops our relay frames until a packet
             # of the control connection shows it where we are, and the peer learns it in turn.
-            self._update(attempt)
+            self.exchange.update(attempt)
 
     def _revive(self, attempt: Attempt, pair: CandidatePair, until: float, now: float) -> None:
         """Ask a path that died, until another one works."""
@@ -381,7 +242,7 @@ class DirectPaths:
         if checks is None or is_over or now > until:
             return
         checks.check(pair, now)
-        self._touch(attempt)
+        self.touch(attempt)
         self._node.timers.call_at(
             now + REVIVE_EVERY, lambda t: self._revive(attempt, pair, until, t)
         )
@@ -401,7 +262,7 @@ class DirectPaths:
         """Set the timers of what changed."""
         self._deadlines.settle()
 
-    def _touch(self, attempt: Attempt) -> None:
+    def touch(self, attempt: Attempt) -> None:
         """It may have something to send, or to do earlier than was thought."""
         self._talking[attempt] = None
         self._deadlines.touch(attempt)
@@ -419,4 +280,4 @@ class DirectPaths:
         if attempt is not None:
             self._by_tag.pop(attempt.tag, None)
             self._deadlines.forget(attempt)
-            self._unplan(attempt)
+            self.exchange.cancel(attempt)

@@ -49,7 +49,7 @@ class RelayedPaths:
         if not is_known:
             self._node.emit(events.RelayReady(session.id.hex(), link.name))
         if is_first:
-            self._node.direct.begin(session)
+            self._node.direct.exchange.begin(session)
 
     def remove(self, session: Session, link: Link, reason: str) -> None:
         """The Intermediate relays the session no more."""

@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from p2pnet.core.ends import AgentSession
 from p2pnet.core.link import Link
-from p2pnet.core.session import AgentSession
 from p2pnet.wire import messages
 from p2pnet.wire.errors import ErrorCode
 

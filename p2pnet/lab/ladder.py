@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import socket
 import time
 from collections.abc import Iterator, Sequence
 
@@ -12,6 +13,7 @@ from p2pnet.lab.trial import Cell, Conduct
 from p2pnet.lab.wire import Conditions
 
 LOSSES = (0.0, 0.01, 0.05, 0.1, 0.2)  # of the packets, one way from end to end
+BUFFER = 1 << 16  # bytes
 DELAY = 0.045  # seconds, one way from end to end
 
 
@@ -49,6 +51,8 @@ def climb(
 
 def _transfer(cell: Cell, loss: float, seconds: float) -> Rung:
     with Passage(cell) as passage:
+        # Little in the kernel, or the end is long in coming where the path is slow.
+        passage.far.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
         sender, receiver = Sender(passage.far), Receiver(passage.near)
         begun = time.time()
         receiver.start()

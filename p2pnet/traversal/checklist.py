@@ -104,7 +104,7 @@ class CheckList:
         controlling: bool,
         local: IceCredentials,
         remote: IceCredentials,
-        bases: Iterable[Candidate],
+        bases: Iterable[Candidate] = (),
         policy: CandidatePolicy,
         entropy: Callable[[int], bytes],
     ) -> None:
@@ -114,7 +114,7 @@ class CheckList:
         self.pairs: dict[Address, CandidatePair] = {}
         self.selected: CandidatePair | None = None
         self._tie_breaker = int.from_bytes(entropy(8), "big")
-        self._bases = {base.is_ipv6: base for base in bases}
+        self.use_bases(bases)
         self._policy = policy
         self._entropy = entropy
         self._triggered: collections.deque[CandidatePair] = collections.deque()
@@ -133,6 +133,10 @@ class CheckList:
             if candidate.type is not CandidateType.RELAYED and candidate.address not in self.pairs:
                 self._make_room()
                 self._pair(candidate)
+
+    def use_bases(self, bases: Iterable[Candidate]) -> None:
+        """The local candidate that stands for each address family that the node has now."""
+        self._bases = {base.is_ipv6: base for base in bases}
 
     def _pair(self, remote: Candidate) -> CandidatePair | None:
         pair = self.pairs.get(remote.address)
@@ -283,10 +287,6 @@ class CheckList:
         return self._events.popleft() if self._events else None
 
     # -- receiving -------------------------------------------------------------------------------
-
-    def owns(self, check: Check) -> bool:
-        """Whether an answer is to one of this list's transactions."""
-        return check.transaction_id in self._transactions
 
     def receive(self, check: Check, source: Address, now: float) -> bool:
         """Take a check that came from `source`. Returns False for one that is not authentic."""
