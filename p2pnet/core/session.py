@@ -163,10 +163,13 @@ class Session:
         return bool(self.paths) and self.paths[0].kind == RELAYED
 
     def path_renewed(self, now: float) -> None:
-        """The paths are the same, but something was lost on them: see at once what. Most of what
-        is unacknowledged may have arrived."""
+        """The paths are the same, but something was lost on them: see at once what.
+
+        Amid doubt that is all that went out since. Else most of what is unacknowledged may have
+        arrived, and would stand before what did not.
+        """
         self.now = now
-        self._moved(lost=False)
+        self._moved(lost=self.direct_is_doubtful)
 
     # -- events of the connection ----------------------------------------------------------------
 
