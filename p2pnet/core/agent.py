@@ -24,7 +24,7 @@ REQUEST_TIMEOUT = 10.0  # seconds for a service to be found, with a restart of a
 HANDSHAKE_TIMEOUT = 10.0  # seconds for the end-to-end handshake
 KEEPALIVE = 15.0  # seconds; a session that is used is kept under its idle time-out
 SESSION_LINGER = 300.0  # seconds that a session without streams is kept for the next one
-FIRST_RESUME, LAST_RESUME = 0.5, 4.0  # seconds between tries to give a session a relay again
+FIRST_RESUME, LAST_RESUME = 0.25, 4.0  # seconds between tries to give a session a relay again
 LAST_JOIN = 60.0  # and between tries to give it one more
 MAX_WAITING = 1024  # streams that wait for one service
 
