@@ -29,6 +29,7 @@ LATE = (
 # A path that died is asked now and then by both ends, so that it is used again soon after it works:
 # their packets keep the NATs open for each other's. After that only rounds of checks look for one.
 REVIVE_EVERY, REVIVE_FOR = 4.0, 600.0  # seconds
+RESTS_AFTER = 1.0  # seconds of silence after which nothing but checks is sent on a doubtful path
 FAREWELL = 2.0  # seconds of silence after which word of the peer's end is believed
 
 
@@ -234,6 +235,13 @@ class DirectPaths:
             # A NAT may have moved us. Then the Intermediate drops our relay frames until a packet
             # of the control connection shows it where we are, and the peer learns it in turn.
             self.exchange.update(attempt)
+        elif (
+            session.direct_is_doubtful
+            and session.relays
+            and not session.direct_is_silent
+            and health.is_silent_for(RESTS_AFTER, now)
+        ):
+            session.rest_direct("the direct path is still silent")
 
     def _revive(self, attempt: Attempt, pair: CandidatePair, until: float, now: float) -> None:
         """Ask a path that died, until another one works."""

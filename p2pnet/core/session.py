@@ -30,8 +30,8 @@ class Session:
     :ivar peer_name: the other end's name as the Intermediate announced it.
     :ivar instance: the number of the other end's process, as announced.
     :ivar relays: the paths through Intermediates, by address; `relay_choice` says which is used.
-    :ivar direct: the direct path, None while there is none; `direct_is_doubtful` while it is
-        silent, and packets go both ways.
+    :ivar direct: the direct path, None while there is none; `direct_is_doubtful` when packets go
+        both ways, `direct_is_silent` when that has been for so long that they no longer do.
     :ivar farewell: code and reason with which the peer is said to have ended the session.
     :ivar paths: where packets go. None means that they are dropped, and QUIC sends their content
         again later.
@@ -55,6 +55,7 @@ class Session:
         self.relay_choice = Relays()
         self.direct: DirectPath | None = None
         self.direct_is_doubtful = False
+        self.direct_is_silent = False
         self.direct_rtt: float | None = None
         self.relay_rtt: float | None = None
         self.paths: tuple[Path, ...] = ()
@@ -111,7 +112,13 @@ class Session:
     ) -> None:
         """There is another direct path now, or none, or it became doubtful."""
         self.direct, self.direct_rtt, self.direct_is_doubtful = direct, rtt, doubtful
+        self.direct_is_silent = False
         self.choose_path(reason)
+
+    def rest_direct(self, reason: str) -> None:
+        """The direct path has been silent for a while: a relay carries the session alone."""
+        self.direct_is_silent = True
+        self.choose_path(reason, planned=True)
 
     def choose_path(self, reason: str = "", *, planned: bool = False) -> None:
         """Ask the selector, and send the way that it says from now on.
@@ -129,6 +136,8 @@ class Session:
             paths = (self.direct,)
             if self.direct_is_doubtful and not isinstance(self.selector, DirectOnly):
                 paths = (self.direct, *relayed)
+                if self.direct_is_silent and relayed:
+                    paths = relayed
         elif decision.path == RELAYED:
             paths = relayed
         if paths == self.paths:
