@@ -140,6 +140,7 @@ class DirectPaths:
         if best is not None and best is not attempt.pair:
             attempt.pair, attempt.failures, attempt.peer_direct_at = best, 0, None
             attempt.health = PathHealth(best.rtt or 0.0, now, attempt.keepalive)
+            attempt.health.answered_at = best.answered_at or now  # long ago, it may be
             reason = f"{best.remote.type} {format_address(best.address)} answered"
             attempt.session.now = now
             attempt.session.set_direct(DirectPath(best.address), best.rtt, reason)

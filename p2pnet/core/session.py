@@ -146,7 +146,8 @@ class Session:
         self.paths = paths
         if not planned:
             self._moved(lost=was_silent)
-        why = "; ".join(filter(None, (reason, decision.reason)))
+        grounds = "" if self.direct_is_doubtful else decision.reason  # which took it to be well
+        why = "; ".join(filter(None, (reason, grounds)))
         self._emit(
             events.PathSelected(
                 self.id.hex(),

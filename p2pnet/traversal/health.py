@@ -60,6 +60,7 @@ class PathHealth:
     :param rtt: its round-trip time in seconds.
     :param keepalive: what is known of idle intervals.
     :ivar state: Health.
+    :ivar answered_at: when a check on it was last answered.
     :ivar silent_since: when something was first sent without an answer, None if all is answered.
     """
 
@@ -71,7 +72,7 @@ class PathHealth:
         self.silent_since: float | None = None
         self._used_at = self._sent_at = now
         self._asked_at = now
-        self._answered_at = now
+        self.answered_at = now
         self._asks = 0
 
     def sent(self, now: float) -> bool:
@@ -102,7 +103,7 @@ class PathHealth:
         self._asks = 0
         self.state = Health.GOOD
         if rtt is not None:
-            self.rtt, self._answered_at = rtt, now
+            self.rtt, self.answered_at = rtt, now
         return was_suspect
 
     def doubt(self, now: float) -> None:
@@ -140,7 +141,7 @@ class PathHealth:
 
     def get_timer(self) -> float:
         """When to look at the path again."""
-        times = [self.next_ask(), self._answered_at + CONSENT]
+        times = [self.next_ask(), self.answered_at + CONSENT]
         if self.silent_since is not None:
             if self.state is Health.GOOD:
                 times.append(self.silent_since + self._suspect_after())
@@ -162,6 +163,6 @@ class PathHealth:
                     self._keepalive.lapsed()
                     self._after_idleness = False
                 self.state = Health.SUSPECT
-        if now - self._answered_at >= CONSENT - 1e-6:
+        if now - self.answered_at >= CONSENT - 1e-6:
             self.state = Health.DEAD
         return self.state

@@ -149,6 +149,7 @@ class Node(Host):
         self.peer: Node = self
         self._asked: dict[bytes, Address] = {}
         self._moved: set[Session] = set()
+        self._ways: dict[Session, set[Address]] = {}
 
     def receive(self, data: bytes, source: Address, now: float) -> None:
         """A datagram arrived: note what it proves."""
@@ -166,7 +167,9 @@ class Node(Host):
         used = {destination for data, destination in out if classify(data) is not Kind.STUN}
         for session in self._moved & set(self.core.sessions.values()):
             ways = {path.address for path in session.paths}
-            assert ways <= used or not session.connection.is_established, "no probe on a new path"
+            new = ways - self._ways.get(session, set())
+            self._ways[session] = ways
+            assert new <= used or not session.connection.is_established, "no probe on a new path"
         return out
 
     def _judge(self, data: bytes, destination: Address, now: float) -> None:

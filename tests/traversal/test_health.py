@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from p2pnet.traversal.health import (
+    CONSENT,
     DEAD_AFTER,
     KEEPALIVE_IDLE,
     KEEPALIVE_USED,
@@ -248,6 +249,28 @@ class SilenceTests(SynchronousTestCase):
         self.assertIs(Health.SUSPECT, path.health.look(path.now))
         path.run(10.0)
         self.assertIs(Health.DEAD, path.health.state)
+
+
+class ConsentTests(SynchronousTestCase):
+    """RFC 7675: data goes only where a check was answered lately."""
+
+    def test_regression_a_path_that_answered_long_ago_is_not_taken_up_again(self) -> None:
+        """A pair that had been valid once was sent to for another thirty seconds."""
+        health = PathHealth(RTT, 1000.0)
+        health.answered_at = 1000.0 - CONSENT
+        self.assertIs(Health.DEAD, health.look(1000.0))
+
+    def test_consent_ends_although_packets_come(self) -> None:
+        """They say nothing of whether it is wanted."""
+        path = Path()
+        path.answers = False
+        path.send(every=0.5, seconds=60.0)
+        for number in range(600):
+            path.later(number * 0.1, lambda: path.health.heard(path.now))
+        path.run(60.0)
+        (when, state) = path.states[-1]
+        self.assertIs(Health.DEAD, state)
+        self.assertAlmostEqual(1000.0 + CONSENT, when, delta=0.2)
 
 
 class DoubtTests(SynchronousTestCase):
