@@ -133,7 +133,7 @@ def generate(seed: int) -> Scenario:
     """The scenario of a seed. Small ones are more likely, for they take less time."""
     draw = random.Random(seed)
     intermediates = INTERMEDIATES[: draw.choice((1, 1, 2, 2, 3))]
-    names = CONNECTORS[: draw.choice((1, 1, 1, 1, 1, 1, 2, 2, 3))]
+    names = CONNECTORS[: draw.choice((1,) * 8 + (2, 2, 3))]
     shared = draw.random() < 0.4  # they are replicas
     connectors = tuple(
         Host(name, draw.choice(NATS), ("web",) if shared else (name,)) for name in names
@@ -145,7 +145,7 @@ def generate(seed: int) -> Scenario:
             draw.choice(NATS),
             tuple(draw.sample(services, draw.choice((1, 1, 1, len(services))))),
         )
-        for name in AGENTS[: draw.choice((1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 3, 4))]
+        for name in AGENTS[: draw.choice((1,) * 12 + (2, 2, 2, 3, 4))]
     )
     scenario = Scenario(seed, intermediates, connectors, agents, _link(draw), draw.choice(POLICIES))
     faults = [_fault(draw, scenario) for _ in range(draw.choice((1, 1, 2, 2, 3, 4, 6)))]
