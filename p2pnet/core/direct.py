@@ -273,8 +273,9 @@ class DirectPaths:
 
     def touch(self, attempt: Attempt) -> None:
         """It may have something to send, or to do earlier than was thought."""
-        self._talking[attempt] = None
-        self._deadlines.touch(attempt)
+        if self._attempts.get(attempt.session.id) is attempt:  # else nothing would ever handle it
+            self._talking[attempt] = None
+            self._deadlines.touch(attempt)
 
     def _handle(self, attempt: Attempt, now: float) -> None:
         if attempt.checks is not None:

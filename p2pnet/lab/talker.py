@@ -137,11 +137,12 @@ class Talker:
         if self.current is conversation:
             self._heard_at = self.heard_at
             self.current = None
-        if conversation.speaker.is_done:
+        speaker = conversation.speaker
+        if not speaker.is_done:
+            self._broke(self, conversation)
+        if speaker.is_done or speaker.heard:  # the next one may reach somebody else
             now = self.agent.clock.seconds()
             self._heard_at = now, now
-        else:
-            self._broke(self, conversation)
         if self.agent.node is not None:
             self.agent.clock.callLater(AGAIN, self._open)
 

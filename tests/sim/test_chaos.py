@@ -221,6 +221,15 @@ class ClockTests(SynchronousTestCase):
         self.clock.advance(1)
         self.assertEqual(["s", "l"], self.calls)
 
+    def test_calls_that_make_each_other_without_end_are_an_error(self) -> None:
+        """Else a run would never end."""
+
+        def again() -> None:
+            self.clock.callLater(0, again)
+
+        again()
+        self.assertIn("again", str(self.assertRaises(RuntimeError, self.clock.advance, 1)))
+
     def test_a_killed_process_is_not_called_any_more(self) -> None:
         """Nor leaves anything behind."""
         one, other = ProcessClock(self.clock), ProcessClock(self.clock)

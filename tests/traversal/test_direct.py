@@ -11,10 +11,13 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.task import LoopingCall
 
 from p2pnet import events
+from p2pnet.core.direct import FAREWELL
 from p2pnet.lab.nat import Filtering, Mapping
 from p2pnet.lab.simnat import NATBox
 from p2pnet.lab.simnet import Link
+from p2pnet.traversal.health import DEAD_AFTER
 from p2pnet.wire.demux import Kind
+from p2pnet.wire.errors import ErrorCode
 from tests.traversal.nodes import AGENT, CONNECTOR, LINK, LOST, DirectCase, Packet
 
 SIZE = 1 << 19
@@ -257,6 +260,28 @@ class RebindingTests(TransferCase):
         now: both ways were dead for ten seconds."""
         for side, filtering in itertools.product((0, 1), (Filtering.EIF, Filtering.APDF)):
             self.rebind(side, filtering)
+
+
+class FarewellTests(TransferCase):
+    """There is word that the peer is gone."""
+
+    def test_regression_a_session_that_ended_amid_doubt_has_no_timer_any_more(self) -> None:
+        """Another word came when the first had just been proved right; what was left of the
+        session was then due for ever."""
+        self.ready()
+        self.talk(self.simulation, self.agent)
+        self.until(self.is_direct)
+        self.net.run(1.0)
+        self.net.disturb(LOST)
+        core = self.connector.core
+        (session,) = core.sessions.values()
+        session.farewell = ErrorCode.PEER_LOST, "its agent vanished"
+        loop = self.every(0.01, lambda: core.direct.doubt(session, self.now))
+        self.net.run(FAREWELL)
+        loop.stop()
+        self.net.run(DEAD_AFTER)
+        self.assertNotIn(session, core.sessions.values())
+        self.assertGreater(core.get_timer() or 0.0, self.now)
 
 
 class PolicyTests(TransferCase):
