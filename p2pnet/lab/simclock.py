@@ -16,7 +16,6 @@ from twisted.internet.base import DelayedCall
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
-
 STANDSTILL = 100_000  # calls at one moment, after which it is clear that they make each other
 
 
