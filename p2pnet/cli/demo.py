@@ -2,18 +2,16 @@
 
 import dataclasses
 import json
-import sys
 import tempfile
 from pathlib import Path
 
 import click
-from rich.console import Console
 from rich.table import Table
 
+from p2pnet.cli.common import json_option, print_table, reported
 from p2pnet.lab.demonstration import Demonstration, Step
-from p2pnet.lab.namespaces import LabUnavailable, acquire
+from p2pnet.lab.namespaces import acquire
 from p2pnet.lab.nat import BEHAVIORS
-from p2pnet.lab.processes import LabError
 from p2pnet.lab.stage import BehindNats, Loopback, Stage
 
 
@@ -24,7 +22,7 @@ def _print_timeline(steps: list[Step]) -> None:
     table.add_column("")
     for step in steps:
         table.add_row(f"{step.at:.3f}", step.what, step.detail)
-    Console(width=None if sys.stdout.isatty() else 100).print(table)
+    print_table(table)
 
 
 def _stage(nat: str | None) -> Stage:
@@ -35,15 +33,12 @@ def _stage(nat: str | None) -> Stage:
     if not colon or agent not in BEHAVIORS or connector not in BEHAVIORS:
         known = ", ".join(BEHAVIORS)
         raise click.BadParameter(f"write AGENT:CONNECTOR, each one of {known}", param_hint="--nat")
-    try:
-        acquire()
-    except LabUnavailable as error:
-        raise click.ClickException(f"no laboratory here: {error}") from None
+    acquire()
     return BehindNats(BEHAVIORS[agent], BEHAVIORS[connector])
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print the timeline as one JSON object.")
+@json_option
 @click.option(
     "--size",
     default=64,
@@ -58,12 +53,9 @@ def _stage(nat: str | None) -> Stage:
 )  # fmt: skip
 def demo(as_json: bool, size: int, nat: str | None) -> None:
     """Start the three roles on this machine and download a file through them."""
-    with tempfile.TemporaryDirectory(prefix="p2pnet-demo-") as directory:
+    with tempfile.TemporaryDirectory(prefix="p2pnet-demo-") as directory, reported():
         demonstration = Demonstration(_stage(nat), Path(directory), size)
-        try:
-            ok = demonstration.run()
-        except LabError as error:
-            raise click.ClickException(str(error)) from None
+        ok = demonstration.run()
     steps = demonstration.steps
     if as_json:
         timeline = [dataclasses.asdict(step) for step in steps]

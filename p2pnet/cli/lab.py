@@ -5,36 +5,38 @@ import dataclasses
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 
+from p2pnet.cli.common import (
+    BEHAVIOR,
+    delay_option,
+    jobs_option,
+    json_option,
+    print_table,
+    reported,
+    trials_option,
+)
 from p2pnet.cli.lab_ladder import ladder
 from p2pnet.cli.lab_sim import sim
 from p2pnet.cli.lab_soak import soak
 from p2pnet.cli.lab_survive import survive
 from p2pnet.cli.lab_switch import switch
 from p2pnet.lab.expectations import Outcome, expected_outcome
-from p2pnet.lab.namespaces import LabUnavailable, acquire, find_obstacle, remove_leftovers
+from p2pnet.lab.namespaces import acquire, find_obstacle, remove_leftovers
 from p2pnet.lab.nat import BEHAVIORS, Behavior
 from p2pnet.lab.probe import Finding, check
-from p2pnet.lab.processes import LabError, guarded
+from p2pnet.lab.processes import guarded
 from p2pnet.lab.trial import PATIENCE, Cell, Conduct, Trial, meets, summarize
 from p2pnet.lab.wire import Conditions
 
-TABLE_WIDTH = 150  # columns, where the output is no terminal
-BEHAVIOR = click.Choice(list(BEHAVIORS))
 _OPTIONS = (
-    click.option("--trials", default=3, show_default=True, type=click.IntRange(1), metavar="N"),
-    click.option(
-        "--delay-ms", default=0.0, type=click.FloatRange(0), metavar="MS",
-        help="Delay of each site's link, one way.",
-    ),
+    trials_option(3),
+    delay_option(0.0),
     click.option(
         "--loss", default=0.0, type=click.FloatRange(0, 100), metavar="PERCENT",
         help="Loss on each site's link.",
@@ -52,17 +54,6 @@ def conduct_options(command: Callable[..., None]) -> Callable[..., None]:
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
-
-
-@contextmanager
-def _reported() -> Iterator[None]:
-    """Turn what the laboratory complains about into a line on standard error."""
-    try:
-        yield
-    except LabUnavailable as error:
-        raise click.ClickException(f"no laboratory here: {error}") from None
-    except LabError as error:
-        raise click.ClickException(str(error)) from None
 
 
 @click.group()
@@ -84,7 +75,7 @@ def lab() -> None:
     metavar="DIR",
     help="Keep configurations, output and event logs of the processes here.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option
 def run(
     agent: str, connector: str, trials: int, delay_ms: float, loss: float, ipv6: bool,
     wait: float, logs: Path | None, as_json: bool,
@@ -99,7 +90,7 @@ def run(
         logs.mkdir(parents=True, exist_ok=True)
         logs = logs.absolute()
     done: list[Trial] = []
-    with _reported():
+    with reported():
         acquire()
         with Cell(*sides, Conduct(conditions, ipv6, wait, logs)) as cell:
             for number in range(1, trials + 1):
@@ -120,15 +111,8 @@ def run(
 @click.option(
     "--cells", metavar="A:B,...", default="", help="Only these, Agent's before Connector's."
 )
-@click.option(
-    "--jobs",
-    default=1,
-    show_default=True,
-    type=click.IntRange(1),
-    metavar="N",
-    help="How many cells to try at a time.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@jobs_option("cells")
+@json_option
 def matrix(
     trials: int, delay_ms: float, loss: float, ipv6: bool, wait: float, cells: str, jobs: int,
     as_json: bool,
@@ -155,7 +139,7 @@ def matrix(
     if as_json:
         click.echo(json.dumps({"ok": ok, "cells": rows}))
     else:
-        _print(_matrix_table(rows))
+        print_table(_matrix_table(rows))
     if not ok:
         raise SystemExit(1)
 
@@ -235,17 +219,17 @@ def _matrix_cell(row: dict[str, Any] | None) -> str:
 @click.option(
     "--behavior", "names", multiple=True, type=BEHAVIOR, help="Only this one; repeatable."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
+@json_option
 def check_command(names: tuple[str, ...], as_json: bool) -> None:
     """Measure each behavior with plain sockets, and compare with what its name says."""
-    with _reported():
+    with reported():
         acquire()
         findings = list(check(names or tuple(BEHAVIORS)))
     if as_json:
         rows = [{**dataclasses.asdict(finding), "ok": finding.is_right} for finding in findings]
         click.echo(json.dumps(rows))
     else:
-        _print(_check_table(findings))
+        print_table(_check_table(findings))
     if not all(finding.is_right for finding in findings):
         raise SystemExit(1)
 
@@ -264,10 +248,6 @@ def _check_table(findings: Sequence[Finding]) -> Table:
         ]
         table.add_row(finding.name, *texts, "" if finding.is_right else "[bold red]WRONG")
     return table
-
-
-def _print(table: Table) -> None:
-    Console(width=None if sys.stdout.isatty() else TABLE_WIDTH).print(table)
 
 
 @lab.command()

@@ -5,10 +5,10 @@ import json
 
 import click
 
+from p2pnet.cli.common import json_option, reported
 from p2pnet.lab.ladder import LOSSES, climb
 from p2pnet.lab.namespaces import acquire
 from p2pnet.lab.nat import BEHAVIORS
-from p2pnet.lab.processes import LabError
 
 SIDE = BEHAVIORS["port-restricted"]
 
@@ -22,7 +22,7 @@ SIDE = BEHAVIORS["port-restricted"]
     "--loss", "percents", multiple=True, type=click.FloatRange(0, 50), metavar="PERCENT",
     help="Only this loss, one way from end to end; repeatable.",
 )  # fmt: skip
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option
 def ladder(seconds: float, percents: tuple[float, ...], as_json: bool) -> None:
     """Transfer on a direct path of 45 ms each way that loses 0, 1, 5, 10, 20 % of the packets.
 
@@ -30,7 +30,7 @@ def ladder(seconds: float, percents: tuple[float, ...], as_json: bool) -> None:
     """
     losses = [percent / 100 for percent in percents] or LOSSES
     rungs = []
-    try:
+    with reported():
         acquire()
         for rung in climb((SIDE, SIDE), seconds, losses):
             rungs.append(rung)
@@ -40,8 +40,6 @@ def ladder(seconds: float, percents: tuple[float, ...], as_json: bool) -> None:
                     f" {rung.stall * 1000:.0f} ms, {rung.switches} switches,"
                     f" {'hash equal' if rung.intact else 'HASH DIFFERS'}"
                 )
-    except (LabError, OSError) as error:
-        raise click.ClickException(str(error)) from None
     ok = all(rung.intact and not rung.problems for rung in rungs)
     if as_json:
         click.echo(json.dumps({"ok": ok, "rungs": [dataclasses.asdict(rung) for rung in rungs]}))

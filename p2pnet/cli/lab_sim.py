@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import click
 
+from p2pnet.cli.common import jobs_option, json_option
 from p2pnet.lab.chaos import Report, run
 from p2pnet.lab.scenario import Scenario, generate, simpler
 
@@ -67,15 +68,8 @@ def _describe(report: Report) -> str:
 )
 @click.option("--first", default=1, show_default=True, metavar="N", help="The first of them.")
 @click.option("--seed", type=int, metavar="N", help="Only this one.")
-@click.option(
-    "--jobs",
-    default=1,
-    show_default=True,
-    type=click.IntRange(1),
-    metavar="N",
-    help="How many processes.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@jobs_option("processes")
+@json_option
 def sim(seeds: int, first: int, seed: int | None, jobs: int, as_json: bool) -> None:  # fmt: skip
     """Run nodes on a simulated network on which things break, and check that nothing is lost.
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from p2pnet.lab.processes import LabError
+from p2pnet.cli.common import json_option, reported
 from p2pnet.lab.soak import Soak
 
 
@@ -15,7 +15,7 @@ from p2pnet.lab.soak import Soak
 @click.option("--agents", default=200, show_default=True, type=click.IntRange(1), metavar="N")
 @click.option("--services", default=20, show_default=True, type=click.IntRange(1, 256), metavar="N")
 @click.option("--minutes", default=30.0, show_default=True, type=click.FloatRange(0.1), metavar="M")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option
 def soak(agents: int, services: int, minutes: float, as_json: bool) -> None:
     """Let agents connect, transfer, vanish and return, on this machine's loopback.
 
@@ -26,11 +26,8 @@ def soak(agents: int, services: int, minutes: float, as_json: bool) -> None:
     def tell(line: str) -> None:
         click.echo(line, err=True)
 
-    with tempfile.TemporaryDirectory() as directory:
-        try:
-            report = Soak(Path(directory), agents, services, minutes * 60, tell).run()
-        except LabError as error:
-            raise click.ClickException(str(error)) from None
+    with tempfile.TemporaryDirectory() as directory, reported():
+        report = Soak(Path(directory), agents, services, minutes * 60, tell).run()
     if as_json:
         click.echo(json.dumps(report))
     else:

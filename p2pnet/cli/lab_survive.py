@@ -1,20 +1,22 @@
 """``p2pnet lab survive``: how soon a session's traffic flows again after a failure."""
 
 import json
-import sys
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 
+from p2pnet.cli.common import (
+    delay_option,
+    json_option,
+    print_table,
+    reported,
+    trials_option,
+)
 from p2pnet.lab.failures import CASES, Case, run, summarize
-from p2pnet.lab.namespaces import LabUnavailable, acquire
-from p2pnet.lab.processes import LabError
+from p2pnet.lab.namespaces import acquire
 from p2pnet.lab.survival import Trial
 from p2pnet.lab.wire import Conditions
-
-TABLE_WIDTH = 150  # columns, where the output is no terminal
 
 
 @click.command()
@@ -25,16 +27,9 @@ TABLE_WIDTH = 150  # columns, where the output is no terminal
     type=click.Choice(list(dict.fromkeys(c.name for c in CASES))),
     help="Only this one; repeatable.",
 )
-@click.option("--trials", default=20, show_default=True, type=click.IntRange(1), metavar="N")
-@click.option(
-    "--delay-ms",
-    default=25.0,
-    show_default=True,
-    type=click.FloatRange(0),
-    metavar="MS",
-    help="Delay of each site's link, one way.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@trials_option(20)
+@delay_option(25.0)
+@json_option
 def survive(
     names: tuple[str, ...], trials: int, delay_ms: float, as_json: bool
 ) -> None:  # fmt: skip
@@ -45,21 +40,17 @@ def survive(
     """
     conditions = Conditions(delay_ms / 1000) if delay_ms else None
     rows: list[dict[str, Any]] = []
-    try:
+    with reported():
         acquire()
         chosen = [case for case in CASES if not names or case.name in names]
         for case, results in run(chosen, trials, conditions):
             rows.append(summarize(case, results))
             click.echo("\n".join(_describe(case, trial) for trial in results), err=True)
-    except LabUnavailable as error:
-        raise click.ClickException(f"no laboratory here: {error}") from None
-    except LabError as error:
-        raise click.ClickException(str(error)) from None
     ok = all(row["ok"] for row in rows)
     if as_json:
         click.echo(json.dumps({"ok": ok, "cases": rows}))
     else:
-        Console(width=None if sys.stdout.isatty() else TABLE_WIDTH).print(_table(rows))
+        print_table(_table(rows))
     if not ok:
         raise SystemExit(1)
 

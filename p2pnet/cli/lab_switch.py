@@ -2,17 +2,15 @@
 
 import json
 import statistics
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 
+from p2pnet.cli.common import BEHAVIOR, delay_option, json_option, print_table, reported
 from p2pnet.lab.namespaces import acquire
 from p2pnet.lab.nat import BEHAVIORS
-from p2pnet.lab.processes import LabError
 from p2pnet.lab.switching import (
     DIRECT,
     RELAY,
@@ -25,8 +23,6 @@ from p2pnet.lab.switching import (
 )
 from p2pnet.lab.trial import Cell, Conduct
 from p2pnet.lab.wire import Conditions
-
-BEHAVIOR = click.Choice(list(BEHAVIORS))
 
 
 @click.command()
@@ -58,15 +54,9 @@ BEHAVIOR = click.Choice(list(BEHAVIORS))
     metavar="N",
     help="How often the direct path is killed under the echoes.",
 )
-@click.option(
-    "--delay-ms",
-    default=0.0,
-    type=click.FloatRange(0),
-    metavar="MS",
-    help="Delay of each site's link, one way.",
-)
+@delay_option(0.0)
 @click.option("--runs", default=1, show_default=True, type=click.IntRange(1), metavar="N")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option
 def switch(
     agent: str, connector: str, megabytes: int, switches: int, upload: bool, dialog: bool,
     kills: int, delay_ms: float, runs: int, as_json: bool,
@@ -78,22 +68,20 @@ def switch(
     """
     conduct = Conduct(Conditions(delay_ms / 1000) if delay_ms else None)
     course = Course(megabytes, switches, upload)
-    try:
+    with reported():
         acquire()
         with Cell(BEHAVIORS[agent], BEHAVIORS[connector], conduct) as cell:
             if dialog:
                 summary = summarize_echoes([echo(cell, kills) for _ in range(runs)])
             else:
                 summary = summarize_transfers([compare(cell, course) for _ in range(runs)])
-    except (LabError, OSError) as error:
-        raise click.ClickException(str(error)) from None
     if as_json:
         what = {"upload": upload, "megabytes": megabytes} if not dialog else {"kills": kills}
         sides = {"agent": agent, "connector": connector, "delay_ms": delay_ms, "runs": runs}
         click.echo(json.dumps({**sides, **what, **summary}))
     else:
         table = _echo_table(summary) if dialog else _transfer_table(summary)
-        Console(width=None if sys.stdout.isatty() else 100).print(table)
+        print_table(table)
         for problem in summary["problems"]:
             click.echo(problem, err=True)
     if not summary["ok"]:

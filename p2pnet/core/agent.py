@@ -11,7 +11,7 @@ from p2pnet.core.ends import AgentSession
 from p2pnet.core.link import Link
 from p2pnet.core.node import NodeCore
 from p2pnet.core.requests import Request, Requests
-from p2pnet.core.session import Session
+from p2pnet.core.session import Introduction, Session
 from p2pnet.core.stream import Stream, StreamState
 from p2pnet.identity import Credentials, Role, check_name
 from p2pnet.quic import events as quic_events
@@ -248,9 +248,8 @@ class AgentCore(NodeCore):
     def _start_session(
         self, request: Request, message: messages.SessionOpened, now: float
     ) -> AgentSession:
-        session = AgentSession(
-            message.session, message.connector, message.instance, now, self.emit, request.service
-        )
+        introduction = Introduction(message.session, message.connector, message.instance)
+        session = AgentSession(introduction, now, self.emit, request.service)
         session.selector = SELECTORS[self.policy_of(request.service)]()
         self.add_session(session)
         self.emit(

@@ -13,7 +13,7 @@ from p2pnet import events
 from p2pnet.core.ends import ConnectorSession
 from p2pnet.core.link import Link
 from p2pnet.core.node import NodeCore
-from p2pnet.core.session import Session
+from p2pnet.core.session import Introduction, Session
 from p2pnet.identity import Credentials, Role
 from p2pnet.interfaces import IAuthorizer
 from p2pnet.quic import events as quic_events
@@ -128,10 +128,8 @@ class ConnectorCore(NodeCore):
     def _start_session(
         self, link: Link, offer: messages.SessionOffer, now: float
     ) -> ConnectorSession:
-        session = ConnectorSession(
-            offer.session, offer.agent, offer.instance, now, self.emit,
-            self._authorizer.authorize,
-        )  # fmt: skip
+        introduction = Introduction(offer.session, offer.agent, offer.instance)
+        session = ConnectorSession(introduction, now, self.emit, self._authorizer.authorize)
         session.selector = SELECTORS.get(offer.policy, PreferDirect)()
         self.add_session(session)
         self.emit(events.SessionOpened(session.id.hex(), offer.agent, offer.service, link.name))

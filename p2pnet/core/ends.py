@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from p2pnet import events
-from p2pnet.core.session import Session
+from p2pnet.core.session import Introduction, Session
 from p2pnet.core.stream import Stream, StreamState
 from p2pnet.core.timers import Timer
 from p2pnet.wire.errors import DecodeError, ErrorCode
@@ -23,14 +23,12 @@ class AgentSession(Session):
 
     def __init__(
         self,
-        session_id: bytes,
-        peer_name: str,
-        instance: bytes,
+        introduction: Introduction,
         now: float,
         emit: Callable[[events.Event], None],
         service: str,
     ) -> None:
-        super().__init__(session_id, peer_name, instance, now, emit)
+        super().__init__(introduction, now, emit)
         self.service = service
         self.used_at = now
         self.join_timer: Timer | None = None
@@ -58,14 +56,12 @@ class ConnectorSession(Session):
 
     def __init__(
         self,
-        session_id: bytes,
-        peer_name: str,
-        instance: bytes,
+        introduction: Introduction,
         now: float,
         emit: Callable[[events.Event], None],
         authorize: Callable[[str, str], ErrorCode | None],
     ) -> None:
-        super().__init__(session_id, peer_name, instance, now, emit)
+        super().__init__(introduction, now, emit)
         self._authorize = authorize
 
     def _stream(self, stream_id: int) -> Stream | None:

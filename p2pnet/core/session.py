@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 from p2pnet import events
@@ -22,6 +23,20 @@ from p2pnet.wire.stream import (
 )
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Introduction:
+    """What an Intermediate says of a session.
+
+    :ivar session_id: 16 bytes, chosen by the Agent.
+    :ivar peer_name: who the other end is said to be.
+    :ivar instance: the number of the other end's process.
+    """
+
+    session_id: bytes
+    peer_name: str
+    instance: bytes
+
+
 class Session:
     """What both ends of a session have in common: streams over the connection, and the path.
 
@@ -38,17 +53,12 @@ class Session:
     """
 
     def __init__(
-        self,
-        session_id: bytes,
-        peer_name: str,
-        instance: bytes,
-        now: float,
-        emit: Callable[[events.Event], None],
+        self, introduction: Introduction, now: float, emit: Callable[[events.Event], None]
     ) -> None:
-        self.id = session_id
-        self.address = PeerAddress.of_session(session_id)
-        self.peer_name = peer_name
-        self.instance = instance
+        self.id = introduction.session_id
+        self.address = PeerAddress.of_session(self.id)
+        self.peer_name = introduction.peer_name
+        self.instance = introduction.instance
         self.created = now
         self.now = now  # of the last event, for durations
         self.relays: dict[Address, RelayedPath] = {}

@@ -47,6 +47,12 @@ class InterruptionTests(SimulationCase):
         """The path that the node chose last."""
         return str(simulation.reported(node, events.PathSelected)[-1].path)
 
+    def cut_off(self, simulation: Simulation, node: CoreService, host: str) -> None:
+        """Nothing passes between the node and the Intermediate until the node has noticed."""
+        simulation.network.connect(host, "192.0.2.1", Link(loss=1.0))
+        self.run_until(simulation, lambda: simulation.reported(node, events.ControlLost), 25.0)
+        simulation.network.connect(host, "192.0.2.1", SLOW)
+
     def test_a_transfer_outlives_a_restart_of_the_intermediate(self) -> None:
         """One that is stopped properly; it drains first, then all sessions find the new one."""
         simulation, talk, data = self.begin(Link(rate=20_000))
@@ -64,12 +70,10 @@ class InterruptionTests(SimulationCase):
         self.resumes(simulation, talk, data, within=E2E_IDLE)
 
     def test_a_transfer_outlives_the_loss_of_the_agents_control_connection(self) -> None:
-        """The agent is cut off for as long as it takes that connection to time out."""
+        """For as long as it takes that connection to time out."""
         simulation, talk, data = self.begin()
         agent = simulation.nodes[2]
-        simulation.network.connect("203.0.113.1", "192.0.2.1", Link(loss=1.0))
-        self.run_until(simulation, lambda: simulation.reported(agent, events.ControlLost), 25.0)
-        simulation.network.connect("203.0.113.1", "192.0.2.1", SLOW)
+        self.cut_off(simulation, agent, "203.0.113.1")
         self.resumes(simulation, talk, data, within=10.0)
         reasons = [r.reason for r in simulation.reported(agent, events.PathSelected)]
         self.assertIn("through 192.0.2.1:4433", reasons[-1])
@@ -79,9 +83,7 @@ class InterruptionTests(SimulationCase):
         """The same at the other end, which offers its services again when it is back."""
         simulation, talk, data = self.begin()
         connector = simulation.nodes[1]
-        simulation.network.connect("198.51.100.1", "192.0.2.1", Link(loss=1.0))
-        self.run_until(simulation, lambda: simulation.reported(connector, events.ControlLost), 25.0)
-        simulation.network.connect("198.51.100.1", "192.0.2.1", SLOW)
+        self.cut_off(simulation, connector, "198.51.100.1")
         self.resumes(simulation, talk, data, within=8.0)
         self.assertEqual(2, len(simulation.reported(connector, events.Registered)))
 
