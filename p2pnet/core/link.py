@@ -214,26 +214,27 @@ class Link:
 
     # -- staying up, going down ------------------------------------------------------------------
 
-    def _rest(self, heard_at: float) -> None:
-        """All was well then: look again in a while."""
-        self._answered_at = heard_at
-        self._arm(heard_at + PING_IN_USE, self._look)
+    def _rest(self, now: float) -> None:
+        """A ping was answered: look again in a while."""
+        self._answered_at = now
+        self._arm(now + PING_IN_USE, self._look)
 
     def heard(self, now: float) -> None:
         """A packet of a session came through the Intermediate, so that it lives."""
         self._heard_at = now
 
     def _look(self, now: float) -> None:
-        if self._heard_at > now - PING_IN_USE + MOMENT:
-            self._rest(self._heard_at)
-        elif self._node.relays_streams(self):
-            self.probe(now)
-        elif now - self._answered_at < PING_INTERVAL - MOMENT:
-            self._arm(now + PING_IN_USE, self._look)
-        elif self._connection is not None:
+        is_silent = self._heard_at < now - PING_IN_USE + MOMENT
+        if self._connection is not None and now - self._answered_at > PING_INTERVAL - MOMENT:
+            # Whatever is relayed meanwhile, or this connection would be idle for too long. Its own
+            # timeout starts anew with this ping: later than sessions can wait.
             self._connection.ping()
-            # QUIC's idle timeout would start anew with this ping: longer than sessions can wait.
             self._expect_answer(PING_TIMEOUT, now)
+        elif is_silent and self._node.relays_streams(self):
+            self.probe(now)
+        else:
+            when = (now if is_silent else self._heard_at) + PING_IN_USE
+            self._arm(min(when, self._answered_at + PING_INTERVAL), self._look)
 
     def probe(self, now: float) -> None:
         """Ask for a sign of life now; this also shows the Intermediate where this node is."""

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.task import LoopingCall
 
+from p2pnet import events
 from p2pnet.core.session import Session
 from p2pnet.errors import ServiceError
 from p2pnet.lab.scenario import Scenario
 from p2pnet.lab.site import ConnectorSite, IntermediateSite, NodeSite, Site, Weather
+from p2pnet.node import CoreService
 
 if TYPE_CHECKING:
     from p2pnet.lab.talker import Conversation, Talker
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 SILENT_FOR = 30.0  # seconds without a byte at most, while there is a way
 DIRECT_WITHIN = 60.0  # seconds, where a direct way is possible
 BLAMED_FOR = 45.0  # seconds after a fault in which a stream may break because of it
+NOTICED_WITHIN = 30.0  # seconds after a fault in which a control connection may be lost over it
 FRESH = 2.0  # seconds
 # Tables that may keep something: what ended lately, and what is tidied lazily.
 KEPT = {"_ended", "_heap", "_timers", "_by_id"}
@@ -57,6 +60,7 @@ class Watch:
         self._network = network
         self._sites = sites
         self._relays = [s.name for s in sites.values() if isinstance(s, IntermediateSite)]
+        self._losses: collections.Counter[CoreService] = collections.Counter()  # seen so far
         self._loop = LoopingCall(self._look)
         self._loop.clock = network.clock
 
@@ -80,6 +84,7 @@ class Watch:
     def _look(self) -> None:
         for site in self._sites.values():
             if isinstance(site, NodeSite) and site.node is not None:
+                self._look_at_links(site, site.node)
                 for session in site.node.core.sessions.values():
                     self._look_at_paths(site, session)
         for talker in self.talkers:
@@ -96,6 +101,14 @@ class Watch:
         doubtful = session.direct_is_doubtful or (relays is not None and relays.is_doubtful)
         if len(session.paths) > 1 and not doubtful:
             self.problem(f"{site.name} sends on {len(session.paths)} paths without a doubt")
+
+    def _look_at_links(self, site: NodeSite, node: CoreService) -> None:
+        """No node loses an Intermediate that it can reach."""
+        losses = site.reported(events.ControlLost)
+        news, self._losses[node] = losses[self._losses[node] :], len(losses)
+        if self.now - self._calm_since(site.name, *self._relays) > NOTICED_WITHIN:
+            for lost in news:
+                self.problem(f"{site.name} lost {lost.intermediate} without a cause: {lost.reason}")
 
     def _look_for_silence(self, talker: Talker) -> None:
         """Bytes flow, or a stream breaks and the next one has them flow."""

@@ -87,7 +87,10 @@ class Host:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Scenario:
-    """A run. `seed` is that of everything that is not written here, such as what gets lost."""
+    """A run. `seed` is that of everything that is not written here, such as what gets lost.
+
+    :ivar talkative: whether all speak without a lull.
+    """
 
     seed: int
     intermediates: tuple[str, ...] = INTERMEDIATES[:1]
@@ -96,6 +99,7 @@ class Scenario:
     link: Link = PLAIN
     policy: str = "prefer-direct"
     faults: tuple[Fault, ...] = ()
+    talkative: bool = False
 
     @property
     def last(self) -> float:
@@ -120,7 +124,8 @@ class Scenario:
             for title, hosts in (("Connectors", self.connectors), ("Agents", self.agents))
         ]
         lines = [
-            f"seed {self.seed}, {self.policy}", f"Intermediates: {', '.join(self.intermediates)}",
+            f"seed {self.seed}, {self.policy}" + ", talkative" * self.talkative,
+            f"Intermediates: {', '.join(self.intermediates)}",
             *sides, str(self.link), *map(str, self.faults),
         ]  # fmt: skip
         return "\n".join(lines)
@@ -149,7 +154,9 @@ def generate(seed: int) -> Scenario:
     )
     scenario = Scenario(seed, intermediates, connectors, agents, _link(draw), draw.choice(POLICIES))
     faults = [_fault(draw, scenario) for _ in range(draw.choice((1, 1, 2, 2, 3, 4, 6)))]
-    return dataclasses.replace(scenario, faults=tuple(sorted(faults, key=lambda f: f.at)))
+    return dataclasses.replace(
+        scenario, faults=tuple(sorted(faults, key=lambda f: f.at)), talkative=draw.random() < 0.05
+    )
 
 
 def _link(draw: random.Random) -> Link:
@@ -206,6 +213,7 @@ def simpler(scenario: Scenario) -> Iterator[Scenario]:
         plain: dict[str, Any] = {name: getattr(PLAIN, name)}
         yield change(link=dataclasses.replace(scenario.link, **plain))
     yield change(policy="prefer-direct")
+    yield change(talkative=False)
     for side in ("agents", "connectors"):
         hosts: tuple[Host, ...] = getattr(scenario, side)
         for host in hosts:

@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterable
 from typing import Any
 
+from p2pnet import events
 from p2pnet.identity import Credentials, Role
 from p2pnet.lab.nat import BEHAVIORS
 from p2pnet.lab.scenario import Host, Scenario
@@ -13,7 +14,7 @@ from p2pnet.lab.simclock import ProcessClock
 from p2pnet.lab.simnat import NATBox
 from p2pnet.lab.simnet import Link, SimulatedNetwork, SimulatedTransport
 from p2pnet.lab.simulation import Realm, Simulation
-from p2pnet.lab.voices import Listener, Listeners
+from p2pnet.lab.voices import HARDLY_ANY, PAUSES, Listener, Listeners
 from p2pnet.node import CoreService
 
 PORT = 4433
@@ -98,6 +99,10 @@ class Site:
         """The clock of the process that runs here, or ran last."""
         return self._process[0]
 
+    def reported(self, kind: type[events.Report]) -> list[Any]:
+        """The reports of one kind that the running node made."""
+        return self._simulation.reported(self.node, kind) if self.node is not None else []
+
     def make(self) -> CoreService:
         """Start a node of this site's kind."""
         raise NotImplementedError
@@ -140,7 +145,12 @@ class IntermediateSite(Site):
 
 
 class NodeSite(Site):
-    """Where an Agent or a Connector runs."""
+    """Where an Agent or a Connector runs.
+
+    :ivar pauses: of those who speak here.
+    """
+
+    pauses = PAUSES
 
     def __init__(
         self, simulation: ProcessSimulation, host: Host, number: int, intermediates: Iterable[str]
@@ -204,7 +214,9 @@ class ConnectorSite(NodeSite):
         clock, draw = self._simulation.latest[0], self._network.random
 
         def listener() -> Listener:
-            return Listener(clock, draw, lambda one: self.joined(one, self))
+            listener = Listener(clock, draw, lambda one: self.joined(one, self))
+            listener.pauses = self.pauses
+            return listener
 
         for service in self.host.services:
             node.serve_protocol(service, Listeners(listener))
@@ -245,4 +257,7 @@ def build(
     ]
     for agent in agents:
         agent.policy = scenario.policy
+    if scenario.talkative:
+        for site in (*agents, *connectors):
+            site.pauses = HARDLY_ANY
     return relays, connectors, agents

@@ -108,6 +108,7 @@ class Talker:
             return
         clock = self.agent.clock
         speaker = Speaker(clock, self._draw, len(self._conversations))
+        speaker.pauses = self.agent.pauses
         conversation = self.current = Conversation(speaker)
         self._conversations.append(conversation)
         speaker.over = lambda _: self._over(conversation)

@@ -14,7 +14,8 @@ from zope.interface import implementer
 
 NUMBER_LENGTH = 4  # bytes, with which the Agent's end begins: which conversation it is
 SIZES = (1, 40, 40, 300, 300, 300, 300, 1_100, 1_100, 6_000)  # bytes said at once
-PAUSES = (0.02, 2.0, 4.0, 6.0, 8.0, 10.0)  # seconds between that
+PAUSES: tuple[float, ...] = (0.02, 2.0, 4.0, 6.0, 8.0, 10.0)  # seconds between that
+HARDLY_ANY: tuple[float, ...] = (0.1,)
 _TEXT = random.Random(0).randbytes(65_521) * 2  # no part of it occurs twice in a period
 _PERIOD = len(_TEXT) // 2
 
@@ -31,12 +32,14 @@ class Voice(Protocol):
 
     :ivar said, heard: bytes. `heard_at`: when it last heard some.
     :ivar wrong: what was wrong with what it heard, "" for nothing.
+    :ivar pauses: one of which it makes before it goes on.
     :ivar why: how the stream ended, None before.
     """
 
     transport: Any
     number = -1
     from_agent = True
+    pauses = PAUSES
 
     def __init__(self, clock: IReactorTime, draw: random.Random) -> None:
         self.said = self.heard = 0
@@ -63,7 +66,7 @@ class Voice(Protocol):
         size = self._draw.choice(SIZES)
         self.transport.write(text(self.number, self.from_agent, self.said, size))
         self.said += size
-        self._clock.callLater(self._draw.choice(PAUSES), self._speak)
+        self._clock.callLater(self._draw.choice(self.pauses), self._speak)
 
     def finish(self) -> None:
         """Say nothing more."""

@@ -1,6 +1,6 @@
 """How soon a silent Intermediate is noticed, and what happens to sessions that ended meanwhile."""
 
-from twisted.internet.protocol import Factory
+from twisted.internet.protocol import Factory, Protocol
 from twisted.protocols.wire import Echo
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -41,6 +41,19 @@ class LivenessTests(SynchronousTestCase):
     def test_answered_pings_keep_the_connection(self) -> None:
         """Ten idle minutes lose nothing."""
         self.network.run(600)
+        self.assertEqual([], self.lost(self.alice) + self.lost(self.office))
+
+    def test_regression_relayed_traffic_does_not_let_the_control_connection_become_idle(
+        self,
+    ) -> None:
+        """It was taken for a sign of life, and no ping was sent; QUIC ended the connection."""
+        connecting = self.alice.connect("web")
+        self.network.run_until(lambda: connecting.called)
+        transport = self.successResultOf(connecting)
+        transport.connect(Protocol())
+        for _ in range(600):  # never a lull, in which the Intermediate would be asked
+            transport.write(b"hello")
+            self.network.run(0.05)
         self.assertEqual([], self.lost(self.alice) + self.lost(self.office))
 
     def test_regression_a_session_that_the_connector_ended_is_not_resumed(self) -> None:
