@@ -91,9 +91,18 @@ class NoticeTests(SynchronousTestCase):
 
     def test_silence_is_noticed(self) -> None:
         """Nobody announced that these ways are cut."""
+        self.patch(invariants, "NOTICED_WITHIN", 100.0)
+        self.assertIn("has heard nothing for 3", self.problems(self.cut_off()))
+
+    def cut_off(self) -> Chaos:
+        """A run in which all ways are cut, of which nobody was told."""
         chaos = Chaos(self.PLAIN)
         chaos.network.clock.callLater(10.0, chaos.network.cuts.append, frozenset(("alice", "")))
-        self.assertIn("has heard nothing for 3", self.problems(chaos))
+        return chaos
+
+    def test_the_loss_of_an_intermediate_without_a_cause_is_noticed(self) -> None:
+        """At the first try to connect again that fails, half a minute after the beginning."""
+        self.assertIn("alice lost 192.0.2.1:4433 without a cause", self.problems(self.cut_off()))
 
     def test_a_session_that_does_not_become_direct_is_noticed(self) -> None:
         """Although it could."""
