@@ -3,7 +3,6 @@
 import errno
 import socket
 import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +11,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from p2pnet.net.clock import elapsed
 from p2pnet.sources.interfaces import InterfaceSource
 
 ADDRESSES, SLEEP = "addresses", "sleep"  # reasons
@@ -68,14 +68,6 @@ def _source_address(family: int, destination: str) -> str:
             return str(probe.getsockname()[0])
     except OSError:
         return ""
-
-
-def elapsed() -> float:
-    """Seconds on a clock that goes on while the machine sleeps, where there is one.
-
-    Elsewhere it is the calendar's: setting that forward looks like sleep, which does no harm.
-    """
-    return time.clock_gettime(time.CLOCK_BOOTTIME) if sys.platform == "linux" else time.time()
 
 
 @implementer(IReadDescriptor)

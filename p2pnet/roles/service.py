@@ -10,6 +10,7 @@ from p2pnet import events
 from p2pnet.assembly import load_credentials
 from p2pnet.config import RoleConfig
 from p2pnet.identity import CredentialsError
+from p2pnet.net.clock import use_elapsed_time
 from p2pnet.node import CoreService
 
 
@@ -34,6 +35,7 @@ class RoleService(MultiService):
 
     def startService(self) -> None:
         """Start, or end the process with one line that says why not."""
+        use_elapsed_time(self.reactor)
         try:
             super().startService()
         except CannotListenError as error:

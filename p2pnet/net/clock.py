@@ -1,0 +1,26 @@
+"""Time that passes evenly, whatever becomes of the calendar."""
+
+import sys
+import time
+from typing import Any
+
+from twisted.internet.base import ReactorBase
+
+
+def elapsed() -> float:
+    """Seconds on a clock that goes on while the machine sleeps, where there is one.
+
+    Elsewhere it is the calendar's: setting that forward looks like sleep, which does no harm.
+    """
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if sys.platform == "linux" else time.time()
+
+
+def use_elapsed_time(reactor: Any) -> None:
+    """Let a reactor's timers follow that clock from now on, if it has them follow the calendar.
+
+    Else a date that is set back would hold them up, and one that is set forward by more than an
+    idle timeout would end every connection. What is already to be called stays when it was.
+    """
+    if isinstance(reactor, ReactorBase) and reactor.seconds is ReactorBase.seconds:
+        offset = reactor.seconds() - elapsed()
+        reactor.seconds = lambda: elapsed() + offset
