@@ -21,6 +21,7 @@ CONTROL_STREAM = 0
 PING_INTERVAL = 15.0  # seconds; under the 20 s idle timeout and the 30 s of short NAT mappings
 PING_IN_USE = 5.0  # seconds, while streams are relayed: an end that only listens must notice too
 PING_TIMEOUT = 5.0  # seconds for its answer, several retransmissions of it included
+PINGS = 5  # in that time
 PROBE_TIMEOUT = 2.0  # seconds, at least, for the answer when there is reason for doubt
 CONNECT_TIMEOUT = 8.0  # seconds for resolving, handshake and greeting together
 # A node with sessions that was connected tries so many times in quick succession: sessions wait
@@ -87,7 +88,7 @@ class Link:
         self._failures = 0
         self._hasty_tries = 0
         self._probing = False
-        self._answered_at = 0.0
+        self._asked_at = self._answered_at = 0.0
         self._heard_at = 0.0
         self._timer: Timer | None = None
 
@@ -228,8 +229,7 @@ class Link:
         if self._connection is not None and now - self._answered_at > PING_INTERVAL - MOMENT:
             # Whatever is relayed meanwhile, or this connection would be idle for too long. Its own
             # timeout starts anew with this ping: later than sessions can wait.
-            self._connection.ping()
-            self._expect_answer(PING_TIMEOUT, now)
+            self._ask(PING_TIMEOUT, now)
         elif is_silent and self._node.relays_streams(self):
             self.probe(now)
         else:
@@ -240,8 +240,7 @@ class Link:
         """Ask for a sign of life now; this also shows the Intermediate where this node is."""
         if self._connection is not None and self.is_ready and not self._probing:
             self._probing = True
-            self._connection.ping()
-            self._expect_answer(max(PROBE_TIMEOUT, ROUND_TRIPS * self.rtt), now)
+            self._ask(max(PROBE_TIMEOUT, ROUND_TRIPS * self.rtt), now)
 
     def hurry(self, now: float) -> None:
         """The network is another one: probe, or try now what was to be tried later."""
@@ -253,12 +252,21 @@ class Link:
             self._connection.path_changed(now)
         self.probe(now)
 
-    def _expect_answer(self, seconds: float, now: float) -> None:
-        self._arm(now + seconds, lambda t: self._unanswered(seconds, t))
+    def _ask(self, seconds: float, now: float) -> None:
+        """Ping a few times, for QUIC repeats a lost one ever more slowly; an answer is due then."""
+        self._asked_at = now
+        self._ping(seconds, now)
+
+    def _ping(self, seconds: float, now: float) -> None:
+        if now >= self._asked_at + seconds - MOMENT:
+            self._unanswered(seconds, now)
+        elif self._connection is not None:
+            self._connection.ping()
+            self._arm(now + seconds / PINGS, lambda t: self._ping(seconds, t))
 
     def _unanswered(self, seconds: float, now: float) -> None:
         if self._heard_at > now - seconds:  # the answer stands in a queue behind what we hear
-            self._expect_answer(seconds, now)
+            self._ask(seconds, now)
         else:
             self._failed(f"no answer to a ping within {round(seconds, 1):g} s", now)
 

@@ -173,9 +173,10 @@ class NodeCore:
                     self._unwanted["no_path"] += 1
                     continue
                 datagrams += [path.encapsulate(data) for path in session.paths]
-                self.direct.sent(session, now)
-                if session.paths[-1].kind == "relayed":
-                    self.relayed.sent(session, now)
+                if address in self.sessions:  # nobody waits for an answer to last words
+                    self.direct.sent(session, now)
+                    if session.paths[-1].kind == "relayed":
+                        self.relayed.sent(session, now)
             else:
                 datagrams.append((data, address))
         self._handle_connections(now)

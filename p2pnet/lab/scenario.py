@@ -154,8 +154,9 @@ def generate(seed: int) -> Scenario:
     )
     scenario = Scenario(seed, intermediates, connectors, agents, _link(draw), draw.choice(POLICIES))
     faults = [_fault(draw, scenario) for _ in range(draw.choice((1, 1, 2, 2, 3, 4, 6)))]
+    talkative = draw.random() < 0.06 and scenario.link.loss < 0.03  # else they cannot keep up
     return dataclasses.replace(
-        scenario, faults=tuple(sorted(faults, key=lambda f: f.at)), talkative=draw.random() < 0.05
+        scenario, faults=tuple(sorted(faults, key=lambda f: f.at)), talkative=talkative
     )
 
 

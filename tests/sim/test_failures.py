@@ -9,7 +9,8 @@ from p2pnet.errors import IntermediateUnreachable, SessionLost
 from p2pnet.lab.simnet import Link
 from p2pnet.lab.simulation import Simulation
 from p2pnet.node import AgentNode, CoreService
-from tests.sim.support import SimulationCase, Socket, crash
+from p2pnet.wire.errors import ErrorCode
+from tests.sim.support import SimulationCase, Socket, Talk, crash
 
 SLOW = Link(rate=40_000)  # bytes a second, for a transfer that is under way for a while
 SIZE = 400_000  # bytes, which take ten seconds over that link
@@ -165,6 +166,25 @@ class ConnectorTests(SimulationCase):
         simulation.network.run(40.0)
         # The pings of the control connection and of the session, and nothing else.
         self.assertEqual(2, len(agent.core.timers))
+
+    def test_regression_last_words_leave_no_timer(self) -> None:
+        """The Connector's end of a session had its Intermediate asked for ever whether the relay
+        still works, over a farewell that nobody acknowledged."""
+        simulation = self.simulate(link=Link(delay=0.025))
+        agent, connector, served = self.trio(simulation, Talk)
+        talk = self.talk(simulation, agent)
+        simulation.network.run(1.0)
+        talk.transport.write(b"the last that is heard, 50 ms later")
+        simulation.network.run(0.04)
+        crash(agent)
+        served.made[0].transport.write(b"not acknowledged")
+        self.run_until(simulation, lambda: served.made[0].heard)
+        (session,) = connector.core.sessions.values()
+        now = simulation.network.clock.seconds()
+        connector.core.end_session(session, ErrorCode.PEER_LOST, "as if it were", now)
+        connector.driver.wake()
+        simulation.network.run(20.0)
+        self.assertEqual(1, len(connector.core.timers))  # the Intermediate's ping
 
     def test_regression_a_superseded_connector_does_not_fight(self) -> None:
         """It leaves the services to the second process for half a minute, not a second."""

@@ -6,7 +6,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from p2pnet import events
 from p2pnet.endpoints import P2PServerEndpoint
-from p2pnet.lab.simnet import SimulatedNetwork
+from p2pnet.lab.simnet import Link, SimulatedNetwork
 from p2pnet.lab.simulation import Simulation
 from p2pnet.wire.errors import ErrorCode
 
@@ -42,6 +42,17 @@ class LivenessTests(SynchronousTestCase):
         """Ten idle minutes lose nothing."""
         self.network.run(600)
         self.assertEqual([], self.lost(self.alice) + self.lost(self.office))
+
+    def test_a_question_that_gets_lost_is_asked_again_in_time(self) -> None:
+        """QUIC's own repetitions double their distance, so that two losses were enough."""
+        far = Link(delay=0.12)
+        for link, seconds in ((far, 60.0), (Link(loss=1.0), 1.1), (far, 30.0)):
+            self.network.connect("203.0.113.1", "192.0.2.1", link)
+            if link is not far:
+                self.alice.core.links[0].probe(self.network.clock.seconds())
+                self.alice.driver.wake()
+            self.network.run(seconds)
+        self.assertEqual([], self.lost(self.alice))
 
     def test_regression_relayed_traffic_does_not_let_the_control_connection_become_idle(
         self,
