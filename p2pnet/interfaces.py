@@ -1,6 +1,6 @@
 """The points where p2pnet can be given another implementation."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from zope.interface import Attribute, Interface
@@ -8,24 +8,43 @@ from zope.interface import Attribute, Interface
 from p2pnet.wire.address import Address
 from p2pnet.wire.errors import ErrorCode
 
+Datagrams = Sequence[tuple[bytes, Address]]
+"""UDP payloads, each with the address that it came from or goes to."""
+
 
 class IDatagramTransport(Interface):
-    """A UDP socket. Addresses are canonical: an IP literal and a port, never v4-mapped."""
+    """A UDP socket. Addresses are canonical: an IP literal and a port, never v4-mapped.
 
-    def start(receive: Callable[[bytes, Address], Any]) -> None:
-        """Open the socket; `receive` gets each datagram. Raises CannotListenError."""
+    Datagrams come and go in batches: what they cost is mostly what is done once for each call.
+    """
 
-    def send(datagram: bytes, address: Address, hops: int | None = None) -> None:
+    gathers = Attribute(
+        "Whether `receive` is called once for all that waits, so that the answers may go at once."
+        " Else they had better wait until the reactor has nothing more to read."
+    )
+
+    def start(receive: Callable[[Datagrams], Any]) -> None:
+        """Open the socket, and only now. Raises CannotListenError.
+
+        `receive` gets datagrams in the order in which they came, never so many that others would
+        have to wait long for their turn.
+        """
+
+    def send(datagrams: Datagrams, hops: int | None = None) -> None:
         """Send, best effort: whatever goes wrong counts as packet loss.
 
-        `hops`: how many routers it may cross at most; None for the system's default.
+        Those to one address go in the order given, those to different ones in any.
+        `hops`: how many routers they may cross at most; None for the system's default.
         """
 
     def get_address() -> Address:
         """The local address, once started."""
 
     def stop() -> Any:
-        """Close the socket. Returns None, or a Deferred that fires when it is closed."""
+        """Close the socket; `receive` is not called any more. May be called again.
+
+        Returns None, or a Deferred that fires when it is closed.
+        """
 
 
 class IAuthorizer(Interface):

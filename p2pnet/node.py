@@ -179,7 +179,7 @@ class Node(CoreService):
             case events.StreamRequested(stream):
                 self._requested(stream)
             case events.OpenerNeeded(data, address, hops):
-                self.transport.send(data, address, hops)
+                self.transport.send([(data, address)], hops)
             case events.ResolutionNeeded(intermediate, host):
                 self._resolve(intermediate, host)
             case _:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.error import CannotListenError
 from zope.interface import implementer
 
-from p2pnet.interfaces import IDatagramTransport
+from p2pnet.interfaces import Datagrams, IDatagramTransport
 from p2pnet.lab.simclock import VirtualClock
 from p2pnet.wire.address import Address
 
@@ -201,18 +201,22 @@ class SimulatedNetwork:
 class SimulatedTransport:
     """A UDP socket on a simulated network."""
 
+    gathers = False
+
     def __init__(self, network: SimulatedNetwork, address: Address) -> None:
         self._network = network
         self._address = address
+        self._arrived: Callable[[bytes, Address], Any]
 
-    def start(self, receive: Callable[[bytes, Address], Any]) -> None:
+    def start(self, receive: Callable[[Datagrams], Any]) -> None:
         """Open the socket. Raises CannotListenError if the address is taken."""
-        self._network.bind(self._address, receive)
-        self._receive = receive
+        self._arrived = lambda data, source: receive([(data, source)])
+        self._network.bind(self._address, self._arrived)
 
-    def send(self, datagram: bytes, address: Address, hops: int | None = None) -> None:
-        """Send a datagram."""
-        self._network.send(datagram, self._address, address, hops)
+    def send(self, datagrams: Datagrams, hops: int | None = None) -> None:
+        """Send datagrams, each on its own way."""
+        for datagram, address in datagrams:
+            self._network.send(datagram, self._address, address, hops)
 
     def get_address(self) -> Address:
         """The local address."""
@@ -222,7 +226,7 @@ class SimulatedTransport:
         """The open socket is on another host from now on, on the same port."""
         self._network.unbind(self._address)
         self._address = (host, self._address[1])
-        self._network.bind(self._address, self._receive)
+        self._network.bind(self._address, self._arrived)
 
     def stop(self) -> None:
         """Close the socket."""

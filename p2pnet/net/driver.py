@@ -9,7 +9,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from p2pnet.events import Event
-from p2pnet.interfaces import IDatagramTransport
+from p2pnet.interfaces import Datagrams, IDatagramTransport
 from p2pnet.wire.address import Address
 
 
@@ -26,7 +26,7 @@ class Core(Protocol):
 class Driver:
     """Pumps `core` over `transport`.
 
-    All datagrams that wait are received first, then events are handled, then everything is sent
+    All datagrams of a batch are received first, then events are handled, then everything is sent
     and the timer set: once for the whole batch, not once a datagram.
 
     :param handle: gets each event.
@@ -52,6 +52,7 @@ class Driver:
         self._timer_call: IDelayedCall | None = None
         self._timer_at = 0.0
         self._running = False
+        self._pumping = False
 
     @property
     def now(self) -> float:
@@ -73,16 +74,24 @@ class Driver:
         return maybeDeferred(self._transport.stop)
 
     def wake(self) -> None:
-        """Something was asked of the core: pump it soon, once for all that is asked until then."""
-        if self._pump_call is None and self._running:
+        """Something was asked of the core: pump it soon, once for all that is asked until then.
+
+        A handler of events need not: what it asks for is sent when it has returned.
+        """
+        if self._pump_call is None and self._running and not self._pumping:
             self._pump_call = self._clock.callLater(0, self._pump)
 
-    def _receive(self, data: bytes, address: Address) -> None:
-        try:
-            self._core.receive_datagram(data, address, self.now)
-        except Exception:
-            self._failed("receive")
-        self.wake()
+    def _receive(self, datagrams: Datagrams) -> None:
+        now, receive = self.now, self._core.receive_datagram
+        for data, address in datagrams:
+            try:
+                receive(data, address, now)
+            except Exception:
+                self._failed("receive")
+        if self._transport.gathers:
+            self._pump()
+        else:
+            self.wake()
 
     def _failed(self, where: str) -> None:
         self.errors[where] += 1
@@ -92,6 +101,14 @@ class Driver:
         call, self._pump_call = self._pump_call, None
         if call is not None and call.active():
             call.cancel()  # what it was to do is done now
+        self._pumping = True
+        try:
+            self._handle_and_send()
+        finally:
+            self._pumping = False
+        self._set_timer()
+
+    def _handle_and_send(self) -> None:
         core = self._core
         event, datagrams = core.next_event(), True
         while self._running and (event is not None or datagrams):
@@ -100,7 +117,6 @@ class Driver:
                 event = core.next_event()
             datagrams = self._send_all()
             event = core.next_event()  # sending causes events too
-        self._set_timer()
 
     def _handle_guarded(self, event: Event) -> None:
         try:
@@ -115,8 +131,8 @@ class Driver:
         except Exception:
             self._failed("send")
             return False
-        for datagram, address in datagrams:
-            self._transport.send(datagram, address)
+        if datagrams:
+            self._transport.send(datagrams)
         return bool(datagrams)
 
     def _set_timer(self) -> None:

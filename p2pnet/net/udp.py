@@ -1,5 +1,7 @@
-"""The UDP socket of a node, on Twisted's Port."""
+"""The UDP socket of a node, on Twisted's Port: the portable way."""
 
+import functools
+import ipaddress
 import socket
 import sys
 from collections.abc import Callable
@@ -11,11 +13,12 @@ from twisted.internet.interfaces import IListeningPort, IReactorUDP
 from twisted.internet.protocol import DatagramProtocol
 from zope.interface import implementer
 
-from p2pnet.interfaces import IDatagramTransport
+from p2pnet.interfaces import Datagrams, IDatagramTransport
 from p2pnet.wire.address import Address, canonical_address
 
 MAX_PACKET = 65535  # bytes
 BUFFER_SIZE = 4 << 20  # bytes asked of the kernel; a burst must survive until the next read
+KNOWN_ADDRESSES = 4096  # remembered in their other form; parsing one costs as much as sending
 
 # Level and type of the ancillary data; also of an IPv6 socket's packet to a mapped address.
 HOP_LIMIT = {
@@ -23,15 +26,38 @@ HOP_LIMIT = {
     True: (socket.IPPROTO_IPV6, getattr(socket, "IPV6_HOPLIMIT", 0)),
 }
 
+observed_address = functools.lru_cache(KNOWN_ADDRESSES)(canonical_address)
+
+
+@functools.lru_cache(KNOWN_ADDRESSES)
+def socket_address(address: Address, family: int) -> Address:
+    """What a socket of `family` is told to send to `address`: v4-mapped, if it is one of IPv6.
+
+    Raises ValueError for what it cannot send to, such as a name, which the system would look up.
+    """
+    host, port = address
+    is_ipv4 = ipaddress.ip_address(host).version == 4
+    if family == socket.AF_INET6:
+        return (f"::ffff:{host}", port) if is_ipv4 else address
+    if not is_ipv4:
+        raise ValueError(f"an IPv4 socket cannot send to {host}")
+    return address
+
+
+def hop_limit(address: Address, hops: int) -> tuple[int, int, bytes]:
+    """The ancillary data by which a datagram to `address` crosses that many routers at most."""
+    return (*HOP_LIMIT[":" in address[0]], hops.to_bytes(4, sys.byteorder))
+
 
 class _Receiver(DatagramProtocol):
     noisy = False
 
-    def __init__(self, receive: Callable[[bytes, Address], Any]) -> None:
-        self._receive = receive
+    def __init__(self, receive: Callable[[Datagrams], Any]) -> None:
+        self.receive: Callable[[Datagrams], Any] | None = receive
 
     def datagramReceived(self, datagram: bytes, addr: Any) -> None:
-        self._receive(datagram, canonical_address(addr[0], addr[1]))
+        if self.receive is not None:
+            self.receive([(datagram, observed_address(addr[0], addr[1]))])
 
 
 @implementer(IDatagramTransport)
@@ -44,17 +70,19 @@ class UDPTransport:
     :ivar lost: datagrams that the system did not take.
     """
 
+    gathers = False
+
     def __init__(self, reactor: IReactorUDP, host: str, port: int) -> None:
         self._reactor = reactor
         self._host = host
         self._port_number = port
         self._port: Any = None
-        self._mapped = False
+        self._receiver: _Receiver | None = None
         self.lost = 0
 
-    def start(self, receive: Callable[[bytes, Address], Any]) -> None:
-        """Open the socket; `receive` gets each datagram. Raises CannotListenError."""
-        receiver = _Receiver(receive)
+    def start(self, receive: Callable[[Datagrams], Any]) -> None:
+        """Open the socket; `receive` gets what comes. Raises CannotListenError."""
+        self._receiver = receiver = _Receiver(receive)
         if self._host:
             self._port = self._listen(receiver, self._host)
         else:
@@ -63,27 +91,27 @@ class UDPTransport:
             except CannotListenError:
                 self._port = self._listen(receiver, "0.0.0.0")
         handle = self._port.getHandle()
-        self._mapped = handle.family == socket.AF_INET6
         for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
             handle.setsockopt(socket.SOL_SOCKET, option, BUFFER_SIZE)
 
     def _listen(self, receiver: _Receiver, host: str) -> IListeningPort:
         return self._reactor.listenUDP(self._port_number, receiver, host, MAX_PACKET)
 
-    def send(self, datagram: bytes, address: Address, hops: int | None = None) -> None:
+    def send(self, datagrams: Datagrams, hops: int | None = None) -> None:
         """Send, best effort: a full buffer, no route, a message too long all count as loss."""
-        host, port = address
-        is_ipv6 = ":" in host
-        if self._mapped and not is_ipv6:
-            host = "::ffff:" + host
-        try:
-            if hops is None:
-                self._port.write(datagram, (host, port))
-            else:
-                limit = (*HOP_LIMIT[is_ipv6], hops.to_bytes(4, sys.byteorder))
-                self._port.getHandle().sendmsg([datagram], [limit], 0, (host, port))
-        except Exception:  # OSError, but also Twisted's own errors for addresses of the other kind
-            self.lost += 1
+        for datagram, address in datagrams:
+            try:
+                self._send(datagram, address, hops)
+            except Exception:  # OSError, but also what ports and hosts that are none cause
+                self.lost += 1
+
+    def _send(self, datagram: bytes, address: Address, hops: int | None) -> None:
+        handle = self._port.getHandle()
+        target = socket_address(address, handle.family)
+        if hops is None:
+            self._port.write(datagram, target)
+        else:
+            handle.sendmsg([datagram], [hop_limit(address, hops)], 0, target)
 
     def get_address(self) -> Address:
         """The local address, once started."""
@@ -93,4 +121,6 @@ class UDPTransport:
     def stop(self) -> Deferred[None] | None:
         """Close the socket."""
         port, self._port = self._port, None
+        if self._receiver is not None:
+            self._receiver.receive = None  # the port may be in the middle of reading
         return None if port is None else port.stopListening()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
-from twisted.internet.interfaces import IPullProducer, IPushProducer
+from twisted.internet.interfaces import IPullProducer, IPushProducer, IReactorFDSet
+from twisted.internet.task import Clock
 from zope.interface import implementer
 
 CHUNK = bytes(16 * 1024)
@@ -48,3 +50,44 @@ class Endless:
         if not self.paused and not self.stopped:
             self._write()
             self._clock.callLater(0.001, self._push)
+
+
+@implementer(IReactorFDSet)
+class FakeReactor(Clock):
+    """A clock that also keeps readers, and reads when told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.readers: list[Any] = []
+        self.refuses = False
+
+    def addReader(self, reader: Any) -> None:
+        """Take a reader."""
+        if self.refuses:
+            raise OSError(errno.EPERM, "not this one")
+        self.readers.append(reader)
+
+    def removeReader(self, reader: Any) -> None:
+        """Give a reader up; as with every reactor it need not be there."""
+        if reader in self.readers:
+            self.readers.remove(reader)
+
+    def addWriter(self, writer: Any) -> None:
+        """Nobody writes."""
+        raise NotImplementedError
+
+    def removeWriter(self, writer: Any) -> None:
+        """Nobody writes."""
+
+    def removeAll(self) -> list[Any]:
+        """Give every reader up."""
+        removed, self.readers = self.readers, []
+        return removed
+
+    def getReaders(self) -> list[Any]:
+        """The readers."""
+        return list(self.readers)
+
+    def getWriters(self) -> list[Any]:
+        """Nobody writes."""
+        return []

@@ -12,7 +12,7 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from p2pnet import events
-from p2pnet.interfaces import IDatagramTransport
+from p2pnet.interfaces import Datagrams, IDatagramTransport
 from p2pnet.lab.simnet import SimulatedNetwork
 from p2pnet.net.driver import Driver
 from p2pnet.wire.address import Address
@@ -90,15 +90,44 @@ class DriverTests(SynchronousTestCase):
         return events.DrainFinished(number)
 
     def test_many_datagrams_are_answered_by_one_flush(self) -> None:
-        """All that wait are received before anything is sent."""
+        """All that waited are received before anything is sent, and at once."""
+        self.transport.receive([(b"%d" % number, THERE) for number in range(5)])
+        # Once to send, and once to see that there is no more.
+        self.assertEqual(["receive"] * 5 + ["send"] * 2, self.core.calls)
+        self.assertEqual([[(b"answer to %d" % n, THERE) for n in range(5)]], self.transport.batches)
+        self.assertEqual([], self.clock.getDelayedCalls())
+
+    def test_datagrams_that_come_one_by_one_are_answered_by_one_flush_too(self) -> None:
+        """Soon, when there are no more of them."""
+        self.transport.gathers = False
         for number in range(5):
-            self.transport.receive(b"%d" % number, THERE)
+            self.transport.receive([(b"%d" % number, THERE)])
         self.assertEqual(["receive"] * 5, self.core.calls)
         self.assertEqual(1, len(self.clock.getDelayedCalls()))
         self.pump()
-        # Once to send, and once to see that there is no more.
-        self.assertEqual(["receive"] * 5 + ["send"] * 2, self.core.calls)
-        self.assertEqual([(b"answer to %d" % n, THERE) for n in range(5)], self.transport.sent)
+        self.assertEqual([[(b"answer to %d" % n, THERE) for n in range(5)]], self.transport.batches)
+
+    def test_a_batch_takes_the_place_of_a_pump_that_was_asked_for(self) -> None:
+        """There is nothing left for it to do."""
+        self.driver.wake()
+        self.transport.receive([(b"hello", THERE)])
+        self.assertEqual([], self.clock.getDelayedCalls())
+
+    def test_a_handler_needs_no_pump_of_its_own(self) -> None:
+        """What it asks for is sent with the rest; a later wake is one as ever."""
+
+        def handle(event: Any) -> None:
+            self.core.outgoing.append((b"about it", THERE))
+            self.driver.wake()
+
+        self.handle = handle
+        self.core.pending = [self.report(1)]
+        self.transport.receive([(b"hello", THERE)])
+        expected = [[(b"answer to hello", THERE), (b"about it", THERE)]]
+        self.assertEqual(expected, self.transport.batches)
+        self.assertEqual([], self.clock.getDelayedCalls())
+        self.driver.wake()
+        self.assertEqual(1, len(self.clock.getDelayedCalls()))
 
     def test_many_wakes_are_one_pump(self) -> None:
         """However often the host asks for something."""
@@ -143,14 +172,14 @@ class DriverTests(SynchronousTestCase):
         """While receiving, sending, or at its time."""
         for number, broken in enumerate(("receive", "send", "timer"), 1):
             self.core.broken, self.core.timer = broken, 1.0 * number
-            self.transport.receive(b"first", THERE)
+            self.transport.receive([(b"first", THERE)])
             self.pump()
             self.clock.advance(1.0)
             self.assertEqual(1, self.driver.errors[broken] if broken != "send" else 1)
             self.assertGreaterEqual(len(self.flushLoggedErrors(Bug)), 1)
             self.core.broken = ""
-            self.transport.sent.clear()
-            self.transport.receive(b"second", THERE)
+            self.transport.batches.clear()
+            self.transport.receive([(b"second", THERE)])
             self.pump()
             self.assertIn((b"answer to second", THERE), self.transport.sent)
 
@@ -197,18 +226,25 @@ class DriverTests(SynchronousTestCase):
 class Kept:
     """A socket in memory."""
 
+    gathers = True
+
     def __init__(self) -> None:
-        self.receive: Callable[[bytes, Address], Any]
-        self.sent: list[tuple[bytes, Address]] = []
+        self.receive: Callable[[Datagrams], Any]
+        self.batches: list[Datagrams] = []
         self.started = False
 
-    def start(self, receive: Callable[[bytes, Address], Any]) -> None:
+    @property
+    def sent(self) -> list[tuple[bytes, Address]]:
+        """All datagrams."""
+        return [item for batch in self.batches for item in batch]
+
+    def start(self, receive: Callable[[Datagrams], Any]) -> None:
         """Open."""
         self.receive, self.started = receive, True
 
-    def send(self, datagram: bytes, address: Address, hops: int | None = None) -> None:
+    def send(self, datagrams: Datagrams, hops: int | None = None) -> None:
         """Keep."""
-        self.sent.append((datagram, address))
+        self.batches.append(datagrams)
 
     def get_address(self) -> Address:
         """Always the same."""

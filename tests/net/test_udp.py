@@ -1,11 +1,11 @@
-"""Tests of p2pnet.net.udp on real sockets of this machine's loopback."""
+"""Tests of p2pnet.net.udp and .batched on real sockets of this machine's loopback."""
 
 from __future__ import annotations
 
 import socket
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, inlineCallbacks
@@ -13,11 +13,25 @@ from twisted.internet.error import CannotListenError
 from twisted.trial.unittest import SkipTest, TestCase
 from zope.interface.verify import verifyObject
 
-from p2pnet.interfaces import IDatagramTransport
+from p2pnet.interfaces import Datagrams, IDatagramTransport
+from p2pnet.net import batched
+from p2pnet.net.batched import MAX_BATCH, BatchedUDPTransport
 from p2pnet.net.udp import UDPTransport
-from p2pnet.wire.address import Address
+
+Transport = UDPTransport | BatchedUDPTransport
 
 IP_RECVTTL = getattr(socket, "IP_RECVTTL", 12)  # of Linux; Python names it from 3.14 on
+
+MORE = 500  # datagrams; too many for one batch
+
+if TYPE_CHECKING:
+    Base = TestCase
+else:
+    Base = object  # only with a transport is it a TestCase
+
+
+class Bug(Exception):
+    """Something nobody thought of."""
 
 
 def has_ipv6() -> bool:
@@ -30,22 +44,26 @@ def has_ipv6() -> bool:
     return True
 
 
-class UDPTransportTests(TestCase):
+class TransportTests(Base):
     """One socket, which takes whatever comes and loses what cannot be sent."""
 
     timeout = 10
 
-    def open(self, host: str, port: int = 0) -> tuple[UDPTransport, Callable[[], Deferred[Any]]]:
-        """A transport, and what gives the next datagram that it gets."""
-        transport = UDPTransport(reactor, host, port)  # type: ignore[arg-type]
+    def make(self, host: str, port: int = 0) -> Transport:
+        """A transport that was not started."""
+        raise NotImplementedError
+
+    def start(self, transport: Transport) -> Callable[[], Deferred[Any]]:
+        """Start it. Returns what gives the next datagram that it gets."""
         waiting: list[Deferred[Any]] = []
         early: list[Any] = []
 
-        def receive(data: bytes, address: Address) -> None:
-            if waiting:
-                waiting.pop(0).callback((data, address))
-            else:
-                early.append((data, address))
+        def receive(datagrams: Datagrams) -> None:
+            for item in datagrams:
+                if waiting:
+                    waiting.pop(0).callback(item)
+                else:
+                    early.append(item)
 
         def received() -> Deferred[Any]:
             deferred: Deferred[Any] = Deferred()
@@ -57,9 +75,14 @@ class UDPTransportTests(TestCase):
 
         transport.start(receive)
         self.addCleanup(transport.stop)
-        return transport, received
+        return received
 
-    def port(self, transport: UDPTransport) -> int:
+    def open(self, host: str, port: int = 0) -> tuple[Transport, Callable[[], Deferred[Any]]]:
+        """A started transport, and what gives the next datagram that it gets."""
+        transport = self.make(host, port)
+        return transport, self.start(transport)
+
+    def port(self, transport: Transport) -> int:
         """The transport's port."""
         return transport.get_address()[1]
 
@@ -68,11 +91,11 @@ class UDPTransportTests(TestCase):
         """A datagram from one to the other, and one back to where it seemed to come from."""
         one, one_gets = self.open(host)
         other, other_gets = self.open(other_host)
-        one.send(b"hello", (target, self.port(other)))
+        one.send([(b"hello", (target, self.port(other)))])
         data, source = yield other_gets()
         self.assertEqual(b"hello", data)
         self.assertEqual((target, self.port(one)), source)
-        other.send(b"answer", source)
+        other.send([(b"answer", source)])
         data, source = yield one_gets()
         self.assertEqual((b"answer", (target, self.port(other))), (data, source))
         self.assertEqual((0, 0), (one.lost, other.lost))
@@ -118,7 +141,7 @@ class UDPTransportTests(TestCase):
             receiver.setsockopt(level, wish, 1)
             receiver.settimeout(5.0)
             receiver.bind((target, 0))
-            transport.send(b"opener", (target, receiver.getsockname()[1]), 3)
+            transport.send([(b"opener", (target, receiver.getsockname()[1]))], 3)
             data, ancillary, _flags, _source = receiver.recvmsg(100, 100)
         self.assertEqual((b"opener", 0), (data, transport.lost))
         return int.from_bytes(ancillary[0][2], sys.byteorder)
@@ -130,31 +153,16 @@ class UDPTransportTests(TestCase):
         self.assertEqual(3, self.arriving_hops("::1", socket.AF_INET6, "::1"))
         self.assertEqual(3, self.arriving_hops("", socket.AF_INET, "127.0.0.1"))
 
-    def test_an_unnamed_address_is_ipv4_where_there_is_no_ipv6(self) -> None:
-        """The first attempt fails, and nobody needs to know."""
-
-        class Older:
-            def listenUDP(self, port: int, protocol: Any, interface: str, size: int) -> Any:
-                """Open a socket, of IPv4 only."""
-                if ":" in interface:
-                    raise CannotListenError(interface, port, OSError("no such address family"))
-                return reactor.listenUDP(port, protocol, interface, size)  # type: ignore[attr-defined]
-
-        transport = UDPTransport(Older(), "", 0)  # type: ignore[arg-type]
-        transport.start(lambda data, address: None)
-        self.addCleanup(transport.stop)
-        self.assertEqual("0.0.0.0", transport.get_address()[0])
-
     @inlineCallbacks
     def test_the_largest_datagram_passes_and_a_larger_one_is_lost(self) -> Any:
         """Without an error, and without harm to what follows."""
         one, _ = self.open("127.0.0.1")
         other, other_gets = self.open("127.0.0.1")
         target = other.get_address()
-        one.send(bytes(65508), target)
+        one.send([(bytes(65508), target)])
         self.assertEqual(1, one.lost)
         for data in (bytes(65507), b""):
-            one.send(data, target)
+            one.send([(data, target)])
             got, _ = yield other_gets()
             self.assertEqual(len(data), len(got))
 
@@ -170,7 +178,7 @@ class UDPTransportTests(TestCase):
             ("255.255.255.255", 4433),
         ]
         for number, target in enumerate(targets, 1):
-            transport.send(b"hello", target)
+            transport.send([(b"hello", target)])
             self.assertEqual(number, transport.lost, target)
 
     @inlineCallbacks
@@ -181,9 +189,9 @@ class UDPTransportTests(TestCase):
         target = closed.get_address()
         yield closed.stop()
         for _ in range(3):
-            one.send(b"hello?", target)
+            one.send([(b"hello?", target)])
         other, _ = self.open("127.0.0.1")
-        other.send(b"hello", one.get_address())
+        other.send([(b"hello", one.get_address())])
         data, _ = yield one_gets()
         self.assertEqual(b"hello", data)
 
@@ -199,11 +207,144 @@ class UDPTransportTests(TestCase):
         """A node that stops may still have something to say."""
         transport, _ = self.open("127.0.0.1")
         yield transport.stop()
-        transport.send(b"hello", ("127.0.0.1", 4433))
+        transport.send([(b"hello", ("127.0.0.1", 4433))])
         self.assertEqual(1, transport.lost)
         yield transport.stop()
+
+    @inlineCallbacks
+    def test_datagrams_to_one_address_arrive_in_order(self) -> Any:
+        """Of several lengths, none left out, amid others to other addresses and either family."""
+        source, _ = self.open("")
+        targets = [self.open("127.0.0.1") for _ in range(3)]
+        if has_ipv6():
+            targets.append(self.open("::1"))
+        sizes = (0, 1, 1200, 1200, 1200, 1199, 1200, 60, 60, 60, 60, 61, 9000, 9000) * 5
+        sent = [bytes([number]) * size for number, size in enumerate(sizes)]
+        source.send([(data, target.get_address()) for data in sent for target, _ in targets])
+        for _, gets in targets:
+            for data in sent:
+                got, (_, port) = yield gets()
+                self.assertEqual((data, self.port(source)), (got, port))
+        self.assertEqual(0, source.lost)
+
+    @inlineCallbacks
+    def test_a_receiver_that_raises_is_called_again(self) -> Any:
+        """The reactor must not give the socket up."""
+        source, _ = self.open("127.0.0.1")
+        target = self.make("127.0.0.1")
+        batches: list[Datagrams] = []
+        done: Deferred[None] = Deferred()
+
+        def receive(datagrams: Datagrams) -> None:
+            batches.append(datagrams)
+            if len(batches) == 3:
+                done.callback(None)
+                return
+            source.send([(b"again", target.get_address())])
+            raise Bug
+
+        target.start(receive)
+        self.addCleanup(target.stop)
+        source.send([(b"hello", target.get_address())])
+        yield done
+        self.assertEqual(2, len(self.flushLoggedErrors(Bug)))
+
+    @inlineCallbacks
+    def test_nothing_is_received_after_a_stop(self) -> Any:
+        """Not even what had arrived already."""
+        source, _ = self.open("127.0.0.1")
+        other, other_gets = self.open("127.0.0.1")
+        target = self.make("127.0.0.1")
+        batches: list[Datagrams] = []
+
+        def receive(datagrams: Datagrams) -> None:
+            batches.append(datagrams)
+            target.stop()
+
+        target.start(receive)
+        source.send([(b"hello", target.get_address())] * MORE)
+        source.send([(b"the end", other.get_address())])
+        for _ in range(2):  # the second one is sent when target had its turn for sure
+            yield other_gets()
+            source.send([(b"the end", other.get_address())])
+        self.assertEqual(1, len(batches))
+
+    def test_the_socket_is_opened_by_start(self) -> None:
+        """Not before: only then is it known in which network namespace."""
+        transport, _ = self.open("127.0.0.1")
+        late = self.make("127.0.0.1", self.port(transport))
+        self.assertRaises(CannotListenError, late.start, lambda datagrams: None)
 
     def need_ipv6(self) -> None:
         """Skip the test where there is none."""
         if not has_ipv6():
             raise SkipTest("this machine has no IPv6 loopback address")
+
+
+class PlainTests(TransportTests, TestCase):
+    """On Twisted's Port."""
+
+    def make(self, host: str, port: int = 0) -> UDPTransport:
+        """A transport that was not started."""
+        return UDPTransport(reactor, host, port)  # type: ignore[arg-type]
+
+    def test_an_unnamed_address_is_ipv4_where_there_is_no_ipv6(self) -> None:
+        """The first attempt fails, and nobody needs to know."""
+
+        class Older:
+            def listenUDP(self, port: int, protocol: Any, interface: str, size: int) -> Any:
+                """Open a socket, of IPv4 only."""
+                if ":" in interface:
+                    raise CannotListenError(interface, port, OSError("no such address family"))
+                return reactor.listenUDP(port, protocol, interface, size)  # type: ignore[attr-defined]
+
+        transport = UDPTransport(Older(), "", 0)  # type: ignore[arg-type]
+        self.start(transport)
+        self.assertEqual("0.0.0.0", transport.get_address()[0])
+
+
+class BatchedTests(TransportTests, TestCase):
+    """In batches; see test_batched for how."""
+
+    def setUp(self) -> None:
+        """Elsewhere there is nothing to test."""
+        if not batched.is_available(reactor):
+            raise SkipTest("this system has no UDP_SEGMENT and UDP_GRO")
+
+    def make(self, host: str, port: int = 0) -> BatchedUDPTransport:
+        """A transport that was not started."""
+        return BatchedUDPTransport(reactor, host, port)
+
+    def test_an_unnamed_address_is_ipv4_where_there_is_no_ipv6(self) -> None:
+        """The first attempt fails, and nobody needs to know."""
+
+        def older(host: str, port: int) -> socket.socket:
+            if ":" in host:
+                raise OSError("no such address family")
+            return batched.open_socket(host, port)
+
+        transport = BatchedUDPTransport(reactor, "", 0, open_socket=older)
+        self.start(transport)
+        self.assertEqual("0.0.0.0", transport.get_address()[0])
+
+    @inlineCallbacks
+    def test_what_waits_comes_in_batches_that_have_an_end(self) -> Any:
+        """So that other sockets have their turn; what is left comes after that."""
+        source, _ = self.open("127.0.0.1")
+        target = self.make("127.0.0.1")
+        batches: list[Datagrams] = []
+        done: Deferred[None] = Deferred()
+
+        def receive(datagrams: Datagrams) -> None:
+            batches.append(datagrams)
+            if sum(map(len, batches)) == MORE:
+                done.callback(None)
+
+        target.start(receive)
+        self.addCleanup(target.stop)
+        source.send([(b"%d" % number, target.get_address()) for number in range(MORE)])
+        yield done
+        got = [int(data) for batch in batches for data, _ in batch]
+        self.assertEqual(list(range(MORE)), got)
+        self.assertLess(max(map(len, batches)), 2 * MAX_BATCH)
+        self.assertLess(len(batches), MORE // 8)

@@ -9,59 +9,18 @@ import struct
 from typing import Any
 
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
+from twisted.internet.interfaces import IReadDescriptor
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
-from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from p2pnet.net import watch
 from p2pnet.net.watch import INTERVAL, LATE, LONGEST_SETTLE, SETTLE, NetworkWatch
+from tests.net.support import FakeReactor
 
 STEP = SETTLE / 2
 NEW_ADDRESS, NEW_ROUTE = 20, 24  # RTM_* of Linux' rtnetlink.h
-
-
-@implementer(IReactorFDSet)
-class FakeReactor(Clock):
-    """A clock that also keeps readers, and reads when told."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.readers: list[Any] = []
-        self.refuses = False
-
-    def addReader(self, reader: Any) -> None:
-        """Take a reader."""
-        if self.refuses:
-            raise OSError(errno.EPERM, "not this one")
-        self.readers.append(reader)
-
-    def removeReader(self, reader: Any) -> None:
-        """Give a reader up; as with every reactor it need not be there."""
-        if reader in self.readers:
-            self.readers.remove(reader)
-
-    def addWriter(self, writer: Any) -> None:
-        """Nobody writes."""
-        raise NotImplementedError
-
-    def removeWriter(self, writer: Any) -> None:
-        """Nobody writes."""
-
-    def removeAll(self) -> list[Any]:
-        """Give every reader up."""
-        removed, self.readers = self.readers, []
-        return removed
-
-    def getReaders(self) -> list[Any]:
-        """The readers."""
-        return list(self.readers)
-
-    def getWriters(self) -> list[Any]:
-        """Nobody writes."""
-        return []
 
 
 class BrokenSocket(socket.socket):

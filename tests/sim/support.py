@@ -19,11 +19,11 @@ from p2pnet.core.relay import Relay
 from p2pnet.core.sessions import SessionTable
 from p2pnet.core.timers import Timers
 from p2pnet.endpoints import P2PClientEndpoint, P2PServerEndpoint
+from p2pnet.interfaces import Datagrams
 from p2pnet.lab.simnet import Link, SimulatedNetwork, SimulatedTransport
 from p2pnet.lab.simulation import Realm, Simulation
 from p2pnet.node import AgentNode, ConnectorNode, CoreService
 from p2pnet.quic.multiplexer import Multiplexer
-from p2pnet.wire.address import Address
 
 TABLES = (
     dict, list, set, collections.deque, Multiplexer, Timers, Relay, SessionTable, MemoryDirectory,
@@ -34,10 +34,10 @@ class Socket(SimulatedTransport):
     """A socket that mishaps can happen to."""
 
     _network: SimulatedNetwork
-    _receive: Callable[[bytes, Address], Any]
+    _receive: Callable[[Datagrams], Any]
     plugged = False
 
-    def start(self, receive: Callable[[bytes, Address], Any]) -> None:
+    def start(self, receive: Callable[[Datagrams], Any]) -> None:
         """Open the socket."""
         super().start(receive)
         self._receive, self.plugged = receive, True
@@ -48,10 +48,10 @@ class Socket(SimulatedTransport):
             super().stop()
         self.plugged = False
 
-    def send(self, datagram: bytes, address: Address, hops: int | None = None) -> None:
+    def send(self, datagrams: Datagrams, hops: int | None = None) -> None:
         """Send, if there is still a way out."""
         if self.plugged:
-            super().send(datagram, address, hops)
+            super().send(datagrams, hops)
 
     def move(self, host: str, port: int) -> None:
         """From now on the packets come from there, as when a NAT has lost its mapping."""

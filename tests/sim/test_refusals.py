@@ -300,14 +300,14 @@ class StrangerTests(SimulationCase):
         assert isinstance(intermediate, IntermediateNode)
         assert isinstance(simulation.network, Network)
         stranger = simulation.network.transport("198.51.100.66")
-        answers: list[bytes] = []
-        stranger.start(lambda data, address: answers.append(data))
+        answers: list[tuple[bytes, Address]] = []
+        stranger.start(answers.extend)
         simulation.network.run(1.0)
         before, dropped = len(simulation.network.trace), intermediate.core.relay.dropped
         channel = frames[0][:9]
         sent = [*frames, channel, channel[:5], b"\x20" + bytes(8) + b"payload", b"\x2f" + channel]
         for frame in sent:
-            stranger.send(frame, ("192.0.2.1", 4433))
+            stranger.send([(frame, ("192.0.2.1", 4433))])
         simulation.network.run(0.5)
         self.assertEqual(dropped + len(sent), intermediate.core.relay.dropped)
         self.assertEqual(before + len(sent), len(simulation.network.trace))
@@ -319,7 +319,7 @@ class StrangerTests(SimulationCase):
         simulation = self.simulate()
         frames, agent, talk = self.capture(simulation)
         for frame in frames:
-            agent.transport.send(frame, ("192.0.2.1", 4433))
+            agent.transport.send([(frame, ("192.0.2.1", 4433))])
         simulation.network.run(0.5)
         self.assertEqual(b"hello", talk.heard)
         self.assertIsNone(talk.why)

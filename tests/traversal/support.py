@@ -9,6 +9,7 @@ from typing import Any
 from twisted.internet.interfaces import IDelayedCall
 from twisted.trial.unittest import SynchronousTestCase
 
+from p2pnet.interfaces import Datagrams
 from p2pnet.lab.simnat import NATBox
 from p2pnet.lab.simnet import Link, SimulatedNetwork
 from p2pnet.traversal import checklist
@@ -184,7 +185,7 @@ class Peer(End):
     def observe(self) -> Candidate:
         """Its server-reflexive candidate."""
         self.network.observed = None
-        self.transport.send(b"who am I?", OBSERVER)
+        self.transport.send([(b"who am I?", OBSERVER)])
         self.network.run(0.1)
         assert self.network.observed is not None
         return gather_reflexive_candidate(
@@ -201,16 +202,16 @@ class Peer(End):
         self.checks.start(self.network.clock.seconds() + after)
         self.pump()
 
-    def _receive(self, data: bytes, source: Address) -> None:
+    def _receive(self, datagrams: Datagrams) -> None:
         if hasattr(self, "checks"):
-            self.receive(data, source, self.network.clock.seconds())
+            for data, source in datagrams:
+                self.receive(data, source, self.network.clock.seconds())
             self.pump()
 
     def pump(self, at: float = 0.0) -> None:
         """Do what is due, and come back when more is. `at` is the time that was waited for."""
         # A delay and the time it leads to may differ by a rounding error.
-        for data, address in self.take(max(at, self.network.clock.seconds())):
-            self.transport.send(data, address)
+        self.transport.send(self.take(max(at, self.network.clock.seconds())))
         if self._call is not None and self._call.active():
             self._call.cancel()
         timer = self.checks.get_timer()

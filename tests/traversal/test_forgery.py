@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from p2pnet.interfaces import Datagrams
 from p2pnet.lab.simnet import Link
 from p2pnet.traversal.candidate import CandidatePolicy, CandidateType
 from p2pnet.traversal.checklist import MAX_PAIRS, MAX_TRANSACTIONS
@@ -28,8 +29,12 @@ class ForgeryCase(CheckListCase):
         ends = super().meet(*arguments)  # type: ignore[arg-type]
         self.stranger = self.net.transport(*STRANGER)
         self.received: list[tuple[float, bytes]] = []
-        self.stranger.start(lambda data, _: self.received.append((self.net.clock.seconds(), data)))
+        self.stranger.start(self.hear)
         return ends
+
+    def hear(self, datagrams: Datagrams) -> None:
+        """Something was sent to the stranger."""
+        self.received += [(self.net.clock.seconds(), data) for data, _ in datagrams]
 
     def request(
         self, victim: Peer, number: int = 1, password: str = "", controlling: bool = False
@@ -44,7 +49,7 @@ class ForgeryCase(CheckListCase):
 
     def send(self, data: bytes, victim: Peer) -> None:
         """Send from the stranger's address, and let it arrive."""
-        self.stranger.send(data, victim.local.address)
+        self.stranger.send([(data, victim.local.address)])
         self.net.run(0.1)
 
 
@@ -68,7 +73,7 @@ class ForgedTests(ForgeryCase):
             encode_success(transaction, one.local.address, PASSWORD),
             encode_error(transaction, 487, "Role Conflict", PASSWORD),
         ):
-            other.transport.send(forged, one.local.address)
+            other.transport.send([(forged, one.local.address)])
         self.net.run(0.03)
         self.assertEqual(2, one.refused)
         self.assertTrue(one.checks.controlling)
@@ -99,7 +104,7 @@ class ForgedTests(ForgeryCase):
         before = len(one.events)
         for transaction in (bytes(12), one.requests[0].check.transaction_id):
             answer = encode_success(transaction, one.local.address, password)
-            other.transport.send(answer, one.local.address)
+            other.transport.send([(answer, one.local.address)])
         self.net.run(1.0)
         self.assertEqual((2, before), (one.refused, len(one.events)))
 
@@ -129,7 +134,7 @@ class ReplayedTests(ForgeryCase):
         self.net.run(1.0)
         (request,) = [sent.data for sent in one.requests if sent.check.nominates]
         for _ in range(200):
-            self.stranger.send(request, other.local.address)
+            self.stranger.send([(request, other.local.address)])
         self.net.run(20.0)
         sizes = [len(data) for _, data in self.received]
         self.assertLessEqual(sum(sizes), 200 * len(request) + 13 * 128)

@@ -24,11 +24,11 @@ class Host:
         self.network = network
         self.heard: list[tuple[bytes, Address]] = []
         self.transport = network.transport(name, port)
-        self.transport.start(lambda data, source: self.heard.append((data, source)))
+        self.transport.start(self.heard.extend)
 
     def send(self, address: Address, data: bytes = b"?") -> None:
         """Send and let it arrive."""
-        self.transport.send(data, address)
+        self.transport.send([(data, address)])
         self.network.run(0.1)
 
     def seen_by(self, other: "Host") -> Address:

@@ -1,0 +1,257 @@
+"""The UDP socket of a node, on Linux: up to 64 datagrams with one system call, either way.
+
+What a call costs is hardly more for 64 datagrams than for one, and so is what the reactor does for
+each. UDP_SEGMENT has the kernel cut what is sent into datagrams (generic segmentation offload),
+UDP_GRO has it join what arrives from one sender (generic receive offload); see udp(7).
+"""
+
+import errno
+import socket
+import struct
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from p2pnet.interfaces import Datagrams, IDatagramTransport
+from p2pnet.net.udp import (
+    BUFFER_SIZE,
+    MAX_PACKET,
+    hop_limit,
+    observed_address,
+    socket_address,
+)
+from p2pnet.wire.address import Address, canonical_address
+
+# Linux' udp.h; Python does not name them. The level of the options is the protocol's number.
+SOL_UDP, UDP_SEGMENT, UDP_GRO = socket.IPPROTO_UDP, 103, 104
+SEGMENT_SIZE = struct.Struct("=H")  # what UDP_SEGMENT takes
+GRO_SIZE = struct.Struct("=i")  # what UDP_GRO gives
+ANCILLARY_SPACE = 64  # bytes; the one int needs 24
+
+MAX_SEGMENTS = 64  # in one call: UDP_MAX_SEGMENTS, which older kernels have
+MAX_RUN = 65000  # bytes in one call; together they are one IP packet for a while
+
+MAX_BATCH = 64  # datagrams after which others have their turn: a millisecond's work or two
+
+# What a kernel, a route or a device says that will not cut. One that lacks it altogether does so
+# every time; a datagram that is too long, or a way through a tunnel, only now and then.
+REFUSALS = {errno.EIO, errno.EINVAL, errno.EMSGSIZE}
+MAX_REFUSALS = 8  # in a row, then it is not tried any more
+
+
+def is_available(reactor: object) -> bool:
+    """Whether this system and this reactor have what BatchedUDPTransport needs."""
+    if sys.platform != "linux" or not IReactorFDSet.providedBy(reactor):
+        return False
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.setsockopt(SOL_UDP, UDP_SEGMENT, 1200)
+            probe.setsockopt(SOL_UDP, UDP_GRO, 1)
+    except OSError:
+        return False
+    return True
+
+
+def open_socket(host: str, port: int) -> socket.socket:
+    """A non-blocking UDP socket bound to an IP literal; "::" takes IPv4 too. Raises OSError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    opened = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+    try:
+        if host == "::":
+            opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+            opened.setsockopt(socket.SOL_SOCKET, option, BUFFER_SIZE)
+        opened.setsockopt(SOL_UDP, UDP_GRO, 1)
+        opened.bind((host, port))
+    except OSError:
+        opened.close()
+        raise
+    return opened
+
+
+def cut_into_runs(
+    datagrams: list[bytes], max_segments: int = MAX_SEGMENTS
+) -> Iterator[list[bytes]]:
+    """Divide datagrams, in order, into what one call can send: all but the last of one length,
+    the last not longer, and none of several empty."""
+    sizes = [len(datagram) for datagram in datagrams]
+    start = 0
+    while start < len(sizes):
+        size, end = sizes[start], start + 1
+        if size:
+            limit = min(len(sizes), start + min(max_segments, MAX_RUN // size))
+            while end < limit and sizes[end] == size:
+                end += 1
+            if end < limit and 0 < sizes[end] < size:
+                end += 1
+        yield datagrams[start:end]
+        start = end
+
+
+def split(data: bytes, ancillary: Iterable[tuple[int, int, bytes]]) -> list[bytes]:
+    """The datagrams that the kernel joined into what recvmsg() gave."""
+    for level, kind, value in ancillary:
+        if level == SOL_UDP and kind == UDP_GRO:
+            (size,) = GRO_SIZE.unpack_from(value)
+            if 0 < size < len(data):
+                return [data[start : start + size] for start in range(0, len(data), size)]
+    return [data]
+
+
+@implementer(IDatagramTransport, IReadDescriptor)
+class BatchedUDPTransport:
+    """One UDP socket on a reactor, read and written in batches.
+
+    :param reactor: provides IReactorFDSet.
+    :param host: an IP literal; "::" takes IPv4 too. "" is any address of both families, or of
+        IPv4 alone where the system has no IPv6.
+    :param port: 0 for any.
+    :param open_socket: see the function.
+    :ivar lost: datagrams that the system did not take.
+    """
+
+    log = Logger()
+    gathers = True
+
+    def __init__(
+        self,
+        reactor: IReactorFDSet,
+        host: str,
+        port: int,
+        *,
+        open_socket: Callable[[str, int], socket.socket] = open_socket,
+    ) -> None:
+        self.lost = 0
+        self._reactor = reactor
+        self._host = host
+        self._port = port
+        self._open_socket = open_socket
+        self._socket: socket.socket | None = None
+        self._receive: Callable[[Datagrams], Any]
+        self._refusals = 0
+        self._max_segments = MAX_SEGMENTS
+
+    def start(self, receive: Callable[[Datagrams], Any]) -> None:
+        """Open the socket; `receive` gets what comes. Raises CannotListenError."""
+        self._receive = receive
+        if self._host:
+            self._socket = self._open(self._host)
+        else:
+            try:
+                self._socket = self._open("::")
+            except CannotListenError:
+                self._socket = self._open("0.0.0.0")
+        self._reactor.addReader(self)
+
+    def _open(self, host: str) -> socket.socket:
+        try:
+            return self._open_socket(host, self._port)
+        except OSError as error:
+            raise CannotListenError(host, self._port, error) from error
+
+    def get_address(self) -> Address:
+        """The local address, once started."""
+        assert self._socket is not None
+        return canonical_address(*self._socket.getsockname()[:2])
+
+    def stop(self) -> None:
+        """Close the socket."""
+        opened, self._socket = self._socket, None
+        if opened is not None:
+            self._reactor.removeReader(self)  # while it still has its descriptor
+            opened.close()
+
+    # -- receiving -------------------------------------------------------------------------------
+
+    def logPrefix(self) -> str:
+        """For Twisted's log."""
+        return "UDP"
+
+    def fileno(self) -> int:
+        """The socket's descriptor, -1 once closed."""
+        return -1 if self._socket is None else self._socket.fileno()
+
+    def doRead(self) -> None:
+        """Pass on what waits; the reactor comes back if there is more."""
+        if self._socket is None:
+            return
+        batch: list[tuple[bytes, Address]] = []
+        try:
+            while len(batch) < MAX_BATCH:
+                data, ancillary, _, source = self._socket.recvmsg(MAX_PACKET, ANCILLARY_SPACE)
+                address = observed_address(*source[:2])
+                if ancillary:
+                    batch += [(datagram, address) for datagram in split(data, ancillary)]
+                else:
+                    batch.append((data, address))
+        except OSError:
+            pass  # there is no more, or what an earlier datagram met comes to light here
+        try:
+            if batch:
+                self._receive(batch)
+        except Exception:
+            self.log.failure("while receiving datagrams")
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The reactor gave the socket up."""
+        self.stop()
+
+    # -- sending ---------------------------------------------------------------------------------
+
+    def send(self, datagrams: Datagrams, hops: int | None = None) -> None:
+        """Send, best effort: a full buffer, no route, a message too long all count as loss."""
+        if hops is not None or len(datagrams) == 1:
+            for datagram, address in datagrams:
+                self._send([datagram], address, hops)
+            return
+        queues: dict[Address, list[bytes]] = {}
+        for datagram, address in datagrams:
+            queue = queues.get(address)
+            if queue is None:
+                queues[address] = [datagram]
+            else:
+                queue.append(datagram)
+        for address, queue in queues.items():
+            for run in cut_into_runs(queue, self._max_segments):
+                self._send(run, address)
+
+    def _send(self, run: list[bytes], address: Address, hops: int | None = None) -> None:
+        try:
+            self._write(run, address, hops)
+        except (OSError, OverflowError, ValueError) as error:  # also ports and hosts that are none
+            if len(run) > 1 and isinstance(error, OSError) and error.errno in REFUSALS:
+                self._send_singly(run, address, error)
+            else:
+                self.lost += len(run)
+        else:
+            if len(run) > 1:
+                self._refusals = 0
+
+    def _write(self, run: list[bytes], address: Address, hops: int | None) -> None:
+        if self._socket is None:
+            raise OSError(errno.EBADF, "closed")
+        target = socket_address(address, self._socket.family)
+        if hops is not None:
+            self._socket.sendmsg(run, [hop_limit(address, hops)], 0, target)
+        elif len(run) > 1:
+            size = SEGMENT_SIZE.pack(len(run[0]))
+            self._socket.sendmsg(run, [(SOL_UDP, UDP_SEGMENT, size)], 0, target)
+        else:
+            self._socket.sendto(run[0], target)
+
+    def _send_singly(self, run: list[bytes], address: Address, error: OSError) -> None:
+        lost = self.lost
+        for datagram in run:
+            self._send([datagram], address)
+        if self.lost - lost == len(run):
+            return  # it was not that they went together
+        self._refusals += 1
+        if self._refusals == MAX_REFUSALS:
+            self._max_segments = 1
+            self.log.info("the system does not cut what is sent: {error}", error=error)
