@@ -14,6 +14,9 @@ from p2pnet.core.connector import AllowList, ConnectorCore
 from p2pnet.core.intermediate import IntermediateCore
 from p2pnet.core.registry import MemoryDirectory
 from p2pnet.identity import Credentials, CredentialsError
+from p2pnet.interfaces import IDatagramTransport
+from p2pnet.net import batched
+from p2pnet.net.batched import BatchedUDPTransport
 from p2pnet.net.udp import UDPTransport
 from p2pnet.net.watch import NetworkWatch
 from p2pnet.node import AgentNode, ConnectorNode, IntermediateNode, Node, utcnow
@@ -33,8 +36,10 @@ def load_credentials(config: RoleConfig) -> Credentials:
     return credentials
 
 
-def _udp_transport(reactor: Any, bind: str) -> UDPTransport:
+def _udp_transport(reactor: Any, udp: str, bind: str) -> IDatagramTransport:
     host, port = parse_host_port(bind) if bind else ("", 0)
+    if udp == "auto" and batched.is_available(reactor):
+        return BatchedUDPTransport(reactor, host, port)
     return UDPTransport(reactor, host, port)
 
 
@@ -49,7 +54,7 @@ def intermediate_node(reactor: Any, config: IntermediateConfig) -> IntermediateN
         max_sessions_per_node=config.max_sessions_per_node,
         session_rate=config.session_rate,
     )
-    transport = _udp_transport(reactor, config.listen)
+    transport = _udp_transport(reactor, config.udp, config.listen)
     return IntermediateNode(reactor, core, transport, config.event_log, config.drain_seconds)
 
 
@@ -66,7 +71,8 @@ def connector_node(reactor: Any, config: ConnectorConfig) -> ConnectorNode:
         utcnow=utcnow,
         max_streams=config.max_streams,
     )
-    node = ConnectorNode(reactor, core, _udp_transport(reactor, config.bind), config.event_log)
+    transport = _udp_transport(reactor, config.udp, config.bind)
+    node = ConnectorNode(reactor, core, transport, config.event_log)
     _tell_addresses(node, config)
     return node
 
@@ -80,7 +86,8 @@ def agent_node(reactor: Any, config: AgentConfig) -> AgentNode:
         policies={forward.service: forward.path for forward in config.forwards if forward.path},
         policy=config.path,
     )
-    node = AgentNode(reactor, core, _udp_transport(reactor, config.bind), config.event_log)
+    transport = _udp_transport(reactor, config.udp, config.bind)
+    node = AgentNode(reactor, core, transport, config.event_log)
     _tell_addresses(node, config)
     return node
 

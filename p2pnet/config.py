@@ -20,6 +20,7 @@ from p2pnet.settings import (
     check_remote,
     check_seconds,
     check_service,
+    check_udp,
 )
 
 Positive = Annotated[int, Meta(ge=1)]
@@ -85,6 +86,14 @@ class RoleConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             check_log,
         ),
     ] = None
+    udp: Annotated[
+        str,
+        Setting(
+            "How the UDP socket is used: auto (many datagrams a system call, where the system can)"
+            " or plain (one).",
+            check=check_udp,
+        ),
+    ] = "auto"
 
 
 class IntermediateConfig(RoleConfig, frozen=True, kw_only=True):

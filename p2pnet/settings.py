@@ -21,6 +21,7 @@ from p2pnet.traversal.selection import SELECTORS
 from p2pnet.wire.address import is_ip_literal, parse_host_port
 
 CANDIDATE_SOURCES = ("host", "srflx", "external")
+UDP_TRANSPORTS = ("auto", "plain")
 
 
 class ConfigError(ValueError):
@@ -109,6 +110,12 @@ def check_candidate_source(name: str) -> None:
     """The name of a source of candidates."""
     if name not in CANDIDATE_SOURCES:
         raise ValueError(f"{name!r} is none of {', '.join(CANDIDATE_SOURCES)}")
+
+
+def check_udp(name: str) -> None:
+    """How the UDP socket is used."""
+    if name not in UDP_TRANSPORTS:
+        raise ValueError(f"{name!r} is none of {', '.join(UDP_TRANSPORTS)}")
 
 
 def check_file(path: Path) -> None:

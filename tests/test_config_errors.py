@@ -181,6 +181,16 @@ class MistakeTests(ConfigTestCase):
         place = "7: service in [[forward]] 1"
         self.assert_mistake(f"{place}: service name '*' {rule}", AGENT, '"web"', '"*"')
 
+    def test_one_of_a_few_words(self) -> None:
+        """The message has all of them."""
+        for base, table in ((AGENT, "agent"), (INTERMEDIATE, "intermediate")):
+            self.assert_mistake(
+                f"2: udp in [{table}]: 'fast' is none of auto, plain",
+                base,
+                f"[{table}]",
+                f"[{table}]\nudp = 'fast'",
+            )
+
     def test_a_bad_endpoint(self) -> None:
         """Of the common mistakes, a host and port without their kind is the commonest."""
         rule = "is not an endpoint; write, for example, tcp:127.0.0.1:8080"
