@@ -93,7 +93,8 @@ class StartTests(RolesTestCase):
         self.assertEqual(1, done.returncode, done.stdout)
         self.assertNotIn("Traceback", done.stdout)
         self.assertEqual(1, sum(problem in line for line in done.stdout.splitlines()), done.stdout)
-        self.assertEqual([], list(self.directory.glob("*.pid")))
+        # A daemon removes it after it has told the command that started it.
+        wait_until(lambda: not list(self.directory.glob("*.pid")), "pidfile to be removed")
 
     def test_bad_toml(self) -> None:
         """With file and line."""
