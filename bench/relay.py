@@ -1,0 +1,216 @@
+"""What relaying costs an Intermediate, for each datagram.
+
+::
+
+    python -m bench.relay --frames 200000
+
+A real Intermediate under twistd with each kind of socket, alternating, and a session of a real
+Agent's and a real Connector's core through it, into which 1000-byte datagrams are poured in bursts.
+Times are the Intermediate's own, of one processor; a second figure is how long one alone takes there
+and back, less than which no session can feel.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import socket
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from p2pnet import events
+from p2pnet.core.agent import AgentCore
+from p2pnet.core.connector import AllowList, ConnectorCore
+from p2pnet.core.node import NodeCore
+from p2pnet.identity import Credentials, Role
+from p2pnet.lab.processes import Deployment, LabError
+from p2pnet.net.batched import (
+    ANCILLARY_SPACE,
+    SEGMENT_SIZE,
+    SOL_UDP,
+    UDP_SEGMENT,
+    open_socket,
+    split,
+)
+from p2pnet.wire.address import Address
+from p2pnet.wire.relay import encode_relay_frame
+
+SIZE = 1000  # bytes of a datagram
+BURST = 32  # datagrams
+AT_ONCE = 512  # datagrams under way, so that none is lost in a socket
+LOST_AFTER = 0.5  # seconds
+PATIENCE = 10.0  # seconds
+ALONE = 2000  # datagrams of which one at a time is under way
+QUIC = b"\x40"  # what an Intermediate takes for the session's own
+
+
+def utcnow() -> datetime.datetime:
+    """The calendar's clock."""
+    return datetime.datetime.now(datetime.UTC)
+
+
+class Peer:
+    """A core on a socket, driven by hand."""
+
+    def __init__(self, core: NodeCore) -> None:
+        self.core = core
+        self.socket = open_socket("127.0.0.1", 0)
+        core.connect(time.monotonic())
+
+    def turn(self) -> list[events.Event]:
+        """Send, receive, and see what happened."""
+        happened = []
+        for data, address in self.core.datagrams_to_send(time.monotonic()):
+            self.socket.sendto(data, address)
+        for data, source in self.receive():
+            self.core.receive_datagram(data, source, time.monotonic())
+        self.core.handle_timer(time.monotonic())
+        while (event := self.core.next_event()) is not None:
+            happened.append(event)
+        return happened
+
+    def receive(self) -> list[tuple[bytes, Address]]:
+        """What waits."""
+        received = []
+        try:
+            while True:
+                data, ancillary, _, source = self.socket.recvmsg(65535, ANCILLARY_SPACE)
+                received += [(datagram, source) for datagram in split(data, ancillary)]
+        except BlockingIOError:
+            return received
+
+
+class Course:
+    """A session through an Intermediate, and what is poured into it."""
+
+    def __init__(self, deployment: Deployment, name: str, udp: str) -> None:
+        self.relay = deployment.intermediate(name, udp=udp)
+        intermediate = deployment.intermediates[-1]
+        agent, connector = (
+            Credentials.load(
+                cert=deployment.certs / f"{node}.pem", key=deployment.certs / f"{node}.key",
+                ca=deployment.certs / "ca.pem",
+            )
+            for node in ("agent", "connector")
+        )  # fmt: skip
+        self.connector = Peer(
+            ConnectorCore(
+                connector, [intermediate], services=["web"],
+                authorizer=AllowList({"web": ["*"]}), utcnow=utcnow,
+            )
+        )  # fmt: skip
+        self._until(events.Registered, self.connector)
+        core = AgentCore(agent, [intermediate], utcnow=utcnow)
+        self.agent = Peer(core)
+        self._until(events.ControlConnected, self.agent)
+        core.open_stream("web", time.monotonic())
+        self._until(events.HandshakeCompleted, self.agent, self.connector)
+        (session,) = core.sessions.values()
+        ((self._address, path),) = session.relays.items()
+        self._frame = encode_relay_frame(path.channel, QUIC + bytes(SIZE - 10))
+
+    def _until(self, kind: type[Any], *peers: Peer) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            for peer in peers or (self.agent, self.connector):
+                if any(isinstance(event, kind) for event in peer.turn()):
+                    return
+            time.sleep(0.001)
+        raise LabError(f"no {kind.__name__} in {PATIENCE} s")
+
+    def cpu_seconds(self) -> float:
+        """Processor time that the Intermediate has used."""
+        fields = Path(f"/proc/{self.relay.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def pour(self, frames: int) -> tuple[float, int]:
+        """Microseconds of the Intermediate's processor for each frame, and how many got lost."""
+        burst = [self._frame] * BURST
+        segments = [(SOL_UDP, UDP_SEGMENT, SEGMENT_SIZE.pack(len(self._frame)))]
+        before, sent, received, heard_at = self.cpu_seconds(), 0, 0, time.monotonic()
+        while sent < frames or sent > received:
+            if sent < frames and sent - received < AT_ONCE:
+                self.agent.socket.sendmsg(burst, segments, 0, self._address)
+                sent += BURST
+            came = len(self.connector.receive())
+            if came:
+                received, heard_at = received + came, time.monotonic()
+            elif time.monotonic() - heard_at > LOST_AFTER:
+                break
+        return (self.cpu_seconds() - before) / max(received, 1) * 1e6, sent - received
+
+    def alone(self) -> float:
+        """Median of the microseconds that one frame takes from end to end."""
+        self.connector.socket.setblocking(True)
+        times = []
+        for _ in range(ALONE):
+            begun = time.perf_counter()
+            self.agent.socket.sendto(self._frame, self._address)
+            self.connector.socket.recv(65535)
+            times.append(time.perf_counter() - begun)
+        self.connector.socket.setblocking(False)
+        return statistics.median(times) * 1e6
+
+
+def direct() -> float:
+    """The same between two sockets without an Intermediate."""
+    one, other = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
+    other.bind(("127.0.0.1", 0))
+    times = []
+    for _ in range(ALONE):
+        begun = time.perf_counter()
+        one.sendto(bytes(SIZE), other.getsockname())
+        other.recv(65535)
+        times.append(time.perf_counter() - begun)
+    return statistics.median(times) * 1e6
+
+
+def measure(frames: int, rounds: int) -> dict[str, Any]:
+    """The figures of both kinds of socket, medians of the rounds."""
+    with tempfile.TemporaryDirectory() as directory, Deployment(Path(directory)) as deployment:
+        deployment.issue(Role.AGENT, "agent")
+        deployment.issue(Role.CONNECTOR, "connector", services=["web"])
+        courses = {udp: Course(deployment, f"relay-{udp}", udp) for udp in ("auto", "plain")}
+        costs: dict[str, list[float]] = {udp: [] for udp in courses}
+        delays: dict[str, list[float]] = {udp: [] for udp in courses}
+        lost = dict.fromkeys(courses, 0)
+        for _ in range(rounds):
+            for udp, course in courses.items():
+                cost, missing = course.pour(frames)
+                costs[udp].append(cost)
+                lost[udp] += missing
+                delays[udp].append(course.alone())
+        return {
+            "direct_us": round(direct(), 1),
+            **{
+                udp: {
+                    "cpu_us": round(statistics.median(costs[udp]), 2),
+                    "per_second_and_core": round(1e6 / statistics.median(costs[udp])),
+                    "one_way_us": round(statistics.median(delays[udp]), 1),
+                    "lost": lost[udp],
+                }
+                for udp in courses
+            },
+        }
+
+
+def main() -> None:
+    """Print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--frames", type=int, default=200_000, help="how many each time")
+    parser.add_argument("--rounds", type=int, default=3, help="how many times")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    arguments = parser.parse_args()
+    figures = measure(arguments.frames, arguments.rounds)
+    if arguments.json:
+        print(json.dumps(figures))
+    else:
+        for name, figure in figures.items():
+            print(f"{name:10} {figure}")
+
+
+if __name__ == "__main__":
+    main()
