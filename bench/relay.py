@@ -6,8 +6,8 @@
 
 A real Intermediate under twistd with each kind of socket, alternating, and a session of a real
 Agent's and a real Connector's core through it, into which 1000-byte datagrams are poured in bursts.
-Times are the Intermediate's own, of one processor; a second figure is how long one alone takes there
-and back, less than which no session can feel.
+Times are the Intermediate's own, of one processor. A second figure is how long one datagram alone
+takes from end to end.
 """
 
 import argparse
