@@ -1,6 +1,6 @@
 """aioquic's connection with what p2pnet needs and aioquic has no public interface for.
 
-Every private attribute of aioquic that p2pnet touches is touched in this module, and
+Every private attribute of aioquic that p2pnet touches is touched here, in tls.py and in fast/, and
 tests/quic/test_contract*.py have one test for each, to be run against a new aioquic first.
 
 What is changed, and why:
@@ -16,7 +16,6 @@ What is changed, and why:
 
 import logging
 import math
-from collections.abc import Callable
 from typing import Any
 
 from aioquic import tls
@@ -33,16 +32,15 @@ from aioquic.quic.connection import (
 from aioquic.quic.events import ConnectionTerminated
 from aioquic.quic.packet import QuicErrorCode, QuicFrameType
 from aioquic.quic.packet_builder import QuicPacketBuilder
-from aioquic.quic.recovery import QuicPacketPacer, QuicPacketRecovery, QuicPacketSpace
+from aioquic.quic.recovery import QuicPacketRecovery, QuicPacketSpace
 from aioquic.quic.stream import QuicStream
-from cryptography import x509
 
-from p2pnet.identity import Identity, IdentityError, Problem
+from p2pnet.identity import Identity
+from p2pnet.quic.pacer import BurstPacer
+from p2pnet.quic.tls import StrictContext, Verify
 
 # aioquic logs peer-chosen text at warning level; without a handler Python prints that to stderr.
 logging.getLogger("quic").addHandler(logging.NullHandler())
-
-Verify = Callable[[x509.Certificate, list[x509.Certificate]], Identity]
 
 STREAM_WINDOW = 512 * 1024  # bytes; 80 ms at 6 MB/s, and what one stalled reader may hold
 CONNECTION_WINDOW = 3 * STREAM_WINDOW  # bytes; bounds what sparse frames can make us allocate
@@ -51,50 +49,6 @@ MAX_GAPS = 1024  # in a stream's received bytes; every other packet of a window 
 MAX_CRYPTO_GAPS = 64  # and in the handshake's, which is a few packets long
 MOMENT = 1e-6  # seconds; more than rounding can amount to
 KEY_UPDATE_PACKETS = 1 << 22  # half the AES-GCM limit of 2**23 packets, RFC 9001 section 6.6
-
-
-class AlertCertificateRequired(tls.Alert):
-    """The client sent no certificate (RFC 8446 section 6.2)."""
-
-    description = tls.AlertDescription.certificate_required
-
-
-class StrictContext(tls.Context):
-    """A TLS context that takes nobody's word: possession and identity are both checked."""
-
-    verify: Verify
-    peer: Identity | None = None
-
-    def _set_peer_certificate(self, certificate: tls.Certificate) -> None:
-        # aioquic expects ValueError alone, but a certificate can also fail to parse otherwise.
-        try:
-            super()._set_peer_certificate(certificate)
-        except tls.Alert:
-            raise
-        except Exception as error:
-            raise tls.AlertBadCertificate("certificate cannot be parsed") from error
-
-    def _server_handle_certificate(self, input_buf: Buffer) -> None:
-        super()._server_handle_certificate(input_buf)
-        if self._peer_certificate is None:
-            raise AlertCertificateRequired("this realm demands a client certificate")
-
-    def _server_handle_certificate_verify(self, input_buf: Buffer) -> None:
-        super()._server_handle_certificate_verify(input_buf)
-        self._judge_peer()
-
-    def _client_handle_certificate_verify(self, input_buf: Buffer) -> None:
-        super()._client_handle_certificate_verify(input_buf)
-        self._judge_peer()
-
-    def _judge_peer(self) -> None:
-        assert self._peer_certificate is not None
-        try:
-            self.peer = self.verify(self._peer_certificate, self._peer_certificate_chain)
-        except IdentityError as error:
-            if error.problem in (Problem.EXPIRED, Problem.NOT_YET_VALID):
-                raise tls.AlertCertificateExpired(str(error)) from None
-            raise tls.AlertBadCertificate(str(error)) from None
 
 
 class PathAwareRecovery(QuicPacketRecovery):
@@ -122,6 +76,14 @@ class PathAwareRecovery(QuicPacketRecovery):
             self._pacer.packet_time = None
 
 
+def peek_stream_id(buf: Buffer) -> int:
+    """The stream id that a frame begins with. Raises BufferReadError."""
+    start = buf.tell()
+    stream_id = int(buf.pull_uint_var())
+    buf.seek(start)
+    return stream_id
+
+
 class Engine(QuicConnection):
     """One QUIC connection. See the module's docstring for how it differs from aioquic's."""
 
@@ -142,11 +104,14 @@ class Engine(QuicConnection):
         self._verify = verify
         self._held: dict[int, int] = {}
         self._held_total = 0
+        self._undelivered_of: dict[int, int] = {}  # by stream; only those that have some
+        self._undelivered = 0
         self._next_key_update = KEY_UPDATE_PACKETS
         # Both before the handshake, so that the transport parameters carry them.
         self._local_max_streams_bidi.value = self._local_max_streams_bidi.sent = max_streams
         self._local_max_streams_uni.value = self._local_max_streams_uni.sent = 0
         self._loss.__class__ = PathAwareRecovery
+        self._loss._pacer = BurstPacer(max_datagram_size=self._max_datagram_size)
 
     def _initialize(self, peer_cid: bytes) -> None:
         super()._initialize(peer_cid)
@@ -254,26 +219,40 @@ class Engine(QuicConnection):
         # Held bytes do not count until there are very many, so that a few stalled readers cannot
         # starve the other streams of the connection.
         room = max(0, MAX_HELD - self._held_total)
-        return int(self._local_max_data.used) - self._undelivered() + min(CONNECTION_WINDOW, room)
+        return int(self._local_max_data.used) - self._undelivered + min(CONNECTION_WINDOW, room)
 
-    def _undelivered(self) -> int:
-        """Bytes below the farthest that arrived which wait for others, and the gaps before them.
+    def _received(self, stream: QuicStream) -> None:
+        """Note what waits in a stream: bytes below the farthest that arrived, and gaps before them.
 
         They take memory but aioquic counts them as used, which would win the peer new credit.
         """
-        receivers = (stream.receiver for stream in self._streams.values())
-        return sum(r.highest_offset - r.starting_offset() for r in receivers if not r.is_finished)
+        receiver = stream.receiver
+        waiting = (
+            0 if receiver.is_finished else receiver.highest_offset - receiver.starting_offset()
+        )
+        stream_id = stream.stream_id or 0
+        self._undelivered += waiting - self._undelivered_of.pop(stream_id, 0)
+        if waiting:
+            self._undelivered_of[stream_id] = waiting
 
     def _handle_stream_frame(
         self, context: QuicReceiveContext, frame_type: int, buf: Buffer
     ) -> None:
-        start = buf.tell()
-        stream_id = buf.pull_uint_var()
-        buf.seek(start)
+        stream_id = peek_stream_id(buf)
         super()._handle_stream_frame(context, frame_type, buf)
         stream = self._streams.get(stream_id)
         if stream is not None:
+            self._received(stream)
             self._check_gaps(stream, MAX_GAPS, frame_type)
+
+    def _handle_reset_stream_frame(
+        self, context: QuicReceiveContext, frame_type: int, buf: Buffer
+    ) -> None:
+        stream_id = peek_stream_id(buf)
+        super()._handle_reset_stream_frame(context, frame_type, buf)
+        stream = self._streams.get(stream_id)
+        if stream is not None:
+            self._received(stream)
 
     def _handle_crypto_frame(
         self, context: QuicReceiveContext, frame_type: int, buf: Buffer
@@ -289,15 +268,19 @@ class Engine(QuicConnection):
                 reason_phrase="too many gaps in a stream",
             )
 
-    def _write_stream_limits(
-        self, builder: QuicPacketBuilder, space: QuicPacketSpace, stream: QuicStream
-    ) -> None:
+    def _stream_limit_due(self, stream: QuicStream) -> bool:
+        """Raise the stream's window by what was consumed; whether to announce it."""
         if not stream.max_stream_data_local or stream.receiver.is_finished:
-            return
+            return False
         end = self._stream_window_end(stream)
         if end - stream.max_stream_data_local >= STREAM_WINDOW // 4:
             stream.max_stream_data_local = end
-        if stream.max_stream_data_local_sent != stream.max_stream_data_local:
+        return bool(stream.max_stream_data_local_sent != stream.max_stream_data_local)
+
+    def _write_stream_limits(
+        self, builder: QuicPacketBuilder, space: QuicPacketSpace, stream: QuicStream
+    ) -> None:
+        if self._stream_limit_due(stream):
             buf = builder.start_frame(
                 QuicFrameType.MAX_STREAM_DATA,
                 capacity=MAX_STREAM_DATA_FRAME_CAPACITY,
@@ -308,11 +291,14 @@ class Engine(QuicConnection):
             buf.push_uint_var(stream.max_stream_data_local)
             stream.max_stream_data_local_sent = stream.max_stream_data_local
 
-    def _write_connection_limits(self, builder: QuicPacketBuilder, space: QuicPacketSpace) -> None:
-        limit = self._local_max_data
+    def _raise_connection_window(self) -> None:
         end = self._connection_window_end()
-        if end - limit.value >= CONNECTION_WINDOW // 4:
-            limit.value = end
+        if end - self._local_max_data.value >= CONNECTION_WINDOW // 4:
+            self._local_max_data.value = end
+
+    def _write_connection_limits(self, builder: QuicPacketBuilder, space: QuicPacketSpace) -> None:
+        self._raise_connection_window()
+        limit = self._local_max_data
         used, limit.used = limit.used, 0  # a used of 0 keeps aioquic from doubling the window
         try:
             super()._write_connection_limits(builder=builder, space=space)
@@ -344,6 +330,14 @@ class Engine(QuicConnection):
         make nothing lost yet, and a virtual clock would stand still at that time for ever."""
         super().handle_timer(now + MOMENT)
 
+    def datagrams_to_send(self, now: float) -> list[tuple[bytes, Any]]:
+        """Datagrams with their addresses. aioquic lets pacing hold back an acknowledgement that is
+        due at this very time, and would ask to be called at this time again."""
+        for space in self._loss.spaces:
+            if space.ack_at == now:
+                space.ack_at = math.nextafter(now, -math.inf)
+        return list(super().datagrams_to_send(now))
+
     def update_keys_if_due(self) -> None:
         """Start a key update when enough packets were sent under the current 1-RTT keys."""
         if self._packet_number >= self._next_key_update and self._handshake_confirmed:
@@ -371,7 +365,7 @@ class Engine(QuicConnection):
         new.bytes_in_flight = old.bytes_in_flight
         new._congestion_recovery_start_time = now
         loss._cc = new
-        loss._pacer = QuicPacketPacer(max_datagram_size=self._max_datagram_size)
+        loss._pacer = BurstPacer(max_datagram_size=self._max_datagram_size)
         loss._rtt_initialized = False
         loss._rtt_min = math.inf
         loss._rtt_latest = loss._rtt_smoothed = loss._rtt_variance = 0.0

@@ -192,12 +192,14 @@ class Network:
 
     def _pump(self, endpoint: Endpoint) -> None:
         self._exchange(endpoint)
-        # What is due before now is due now: an acknowledgement brings a probe timeout forward.
-        if self._is_due(endpoint):
-            endpoint.mux.handle_timer(self.now)
-            self._exchange(endpoint)
-            timer = endpoint.mux.get_timer()
-            assert not self._is_due(endpoint), f"timer stands still: {timer} at {self.now}"
+        # What is due before now is due now: an acknowledgement brings a probe timeout forward, and
+        # a new path that is given up lets probes that it held back go.
+        for _ in range(2):
+            if self._is_due(endpoint):
+                endpoint.mux.handle_timer(self.now)
+                self._exchange(endpoint)
+        timer = endpoint.mux.get_timer()
+        assert not self._is_due(endpoint), f"timer stands still: {timer} at {self.now}"
 
     def _exchange(self, endpoint: Endpoint) -> None:
         endpoint.take_events()

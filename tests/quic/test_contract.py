@@ -1,4 +1,4 @@
-"""What p2pnet relies on inside aioquic: one test for each private name that engine.py touches.
+"""What p2pnet relies on inside aioquic: one test for each private name that p2pnet.quic touches.
 
 Run these first against a new aioquic. The message of a failure says what relied on the name.
 Loss recovery is in test_contract_recovery.py, the functions for packets are in test_packet.py.
@@ -20,13 +20,13 @@ from aioquic.quic.connection import (
 )
 from aioquic.quic.events import ConnectionTerminated
 from aioquic.quic.packet import QuicStreamFrame
-from aioquic.quic.recovery import QuicPacketRecovery
+from aioquic.quic.recovery import QuicPacketPacer, QuicPacketRecovery
 from aioquic.quic.stream import QuicStreamReceiver, QuicStreamSender
 from twisted.trial.unittest import SynchronousTestCase
 
 import p2pnet
-from p2pnet.quic import engine as engine_module
-from p2pnet.quic.engine import STREAM_WINDOW, Engine, StrictContext
+from p2pnet.quic.engine import STREAM_WINDOW, Engine
+from p2pnet.quic.tls import StrictContext
 from tests.quic.harness import CLIENT, Pair, client_settings, server_settings
 
 
@@ -349,13 +349,18 @@ def private_attributes(tree: ast.AST) -> Iterator[ast.Attribute]:
             yield node
 
 
+TOUCHING = ("engine.py", "tls.py", "pacer.py")
+"""What in p2pnet/quic/ may touch private names of aioquic."""
+
+
 class BoundaryTests(SynchronousTestCase):
     """Where aioquic is touched, as far as the syntax can tell."""
 
     def setUp(self) -> None:
-        paths = sorted(Path(p2pnet.__file__).parent.rglob("*.py"))
-        self.trees = {path: ast.parse(path.read_text()) for path in paths}
-        self.engine = self.trees.pop(Path(engine_module.__file__))
+        top = Path(p2pnet.__file__).parent
+        self.trees = {path: ast.parse(path.read_text()) for path in sorted(top.rglob("*.py"))}
+        paths = [path for pattern in TOUCHING for path in (top / "quic").glob(pattern)]
+        self.touching = [self.trees.pop(path) for path in paths]
 
     def test_only_p2pnet_quic_imports_aioquic(self) -> None:
         """Everything else goes through it."""
@@ -370,7 +375,7 @@ class BoundaryTests(SynchronousTestCase):
                     importers.add(path.parent.name)
         self.assertEqual({"quic"}, importers)
 
-    def test_only_the_engine_touches_private_names_of_aioquic(self) -> None:
+    def test_only_the_engines_touch_private_names_of_aioquic(self) -> None:
         """Others touch such a name on `self` alone, and no other class of ours is aioquic's."""
         theirs = aioquic_names()
         found = [
@@ -380,12 +385,17 @@ class BoundaryTests(SynchronousTestCase):
             if node.attr in theirs and ast.unparse(node.value) not in ("self", "cls", "super()")
         ]
         self.assertEqual([], found)
-        for parent in (QuicConnection, tls.Context, QuicPacketRecovery):
-            modules = {child.__module__ for child in parent.__subclasses__()}
-            self.assertEqual({engine_module.__name__}, modules)
+        for parent, module in (
+            (QuicConnection, "p2pnet.quic.engine"),
+            (QuicPacketRecovery, "p2pnet.quic.engine"),
+            (tls.Context, "p2pnet.quic.tls"),
+            (QuicPacketPacer, "p2pnet.quic.pacer"),
+        ):
+            self.assertEqual({module}, {child.__module__ for child in parent.__subclasses__()})
 
-    def test_every_private_name_that_the_engine_touches_has_a_test_here(self) -> None:
+    def test_every_private_name_that_they_touch_has_a_test_here(self) -> None:
         """Or at least it is mentioned."""
         here = "".join(path.read_text() for path in Path(__file__).parent.glob("test_contract*"))
-        touched = {node.attr for node in private_attributes(self.engine)} & aioquic_names()
+        names = {node.attr for tree in self.touching for node in private_attributes(tree)}
+        touched = names & aioquic_names()
         self.assertEqual([], sorted(name for name in touched if name not in here))

@@ -8,6 +8,7 @@ from aioquic.quic.congestion.base import create_congestion_control
 from aioquic.quic.recovery import QuicPacketPacer, QuicPacketRecovery
 
 from p2pnet.quic.engine import PathAwareRecovery
+from p2pnet.quic.pacer import BurstPacer
 from tests.quic.harness import Pair
 from tests.quic.test_contract import ContractTestCase
 
@@ -115,10 +116,21 @@ class RecoveryTests(ContractTestCase):
 
     def test_pacer(self) -> None:
         """_pacer can be replaced; a new one lets packets pass at once."""
-        message = "_pacer: Engine.path_changed"
-        self.assertIs(QuicPacketPacer, type(self.client._loss._pacer), message)
+        message = "_pacer: Engine.__init__ and path_changed"
+        self.assertIs(BurstPacer, type(self.client._loss._pacer), message)
         fresh = QuicPacketPacer(max_datagram_size=1200)
         self.assertIsNone(fresh.next_send_time(now=self.pair.now), message)
+
+    def test_bucket(self) -> None:
+        """A pacer's bucket fills with time up to bucket_max; a packet costs packet_time of it."""
+        message = "packet_time, bucket_time, bucket_max, update_bucket: BurstPacer"
+        pacer = QuicPacketPacer(max_datagram_size=1000)
+        pacer.update_rate(congestion_window=10_000, smoothed_rtt=0.1)
+        self.assertEqual((0.01, 0.025), (pacer.packet_time, pacer.bucket_max), message)
+        pacer.update_bucket(now=1.0)
+        self.assertEqual(0.025, pacer.bucket_time, message)
+        pacer.update_after_send(now=1.0)
+        self.assertAlmostEqual(0.015, pacer.bucket_time, msg=message)
 
     def test_pto_count(self) -> None:
         """_pto_count doubles the probe timeout, without bound."""

@@ -1,8 +1,15 @@
 """Backpressure both ways: what a peer may make us hold, and what a stalled reader holds back."""
 
+import contextlib
 import os
 import tracemalloc
+from typing import Any
 
+from aioquic.buffer import Buffer  # type: ignore[attr-defined]
+from aioquic.quic.connection import QuicConnectionError, StreamFinishedError
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from p2pnet.quic import engine, events
@@ -113,6 +120,47 @@ class AttackTests(SynchronousTestCase):
         pair.run_until_quiet()
         self.assertEqual(PROTOCOL_VIOLATION, pair.server.happened(events.ConnectionClosed)[0].code)
         self.assertEqual(0, pair.server.mux.admission.half_open)
+
+
+class UndeliveredTests(SynchronousTestCase):
+    """What the connection's window leaves out: what waits, and the gaps before it."""
+
+    @given(
+        st.lists(st.tuples(st.integers(0, 2), st.integers(0, 40), st.integers(0, 9)), max_size=40)
+    )
+    @hypothesis_settings(max_examples=60)
+    def test_the_running_figure_is_that_of_the_definition(
+        self, frames: list[tuple[int, int, int]]
+    ) -> None:
+        """Whatever order frames come in; those of length 9 end a stream, 0 is a reset."""
+        _, other = Pair().connect()
+        connection: Any = other.engine
+        for stream, offset, length in frames:
+            stream_id = bytes([stream << 2])
+            frame = b"\x0e" + stream_id + bytes([offset, length]) + bytes(length)
+            if length == 9:
+                frame = b"\x0f" + frame[1:]
+            elif not length:
+                frame = b"\x04" + stream_id + b"\x00" + bytes([offset])
+            buffer = Buffer(data=frame)
+            kind = buffer.pull_uint_var()
+            context: Any = None
+            with contextlib.suppress(QuicConnectionError, StreamFinishedError):
+                reset = kind == 4
+                handle = (
+                    connection._handle_reset_stream_frame
+                    if reset
+                    else connection._handle_stream_frame
+                )
+                handle(context, kind, buffer)
+            receivers = [s.receiver for s in connection._streams.values()]
+            expected = {
+                s: r.highest_offset - r.starting_offset()
+                for s, r in zip(connection._streams, receivers, strict=True)
+                if not r.is_finished and r.highest_offset != r.starting_offset()
+            }
+            self.assertEqual(expected, connection._undelivered_of)
+            self.assertEqual(sum(expected.values()), connection._undelivered)
 
 
 class BackpressureTests(SynchronousTestCase):

@@ -56,9 +56,12 @@ class StreamTests(SynchronousTestCase):
 
     def test_bytes_arrive_over_loss(self) -> None:
         """0, 10 and 30 % of the datagrams, the handshake's among them."""
+        patient = {"idle_timeout": 60.0}  # 30 % can make eight probes in a row fail: 20 s
+        client, server = client_settings(**patient), server_settings(**patient)
         for loss in (0.0, 0.1, 0.3):
             for seed in range(3):
-                transfer = Transfer(Pair(loss=loss, seed=seed), 100_000)
+                pair = Pair(client=client, server=server, loss=loss, seed=seed)
+                transfer = Transfer(pair, 100_000)
                 self.assertTrue(transfer.run_until(1.0), (loss, seed))
                 self.assertTrue(transfer.is_intact, (loss, seed))
 
@@ -117,6 +120,23 @@ class StreamTests(SynchronousTestCase):
         | st.tuples(st.just("rebound"), st.integers(1, 3)),
         max_size=8,
     )
+
+    def test_regression_probes_wait_for_a_path_that_is_given_up(self) -> None:
+        """The server's probe is then long due, which is not time standing still."""
+        transfer = Transfer(Pair(seed=3), 40_000)
+        pair = transfer.pair
+        transfer.one.path_changed(pair.now)
+        pair.run(0.05)
+        pair.loss = 0.05
+        pair.run(0.05)
+        pair.client.address = (pair.client.address[0], 50_001)
+        transfer.one.ping()
+        pair.run(0.05)
+        pair.loss = 1.0
+        pair.run(0.5)
+        pair.loss = 0.05
+        self.assertTrue(transfer.run_until(1.0))
+        self.assertTrue(transfer.is_intact)
 
     @given(mishaps, st.integers(0, 2**16), st.booleans())
     @hypothesis_settings(max_examples=30)

@@ -1,0 +1,44 @@
+"""Pacing in bursts that the system can send at once."""
+
+from aioquic.quic.recovery import QuicPacketPacer
+
+BURST = 0.002  # seconds of sending that may go out at once
+MAX_BURST = 64  # packets; what one call with UDP segmentation offload takes
+PAUSE = 0.001  # seconds that an exhausted burst refills for
+ROUNDING = 1e-9  # seconds; a clock at the very time that was asked for may be less than that early
+
+
+class BurstPacer(QuicPacketPacer):
+    """aioquic's pacer with a larger bucket, that is refilled for a while once it is empty.
+
+    aioquic's lets a packet go as soon as there is time for one: some three in a row when the round
+    trip is short, each for a wake-up and a system call. This one sends for two milliseconds at
+    once and then pauses for one. The rate stays the same, and no queue of the network gets longer
+    than these two milliseconds. Where that is little, aioquic's own burst stays (a quarter of the
+    congestion window, from 2 to 16 packets), so a slow link's small buffer is not overrun. A burst
+    never exceeds the congestion window, which bounds it apart from this (RFC 9002 section 7.7).
+    """
+
+    _exhausted = False
+
+    def update_rate(self, congestion_window: int, smoothed_rtt: float) -> None:
+        """Take over the rate of a congestion window in bytes per round trip in seconds."""
+        saved = self.bucket_time
+        super().update_rate(congestion_window=congestion_window, smoothed_rtt=smoothed_rtt)
+        assert self.packet_time is not None
+        self.bucket_max = max(self.bucket_max, min(BURST, MAX_BURST * self.packet_time))
+        self.bucket_time = min(saved, self.bucket_max)
+
+    def next_send_time(self, now: float) -> float | None:  # type: ignore[override]
+        """When the next packet may go, None if it may go now. Seconds of the caller's clock."""
+        if self.packet_time is None:
+            return None
+        self.update_bucket(now=now)
+        if self.bucket_time <= 0:
+            self._exhausted = True
+        if self._exhausted:
+            missing = min(max(PAUSE, self.packet_time), self.bucket_max / 2) - self.bucket_time
+            if missing > ROUNDING:
+                return now + missing
+            self._exhausted = False
+        return None
