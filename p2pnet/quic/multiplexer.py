@@ -65,11 +65,7 @@ class Multiplexer:
 
     def connect(self, settings: Settings, address: AnyAddress, now: float) -> Connection:
         """Start a connection to `address`; HandshakeCompleted or ConnectionClosed follows."""
-        engine = Engine(
-            configuration=settings.configuration(is_client=True),
-            verify=settings.verify,
-            max_streams=settings.max_streams,
-        )
+        engine = settings.make_engine(is_client=True)
         engine.connect(address, now)
         return self._adopt(engine, is_client=True, now=now)
 
@@ -171,10 +167,8 @@ class Multiplexer:
     def _serve(
         self, settings: Settings, admitted: Admitted, data: bytes, address: AnyAddress, now: float
     ) -> Connection | None:
-        engine = Engine(
-            configuration=settings.configuration(is_client=False),
-            verify=settings.verify,
-            max_streams=settings.max_streams,
+        engine = settings.make_engine(
+            is_client=False,
             original_destination_connection_id=admitted.original_destination_connection_id,
             retry_source_connection_id=admitted.retry_source_connection_id,
         )

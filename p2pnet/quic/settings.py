@@ -4,6 +4,7 @@ import dataclasses
 import datetime
 import ssl
 from collections.abc import Callable
+from typing import Any
 
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.packet import QuicProtocolVersion
@@ -11,9 +12,12 @@ from aioquic.tls import CipherSuite
 from cryptography import x509
 
 from p2pnet.identity import Credentials, Identity, Role, verify_peer
-from p2pnet.quic.engine import CONNECTION_WINDOW, STREAM_WINDOW
+from p2pnet.quic.engine import CONNECTION_WINDOW, STREAM_WINDOW, Engine
+from p2pnet.quic.fast import FastEngine
 
 CONNECTION_ID_LENGTH = 8  # bytes; one length for all on the socket, short headers carry none
+FAST, STOCK = "fast", "stock"
+ENGINES: dict[str, type[Engine]] = {FAST: FastEngine, STOCK: Engine}
 IDLE_TIMEOUT = 20.0  # seconds; longer than the ping interval, short enough to notice a dead peer
 
 
@@ -25,6 +29,7 @@ class Settings:
     :ivar utcnow: the calendar's clock, for certificate dates.
     :ivar host: the name or address that the peer's certificate must carry, None for no check.
     :ivar max_streams: bidirectional streams the peer may have open.
+    :ivar engine: which of ENGINES, "fast" or "stock".
     :ivar idle_timeout: seconds of silence that end the connection (RFC 9000 section 10.1).
     """
 
@@ -37,6 +42,7 @@ class Settings:
     idle_timeout: float = IDLE_TIMEOUT
     datagrams: bool = False
     congestion: str = "cubic"
+    engine: str = FAST
 
     def verify(self, certificate: x509.Certificate, chain: list[x509.Certificate]) -> Identity:
         """Judge the peer's certificate. Raises IdentityError."""
@@ -47,6 +53,15 @@ class Settings:
             roles=self.roles,
             host=self.host,
             now=self.utcnow(),
+        )
+
+    def make_engine(self, *, is_client: bool, **options: Any) -> Engine:
+        """A new connection; `options` are for a server's (see Engine)."""
+        return ENGINES[self.engine](
+            configuration=self.configuration(is_client=is_client),
+            verify=self.verify,
+            max_streams=self.max_streams,
+            **options,
         )
 
     def configuration(self, *, is_client: bool) -> QuicConfiguration:

@@ -9,19 +9,23 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
+from hypothesis import HealthCheck
+
 from p2pnet.identity import Credentials, Role
 from p2pnet.lab.simulation import Realm
 from p2pnet.quic import events
 from p2pnet.quic.admission import Limits
 from p2pnet.quic.connection import Connection
 from p2pnet.quic.multiplexer import AnyAddress, Multiplexer
-from p2pnet.quic.settings import Settings
+from p2pnet.quic.settings import FAST, Settings
 from p2pnet.wire.address import Address, PeerAddress
 
 CLIENT: Address = ("198.51.100.1", 50000)
 SERVER: Address = ("192.0.2.1", 4433)
 PEER = PeerAddress.of_session(bytes(16))
 ALPN = "test/1"
+ENGINE = FAST  # for settings that do not say; test_stock.py runs everything with the other one
+TWICE = [HealthCheck.differing_executors]  # to be suppressed for what test_stock.py runs again
 
 Kind = TypeVar("Kind", bound=events.Event)
 
@@ -47,6 +51,7 @@ def settings(role: Role, peers: Iterable[Role], **changes: Any) -> Settings:
         "utcnow": lambda: datetime.now(UTC),
         "alpn": ALPN,
         "datagrams": True,
+        "engine": ENGINE,
     }
     return Settings(**(fields | changes))
 

@@ -1,7 +1,8 @@
 """What p2pnet relies on inside aioquic: one test for each private name that p2pnet.quic touches.
 
 Run these first against a new aioquic. The message of a failure says what relied on the name.
-Loss recovery is in test_contract_recovery.py, the functions for packets are in test_packet.py.
+Loss recovery is in test_contract_recovery.py, what only the fast engine relies on in
+test_contract_fast.py, the functions for packets are in test_packet.py.
 """
 
 import ast
@@ -349,7 +350,7 @@ def private_attributes(tree: ast.AST) -> Iterator[ast.Attribute]:
             yield node
 
 
-TOUCHING = ("engine.py", "tls.py", "pacer.py")
+TOUCHING = ("engine.py", "tls.py", "pacer.py", "fast/*.py")
 """What in p2pnet/quic/ may touch private names of aioquic."""
 
 
@@ -390,6 +391,8 @@ class BoundaryTests(SynchronousTestCase):
             (QuicPacketRecovery, "p2pnet.quic.engine"),
             (tls.Context, "p2pnet.quic.tls"),
             (QuicPacketPacer, "p2pnet.quic.pacer"),
+            (QuicStreamSender, "p2pnet.quic.fast.streams"),
+            (QuicStreamReceiver, "p2pnet.quic.fast.streams"),
         ):
             self.assertEqual({module}, {child.__module__ for child in parent.__subclasses__()})
 

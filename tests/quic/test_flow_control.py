@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from p2pnet.quic import engine, events
 from p2pnet.quic.connection import HIGH_WATER, LOW_WATER, Connection
 from p2pnet.quic.engine import CONNECTION_WINDOW, STREAM_WINDOW
-from tests.quic.harness import Pair, client_settings, server_settings
+from tests.quic.harness import TWICE, Pair, client_settings, server_settings
 
 FLOW_CONTROL_ERROR = 0x03  # RFC 9000 section 20.1
 PROTOCOL_VIOLATION = 0x0A
@@ -128,7 +128,7 @@ class UndeliveredTests(SynchronousTestCase):
     @given(
         st.lists(st.tuples(st.integers(0, 2), st.integers(0, 40), st.integers(0, 9)), max_size=40)
     )
-    @hypothesis_settings(max_examples=60)
+    @hypothesis_settings(max_examples=60, suppress_health_check=TWICE)
     def test_the_running_figure_is_that_of_the_definition(
         self, frames: list[tuple[int, int, int]]
     ) -> None:

@@ -19,6 +19,7 @@ from tests.quic.harness import (
     CLIENT,
     PEER,
     SERVER,
+    TWICE,
     Network,
     Pair,
     client_settings,
@@ -76,7 +77,7 @@ class DemultiplexingTests(SynchronousTestCase):
             self.assertEqual((6, 0), (len(end.mux), end.mux.dropped))
 
     @given(st.binary(max_size=60) | st.binary(min_size=1195, max_size=1250))
-    @hypothesis_settings(max_examples=200)
+    @hypothesis_settings(max_examples=200, suppress_health_check=TWICE)
     def test_garbage_is_dropped(self, data: bytes) -> None:
         """From anywhere, whatever it is; nothing is raised, answered or kept."""
         mux = Multiplexer(accept_peer=lambda _: server_settings())
@@ -86,7 +87,7 @@ class DemultiplexingTests(SynchronousTestCase):
         self.assertEqual(0, in_all(mux))
 
     @given(st.data())
-    @hypothesis_settings(max_examples=50)
+    @hypothesis_settings(max_examples=50, suppress_health_check=TWICE)
     def test_a_damaged_datagram_does_no_harm(self, data: st.DataObject) -> None:
         """To a connection that it is for, or seems to be for."""
         pair = Pair()

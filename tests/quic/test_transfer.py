@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from p2pnet.quic import engine, events
 from p2pnet.quic.connection import MAX_QUEUED_DATAGRAMS
 from p2pnet.wire.errors import ErrorCode
-from tests.quic.harness import Endpoint, Pair, client_settings, server_settings
+from tests.quic.harness import TWICE, Endpoint, Pair, client_settings, server_settings
 
 
 class Transfer:
@@ -139,7 +139,7 @@ class StreamTests(SynchronousTestCase):
         self.assertTrue(transfer.is_intact)
 
     @given(mishaps, st.integers(0, 2**16), st.booleans())
-    @hypothesis_settings(max_examples=30)
+    @hypothesis_settings(max_examples=30, suppress_health_check=TWICE)
     def test_bytes_arrive_whatever_happens(
         self, mishaps: list[tuple[str, Any]], seed: int, peer: bool
     ) -> None:

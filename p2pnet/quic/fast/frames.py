@@ -1,0 +1,132 @@
+"""Frames to bytes and back (RFC 9000 section 19), for those that usual packets carry."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+PING = b"\x01"
+ACK = 0x02
+RESET_STREAM = b"\x04"
+STOP_SENDING = b"\x05"
+STREAM, STREAM_FIN, STREAM_LENGTH, STREAM_OFFSET = 0x08, 1, 2, 4
+MAX_STREAM_DATA = b"\x11"
+DATAGRAM_WITH_LENGTH = 0x31
+
+_MASKS = (0x3F, 0x3FFF, 0x3FFFFFFF, 0x3FFFFFFFFFFFFFFF)
+
+
+def varint(value: int) -> bytes:
+    """`value`, from 0 to 2**62 - 1, in the shortest encoding (RFC 9000 section 16)."""
+    if value < 0x40:
+        return value.to_bytes(1, "big")
+    if value < 0x4000:
+        return (value | 0x4000).to_bytes(2, "big")
+    if value < 0x40000000:
+        return (value | 0x80000000).to_bytes(4, "big")
+    return (value | 0xC000000000000000).to_bytes(8, "big")
+
+
+def read_varint(data: bytes, at: int) -> tuple[int, int]:
+    """(value, offset behind it). Raises IndexError if none begins there.
+
+    One that is cut short gives an offset behind the end of `data`.
+    """
+    first = data[at]
+    if first < 0x40:
+        return first, at + 1
+    size = first >> 6
+    end = at + (1 << size)
+    return int.from_bytes(data[at:end], "big") & _MASKS[size], end
+
+
+class StreamFrame(NamedTuple):
+    """A STREAM frame: whose, and where in the packet its bytes are."""
+
+    stream_id: int
+    offset: int
+    start: int
+    end: int
+
+
+def read_stream(data: bytes, at: int) -> StreamFrame | None:
+    """The STREAM frame at `at`, None if it is cut short."""
+    kind = data[at]
+    offset = 0
+    try:
+        stream_id, start = read_varint(data, at + 1)
+        if kind & STREAM_OFFSET:
+            offset, start = read_varint(data, start)
+        if kind & STREAM_LENGTH:
+            length, start = read_varint(data, start)
+            end = start + length
+        else:
+            end = len(data)
+    except IndexError:
+        return None
+    if max(start, end) > len(data):
+        return None
+    return StreamFrame(stream_id, offset, start, end)
+
+
+def stream_header(stream_id: int, offset: int) -> bytes:
+    """A STREAM frame's fields between its type and its length, the offset only if there is one."""
+    return varint(stream_id) + varint(offset) if offset else varint(stream_id)
+
+
+def read_datagram(data: bytes, at: int) -> tuple[int, int] | None:
+    """Where the payload of the DATAGRAM frame at `at` is; None if cut short (RFC 9221)."""
+    try:
+        length, start = read_varint(data, at + 1)
+    except IndexError:
+        return None
+    end = start + length
+    return (start, end) if end <= len(data) else None
+
+
+class AckFrame(NamedTuple):
+    """An ACK frame: the packet numbers, the largest ones first, and where the frame ends."""
+
+    ranges: list[range]
+    delay: int
+    end: int
+
+
+def read_ack(data: bytes, at: int) -> AckFrame | None:
+    """The ACK frame without ECN counts at `at`, None if it is cut short or makes no sense."""
+    try:
+        largest, at = read_varint(data, at + 1)
+        delay, at = read_varint(data, at)
+        count, at = read_varint(data, at)
+        length, at = read_varint(data, at)
+        ranges = [range(largest - length, largest + 1)]
+        for _ in range(count):
+            gap, at = read_varint(data, at)
+            length, at = read_varint(data, at)
+            largest = ranges[-1].start - gap - 2
+            ranges.append(range(largest - length, largest + 1))
+    except IndexError:
+        return None
+    if at > len(data) or ranges[-1].start < 0:
+        return None
+    return AckFrame(ranges, delay, at)
+
+
+def ack(ranges: Sequence[range], delay: int, room: int) -> bytes:
+    """An ACK frame of at most `room` bytes, without the oldest ranges if they do not fit.
+
+    :param ranges: packet numbers, the smallest first.
+    :param delay: in the unit of our ack_delay_exponent.
+    """
+    newest = ranges[-1]
+    head = varint(newest.stop - 1) + varint(delay)
+    first = varint(newest.stop - 1 - newest.start)
+    room -= 1 + len(head) + 2 + len(first)
+    fields: list[bytes] = []
+    start = newest.start
+    for older in reversed(ranges[:-1]):
+        pair = varint(start - older.stop - 1) + varint(older.stop - older.start - 1)
+        room -= len(pair)
+        if room < 0:
+            break
+        fields.append(pair)
+        start = older.start
+    return b"\x02" + head + varint(len(fields)) + first + b"".join(fields)

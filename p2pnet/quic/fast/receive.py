@@ -1,0 +1,265 @@
+"""Taking 1-RTT packets with frames of the usual kinds."""
+
+from typing import Any
+
+from aioquic import tls
+from aioquic._crypto import CryptoError
+from aioquic.buffer import Buffer  # type: ignore[attr-defined]
+from aioquic.quic.connection import (
+    QuicConnectionError,
+    QuicConnectionState,
+    QuicReceiveContext,
+)
+from aioquic.quic.events import DatagramFrameReceived
+from aioquic.quic.packet import QuicStreamFrame, decode_packet_number
+from aioquic.quic.packet_builder import QuicDeliveryState
+from aioquic.quic.rangeset import RangeSet
+from aioquic.quic.recovery import MAX_ACK_RANGES
+from aioquic.quic.stream import FinalSizeError, QuicStream
+
+from p2pnet.quic.engine import MAX_GAPS, STREAM_WINDOW, Engine, peek_stream_id
+from p2pnet.quic.fast import frames
+from p2pnet.quic.fast.streams import Streams
+
+ONE_RTT = tls.Epoch.ONE_RTT
+CONNECTED = QuicConnectionState.CONNECTED
+SAMPLE_AT = 4  # bytes behind the start of the packet number, RFC 9001 section 5.4.2
+SAMPLE = 16  # bytes
+
+
+class FastReceiver(Engine):
+    """An Engine that takes usual packets by itself, and leaves the others to aioquic."""
+
+    _streams: Streams
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._streams = Streams()
+        self._is_usual = False  # whether the connection is established and usual packets may come
+        self._space: Any = None  # of 1-RTT packets, and their keys
+        self._pair: Any = None
+        self._newest_before = 0  # packets of the handshake
+        self._number_at = 1 + len(self.host_cid)  # of the packet number in a short header
+
+    def receive_datagram(self, data: bytes, addr: Any, now: float) -> None:
+        """Take a datagram from the network, at `now` seconds of the caller's clock."""
+        if self._is_usual:
+            if not self._receive(data, addr, now):
+                super().receive_datagram(data, addr, now)
+            return
+        super().receive_datagram(data, addr, now)
+        # Keys and spaces stay the same objects from here on; until then a Retry replaces them.
+        if self._handshake_confirmed and not self._cryptos[tls.Epoch.ZERO_RTT].recv.is_valid():
+            self._space, self._pair = self._spaces[ONE_RTT], self._cryptos[ONE_RTT]
+            self._newest_before = super().newest_packet - self._space.largest_received_packet
+            self._is_usual = self._quic_logger is None
+
+    def _receive(self, data: bytes, addr: Any, now: float) -> bool:
+        """Take a datagram if it is a usual one: on our path, with our id, under the same keys."""
+        path = self._network_paths[0]
+        at = self._number_at
+        if (
+            len(data) < at + SAMPLE_AT + SAMPLE
+            or data[0] & 0xC0 != 0x40
+            or data[1:at] != self.host_cid
+            or path.addr != addr
+            or not path.is_validated
+            or self._state is not CONNECTED
+            or self._close_pending
+        ):
+            return False
+        crypto, space = self._pair.recv, self._space
+        # Header protection, RFC 9001 section 5.4.1. Bits 3 and 4 are reserved, bit 2 the key phase.
+        mask = crypto.hp._mask(data[at + SAMPLE_AT : at + SAMPLE_AT + SAMPLE])
+        first = data[0] ^ (mask[0] & 0x1F)
+        if first & 0x1C != crypto.key_phase << 2:
+            return False
+        size = (first & 3) + 1
+        end = at + size
+        truncated = int.from_bytes(data[at:end], "big") ^ int.from_bytes(mask[1 : 1 + size], "big")
+        header = b"%c%b%b" % (first, data[1:at], truncated.to_bytes(size, "big"))
+        number = decode_packet_number(truncated, 8 * size, space.expected_packet_number)
+        try:
+            plain = crypto.aead.decrypt(data[end:], header, number)
+        except CryptoError:
+            return True  # forged or damaged
+        if number not in space.received_packets:
+            self._opened(plain, number, bool(first & 0x20), now)
+        return True
+
+    def _opened(self, plain: bytes, number: int, spin: bool, now: float) -> None:
+        """Handle an authentic packet, and note that it came, in aioquic's order."""
+        space = self._space
+        if number > space.expected_packet_number:
+            space.expected_packet_number = number + 1
+        if number > self._spin_highest_pn:
+            self._spin_bit = spin != self._is_client
+            self._spin_highest_pn = number
+        try:
+            elicits = self._take_frames(plain, now)
+        except QuicConnectionError as error:
+            self._logger.warning(error)
+            self.close(
+                error_code=error.error_code,
+                frame_type=error.frame_type,
+                reason_phrase=error.reason_phrase,
+            )
+        if self._state is not CONNECTED or self._close_pending:
+            return
+        self._close_at = now + self._idle_timeout()
+        self._ack_eliciting_sent_since_receipt = False
+        if number > space.largest_received_packet:
+            space.largest_received_packet = number
+            space.largest_received_time = now
+        _add_last(space.ack_queue, number)
+        space.received_packets.add(number)
+        if elicits and space.ack_at is None:
+            space.ack_at = now + self._ack_delay
+
+    @property
+    def newest_packet(self) -> int:
+        """Grows with each authentic packet that is newer than all before; replays do not count."""
+        if self._is_usual:  # the other spaces are discarded by then
+            return self._newest_before + int(self._space.largest_received_packet)
+        return super().newest_packet
+
+    # -- frames ----------------------------------------------------------------------------------
+
+    def _take_frames(self, plain: bytes, now: float) -> bool:
+        """Handle a packet's frames. Returns whether they elicit an acknowledgement.
+
+        From the first one on that is not usual, or not right, they are aioquic's to judge.
+        Raises QuicConnectionError.
+        """
+        at, size, elicits = 0, len(plain), False
+        while at < size:
+            kind = plain[at]
+            if kind & 0xF8 == frames.STREAM:
+                end = self._take_stream(plain, at)
+                elicits = elicits or end > 0
+            elif kind == frames.DATAGRAM_WITH_LENGTH:
+                end = self._take_datagram(plain, at)
+                elicits = elicits or end > 0
+            elif kind == frames.ACK:
+                end = self._take_ack(plain, at, now)
+            else:
+                end = 0
+            if not end:
+                return self._leave_frames(plain[at:], now) or elicits
+            at = end
+        return elicits if size else self._leave_frames(plain, now)
+
+    def _leave_frames(self, plain: bytes, now: float) -> bool:
+        context = QuicReceiveContext(
+            epoch=ONE_RTT,
+            host_cid=self.host_cid,
+            network_path=self._network_paths[0],
+            quic_logger_frames=None,
+            time=now,
+            version=None,
+        )
+        return self._payload_received(context, plain)[0]
+
+    def _take_datagram(self, plain: bytes, at: int) -> int:
+        """Where the frame ends, 0 if it is aioquic's to judge."""
+        found = frames.read_datagram(plain, at)
+        limit = self._configuration.max_datagram_frame_size
+        if found is None or limit is None or found[1] - at > limit:
+            return 0
+        start, end = found
+        self._events.append(DatagramFrameReceived(data=plain[start:end]))
+        return end
+
+    def _take_stream(self, plain: bytes, at: int) -> int:
+        """Where the frame ends, 0 if it is aioquic's to judge."""
+        frame = frames.read_stream(plain, at)
+        if frame is None:
+            return 0
+        stream_id, offset, start, end = frame
+        stream = self._streams.get(stream_id)
+        stop = offset + end - start
+        if stream is None or stream_id & 2 or stop > stream.max_stream_data_local:
+            return 0
+        receiver, limit, kind = stream.receiver, self._local_max_data, plain[at]
+        new = max(0, stop - receiver.highest_offset)
+        if limit.used + new > limit.value:
+            return 0
+        content = QuicStreamFrame(plain[start:end], bool(kind & frames.STREAM_FIN), offset)
+        try:
+            event = receiver.handle_frame(content)
+        except FinalSizeError:
+            return 0  # and nothing was changed
+        if event is not None:
+            self._events.append(event)
+        limit.used += new
+        if receiver.highest_offset != receiver.starting_offset() or self._undelivered:
+            self._received(stream)
+            self._check_gaps(stream, MAX_GAPS, kind)
+        # Whether the window is due depends on what is held of this, which is known by the next
+        # packet.
+        if receiver.starting_offset() + STREAM_WINDOW * 3 // 4 >= stream.max_stream_data_local:
+            self._streams.wake(stream_id)
+        return end
+
+    def _take_ack(self, plain: bytes, at: int, now: float) -> int:
+        """Where the frame ends, 0 if it is aioquic's to judge."""
+        frame = frames.read_ack(plain, at)
+        if frame is None:
+            return 0
+        acked = RangeSet()
+        for numbers in frame.ranges:
+            acked.add(numbers.start, numbers.stop)
+        self._loss.peer_completed_address_validation = True
+        self._loss.on_ack_received(
+            ack_rangeset=acked,
+            ack_delay=(frame.delay << self._remote_ack_delay_exponent) / 1_000_000,
+            now=now,
+            space=self._space,
+        )
+        return frame.end
+
+    # -- what wakes a stream, apart from its own parts -------------------------------------------
+
+    def consume(self, stream_id: int, size: int) -> bool:
+        """Give credit for `size` held bytes. Returns whether a window is due to be announced."""
+        due = super().consume(stream_id, size)
+        if due:
+            self._streams.wake(stream_id)
+        return due
+
+    def _received(self, stream: QuicStream) -> None:
+        super()._received(stream)
+        self._streams.wake(stream.stream_id or 0)
+
+    def _on_max_stream_data_delivery(self, delivery: QuicDeliveryState, stream: QuicStream) -> None:
+        super()._on_max_stream_data_delivery(delivery, stream)
+        if delivery is not QuicDeliveryState.ACKED:
+            self._streams.wake(stream.stream_id or 0)
+
+    def _handle_max_data_frame(
+        self, context: QuicReceiveContext, frame_type: int, buf: Buffer
+    ) -> None:
+        super()._handle_max_data_frame(context, frame_type, buf)
+        self._streams.wake_stalled()
+
+    def _handle_max_stream_data_frame(
+        self, context: QuicReceiveContext, frame_type: int, buf: Buffer
+    ) -> None:
+        stream_id = peek_stream_id(buf)
+        super()._handle_max_stream_data_frame(context, frame_type, buf)
+        self._streams.wake_if_stalled(stream_id)
+
+    def _unblock_streams(self, is_unidirectional: bool) -> None:
+        super()._unblock_streams(is_unidirectional)
+        self._streams.wake_stalled()
+
+
+def _add_last(numbers: RangeSet, number: int) -> None:
+    """Add a packet number, which is most often the one after the last."""
+    ranges: list[range] = numbers._RangeSet__ranges  # type: ignore[attr-defined]
+    if ranges and ranges[-1].stop == number:
+        ranges[-1] = range(ranges[-1].start, number + 1)
+        return
+    numbers.add(number)
+    if len(ranges) > MAX_ACK_RANGES:
+        numbers.shift()

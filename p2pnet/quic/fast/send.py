@@ -1,0 +1,267 @@
+"""Making 1-RTT packets with frames of the usual kinds."""
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+from aioquic.quic.connection import Limit, stream_is_client_initiated
+from aioquic.quic.packet import QuicPacketType
+from aioquic.quic.packet_builder import QuicSentPacket
+from aioquic.quic.stream import QuicStream
+
+from p2pnet.quic.fast import frames
+from p2pnet.quic.fast.receive import CONNECTED, ONE_RTT, FastReceiver
+
+NUMBER_SIZE = 2  # bytes of a packet number that is sent, as aioquic does
+TAG_SIZE = 16  # bytes, RFC 9001 section 5.3
+CONTROL = 1 + 3 * 8  # bytes; the largest of the frames for streams and limits
+SMALLEST = 32  # bytes of room in a packet that are worth another frame
+SHORT_HEADER = 0x40 | (NUMBER_SIZE - 1)
+
+_was_sent = operator.attrgetter("was_sent")
+_remote_challenges = operator.attrgetter("remote_challenges")
+
+
+def _wants_probe(path: Any) -> bool:
+    return not (path.is_validated or path.local_challenge_sent)
+
+
+Handler = tuple[Callable[..., None], tuple[Any, ...]]
+
+
+class Packet:
+    """The frames of a packet that is being made.
+
+    :ivar left: bytes that ack-eliciting frames may still take.
+    :ivar handlers: what is to be called when the packet is acknowledged or lost, with arguments.
+    """
+
+    __slots__ = ("elicits", "handlers", "left", "parts", "size")
+
+    def __init__(self) -> None:
+        self.parts: list[bytes] = []
+        self.handlers: list[Handler] = []
+        self.size = self.left = 0
+        self.elicits = False
+
+    def add(self, frame: bytes, handler: Callable[..., None], *args: Any) -> None:
+        """Put in an ack-eliciting frame."""
+        self.parts.append(frame)
+        self.handlers.append((handler, args))
+        self.left -= len(frame)
+        self.elicits = True
+
+
+class FastEngine(FastReceiver):
+    """An Engine that takes and makes usual packets by itself, and leaves the others to aioquic."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._limits_due: list[Limit] = []
+
+    def datagrams_to_send(self, now: float) -> list[tuple[bytes, Any]]:
+        """Datagrams with their addresses, at `now` seconds of the caller's clock."""
+        if not self._is_usual or self._is_aioquics_turn():
+            return super().datagrams_to_send(now)
+        space, pacer = self._space, self._loss._pacer
+        awake, pending = self._streams.awake, self._datagrams_pending
+        path = self._network_paths[0]
+        sent = []
+        self._pacing_at = None
+        self._limits_due = self._find_limits_due()
+        while True:
+            is_ack_due = space.ack_at is not None and space.ack_at <= now
+            if not is_ack_due:
+                if not (awake or pending or self._limits_due):
+                    break
+                self._pacing_at = pacer.next_send_time(now=now)
+                if self._pacing_at is not None:
+                    break
+            packet = Packet()
+            self._fill(packet, is_ack_due, now)
+            if packet.parts:
+                datagram = self._finish(packet, now)
+                path.bytes_sent += len(datagram)
+                sent.append((datagram, path.addr))
+                pacer.update_after_send(now=now)
+            elif not (self._limits_due and packet.left >= CONTROL):
+                break  # else a stream was over, and the peer may open another one
+        return sent
+
+    def _is_aioquics_turn(self) -> bool:
+        """Whether there is anything to send but acknowledgements, streams, datagrams, limits."""
+        paths = self._network_paths
+        return bool(
+            self._close_pending
+            or self._probe_pending
+            or self._ping_pending
+            or self._retire_connection_ids
+            or self._handshake_done_pending
+            or self._streams_blocked_pending
+            or self._state is not CONNECTED
+            or self._pair._update_key_requested
+            or self._remote_preferred_address is not None
+            or not self._crypto_streams[ONE_RTT].sender.buffer_is_empty
+            or not paths[0].is_validated
+            or any(map(_remote_challenges, paths))
+            or (len(paths) > 1 and any(map(_wants_probe, paths)))
+            or not all(map(_was_sent, self._host_cids))
+        )
+
+    # -- packets ---------------------------------------------------------------------------------
+
+    def _fill(self, packet: Packet, is_ack_due: bool, now: float) -> None:
+        """Put frames into a packet, as far as its size and the congestion window allow."""
+        header = 1 + len(self._peer_cid.cid) + NUMBER_SIZE
+        room = int(self._max_datagram_size) - header - TAG_SIZE
+        window = self._loss.congestion_window - self._loss.bytes_in_flight - header - TAG_SIZE
+        if is_ack_due:
+            self._write_fast_ack(packet, room, min(room, window), now)
+        packet.left = min(room, window) - packet.size
+        due = self._limits_due
+        while due and packet.left >= CONTROL:
+            limit = due.pop(0)
+            frame = frames.varint(limit.frame_type) + frames.varint(limit.value)
+            packet.add(frame, self._on_connection_limit_delivery, limit)
+            limit.sent = limit.value
+        pending = self._datagrams_pending
+        while pending:
+            data = pending[0]
+            head = b"\x31" + frames.varint(len(data))
+            if len(head) + len(data) > packet.left:
+                break
+            pending.popleft()
+            packet.parts.append(head)
+            packet.parts.append(data)
+            packet.left -= len(head) + len(data)
+            packet.elicits = True
+        self._serve_streams(packet)
+
+    def _write_fast_ack(self, packet: Packet, room: int, window: int, now: float) -> None:
+        space = self._space
+        delay = int((now - space.largest_received_time) * 1_000_000)
+        frame = frames.ack(space.ack_queue, delay >> self._local_ack_delay_exponent, room)
+        packet.parts.append(frame)
+        packet.handlers.append((self._on_ack_delivery, (space, space.largest_received_packet)))
+        packet.size = len(frame)
+        space.ack_at = None
+        # The peer is asked to acknowledge one now and then, or the ranges were kept for ever.
+        if len(space.ack_queue) > 1 and self._packet_number % 8 == 0 and packet.size < window:
+            packet.add(frames.PING, self._on_ping_delivery, ())
+            packet.size += 1
+
+    def _finish(self, packet: Packet, now: float) -> bytes:
+        """Protect a packet (RFC 9001 section 5) and register it as sent."""
+        number, crypto = self._packet_number, self._pair.send
+        destination = self._peer_cid.cid
+        first = SHORT_HEADER | (self._spin_bit << 5) | (self._pair.key_phase << 2)
+        truncated = number & 0xFFFF
+        header = b"%c%b%b" % (first, destination, truncated.to_bytes(NUMBER_SIZE, "big"))
+        body = crypto.aead.encrypt(b"".join(packet.parts), header, number)
+        mask = crypto.hp._mask(body[2:18])  # the sample begins 4 bytes behind the number's start
+        datagram = b"%c%b%c%c%b" % (
+            first ^ (mask[0] & 0x1F),
+            destination,
+            (truncated >> 8) ^ mask[1],
+            (truncated & 0xFF) ^ mask[2],
+            body,
+        )
+        elicits = packet.elicits
+        record = QuicSentPacket(
+            ONE_RTT, elicits, elicits, False, number, QuicPacketType.ONE_RTT,
+            now, len(datagram), packet.handlers,
+        )  # fmt: skip
+        self._packet_number = number + 1
+        self._loss.on_packet_sent(packet=record, space=self._space)
+        # The idle timer, RFC 9000 section 10.1.
+        if elicits and not self._ack_eliciting_sent_since_receipt:
+            self._close_at = now + self._idle_timeout()
+            self._ack_eliciting_sent_since_receipt = True
+        return datagram
+
+    # -- what goes into them ---------------------------------------------------------------------
+
+    def _find_limits_due(self) -> list[Limit]:
+        """Limits of the connection that are to be announced, by aioquic's rules and ours."""
+        self._raise_connection_window()
+        data = self._local_max_data
+        due = [data] if data.value != data.sent else []
+        for limit in (self._local_max_streams_bidi, self._local_max_streams_uni):
+            # Not before the peer has fewer left than it would get.
+            if limit.value != limit.sent and limit.sent - limit.used < limit.value - limit.sent:
+                due.append(limit)
+        return due
+
+    def _serve_streams(self, packet: Packet) -> None:
+        """Let streams that are awake fill the packet, in turn."""
+        streams = self._streams
+        awake = streams.awake
+        while awake and packet.left >= SMALLEST:
+            stream_id = next(iter(awake))
+            stream = streams.get(stream_id)
+            if stream is None:
+                del awake[stream_id]
+            elif stream.is_finished:
+                self._discard_stream(stream)
+            elif self._write_stream_control(packet, stream) and not self._write_stream(
+                packet, stream
+            ):
+                del awake[stream_id]
+            elif packet.left < SMALLEST:
+                awake.move_to_end(stream_id)  # it has more, but the next packet is another's
+
+    def _write_stream_control(self, packet: Packet, stream: QuicStream) -> bool:
+        """Write what is no data. Returns whether there was room for all of it."""
+        receiver, sender = stream.receiver, stream.sender
+        stream_id = frames.varint(stream.stream_id or 0)
+        if self._stream_limit_due(stream):
+            end = stream.max_stream_data_local
+            frame = frames.MAX_STREAM_DATA + stream_id + frames.varint(end)
+            packet.add(frame, self._on_max_stream_data_delivery, stream)
+            stream.max_stream_data_local_sent = end
+        if receiver.stop_pending and packet.left >= CONTROL:
+            code = frames.varint(receiver.get_stop_frame().error_code)
+            packet.add(frames.STOP_SENDING + stream_id + code, receiver.on_stop_sending_delivery)
+        if sender.reset_pending and packet.left >= CONTROL:
+            reset = sender.get_reset_frame()
+            fields = frames.varint(reset.error_code) + frames.varint(reset.final_size)
+            packet.add(frames.RESET_STREAM + stream_id + fields, sender.on_reset_delivery)
+        return not (receiver.stop_pending or sender.reset_pending) and packet.left >= SMALLEST
+
+    def _write_stream(self, packet: Packet, stream: QuicStream) -> bool:
+        """Write a STREAM frame. Returns whether the stream may have more for now."""
+        sender = stream.sender
+        if sender.buffer_is_empty:
+            return False
+        if stream.is_blocked:
+            self._streams.stalled.add(stream.stream_id or 0)
+            return False
+        header = frames.stream_header(stream.stream_id or 0, sender.next_offset)
+        before = sender.highest_offset
+        credit = before + self._remote_max_data - self._remote_max_data_used
+        frame = sender.get_frame(
+            packet.left - len(header) - 3, min(credit, stream.max_stream_data_remote)
+        )
+        if frame is None:
+            if not sender.buffer_is_empty:
+                self._streams.stalled.add(stream.stream_id or 0)
+            return False
+        data = frame.data
+        kind = frames.STREAM | frames.STREAM_LENGTH | frame.fin
+        if frame.offset:
+            kind |= frames.STREAM_OFFSET
+        head = b"%c%b%b" % (kind, header, (len(data) | 0x4000).to_bytes(2, "big"))
+        packet.add(head, sender.on_data_delivery, frame.offset, frame.offset + len(data), frame.fin)
+        packet.parts.append(data)
+        packet.left -= len(data)
+        self._remote_max_data_used += sender.highest_offset - before
+        return True
+
+    def _discard_stream(self, stream: QuicStream) -> None:
+        """Forget a stream that is over; the peer may open another one (RFC 9000 section 4.6)."""
+        self._streams.drop(stream)
+        self._streams_queue.remove(stream)
+        stream_id = stream.stream_id or 0
+        if stream_is_client_initiated(stream_id) != self._is_client:
+            self._stream_limit(stream_id).value += 1
+            self._limits_due = self._find_limits_due()

@@ -1,0 +1,125 @@
+"""The streams of a connection, which say themselves when there is something to do for them."""
+
+import collections
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from aioquic.quic.events import StreamDataReceived, StreamReset
+from aioquic.quic.packet import QuicErrorCode, QuicStreamFrame
+from aioquic.quic.packet_builder import QuicDeliveryState
+from aioquic.quic.stream import QuicStream, QuicStreamReceiver, QuicStreamSender
+
+
+class WatchedSender(QuicStreamSender):
+    """The sending part of a stream; wakes it for whatever there is to send, or when it finished."""
+
+    wake: Callable[[], None]
+
+    def write(self, data: bytes, end_stream: bool = False) -> None:
+        """Take bytes to be sent. Raises RuntimeError after the end or a reset."""
+        super().write(data, end_stream)
+        self.wake()
+
+    def reset(self, error_code: int) -> None:
+        """Give up sending."""
+        super().reset(error_code)
+        self.wake()
+
+    def on_data_delivery(
+        self, delivery: QuicDeliveryState, start: int, stop: int, fin: bool
+    ) -> None:
+        """Forget what was acknowledged, or send again what was lost."""
+        if (
+            start == self._buffer_start
+            and delivery is QuicDeliveryState.ACKED
+            and self._buffer_fin is None
+            and self._reset_error_code is None
+            and not len(self._acked)
+        ):  # in order and not at the end: nothing to keep book of
+            del self._buffer[: stop - start]
+            self._buffer_start = stop
+            return
+        super().on_data_delivery(delivery, start, stop, fin)
+        if delivery is not QuicDeliveryState.ACKED or self.is_finished:
+            self.wake()
+
+    def on_reset_delivery(self, delivery: QuicDeliveryState) -> None:
+        """The reset was acknowledged or lost."""
+        super().on_reset_delivery(delivery)
+        self.wake()
+
+
+class WatchedReceiver(QuicStreamReceiver):
+    """The receiving part of a stream; wakes it to be asked to stop, or when it finished."""
+
+    wake: Callable[[], None]
+
+    def handle_frame(self, frame: QuicStreamFrame) -> StreamDataReceived | None:
+        """Take received bytes. Raises FinalSizeError."""
+        event = super().handle_frame(frame)
+        if self.is_finished:
+            self.wake()
+        return event
+
+    def handle_reset(
+        self, *, final_size: int, error_code: int = QuicErrorCode.NO_ERROR
+    ) -> StreamReset | None:
+        """The peer gave up sending. Raises FinalSizeError."""
+        event = super().handle_reset(final_size=final_size, error_code=error_code)
+        self.wake()
+        return event
+
+    def stop(self, error_code: int = QuicErrorCode.NO_ERROR) -> None:
+        """Ask the peer to stop."""
+        super().stop(error_code)
+        self.wake()
+
+    def on_stop_sending_delivery(self, delivery: QuicDeliveryState) -> None:
+        """The request to stop was acknowledged or lost."""
+        super().on_stop_sending_delivery(delivery)
+        self.wake()
+
+
+class Streams(dict[int, QuicStream]):
+    """Streams by id, as aioquic keeps them, so that each is watched from its beginning.
+
+    :ivar awake: ids of those that may have something to send or may be finished, in the order in
+        which they are served. One that is not in here has nothing, and is never looked at.
+    :ivar stalled: ids of those that have something, and no credit of the peer's to send it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.awake: collections.OrderedDict[int, None] = collections.OrderedDict()
+        self.stalled: set[int] = set()
+
+    def __setitem__(self, stream_id: int, stream: QuicStream) -> None:
+        super().__setitem__(stream_id, stream)
+        sender: Any = stream.sender
+        receiver: Any = stream.receiver
+        sender.__class__, receiver.__class__ = WatchedSender, WatchedReceiver
+        sender.wake = receiver.wake = functools.partial(self.awake.__setitem__, stream_id, None)
+
+    def wake(self, stream_id: int) -> None:
+        """Look at the stream before the next packet."""
+        self.awake[stream_id] = None
+
+    def wake_stalled(self) -> None:
+        """There may be credit for those that had none."""
+        for stream_id in self.stalled:
+            self.awake[stream_id] = None
+        self.stalled.clear()
+
+    def wake_if_stalled(self, stream_id: int) -> None:
+        """There may be credit for this one."""
+        if stream_id in self.stalled:
+            self.stalled.discard(stream_id)
+            self.awake[stream_id] = None
+
+    def drop(self, stream: QuicStream) -> None:
+        """The stream is over in both directions."""
+        stream_id = stream.stream_id or 0
+        del self[stream_id]
+        self.awake.pop(stream_id, None)
+        self.stalled.discard(stream_id)

@@ -1,0 +1,47 @@
+"""The tests of connections once more, with aioquic's own packet code instead of the fast one."""
+
+from types import ModuleType
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from p2pnet.quic.settings import STOCK
+from tests.quic import (
+    harness,
+    test_contract,
+    test_contract_recovery,
+    test_flow_control,
+    test_multiplexer,
+    test_tls,
+    test_transfer,
+)
+
+
+class OnStock(SynchronousTestCase):
+    """Has settings name the stock engine."""
+
+    def setUp(self) -> None:
+        self.patch(harness, "ENGINE", STOCK)
+        super().setUp()
+
+
+def on_stock(module: ModuleType) -> dict[str, type]:
+    """Each test case of a module with the stock engine."""
+    found = [case for case in vars(module).values() if isinstance(case, type)]
+    return {
+        f"Stock{case.__name__}": type(
+            f"Stock{case.__name__}", (OnStock, case), {"__module__": __name__}
+        )
+        for case in found
+        if issubclass(case, SynchronousTestCase) and case.__module__ == module.__name__
+    }
+
+
+for _module in (
+    test_contract,
+    test_contract_recovery,
+    test_flow_control,
+    test_multiplexer,
+    test_tls,
+    test_transfer,
+):
+    globals().update(on_stock(_module))
