@@ -49,6 +49,7 @@ def intermediate_node(reactor: Any, config: IntermediateConfig) -> IntermediateN
         load_credentials(config),
         MemoryDirectory(),
         utcnow=utcnow,
+        engine=config.quic,
         limits=Limits(connections=config.max_connections, retry_above=config.retry_above),
         max_sessions=config.max_sessions,
         max_sessions_per_node=config.max_sessions_per_node,
@@ -69,6 +70,7 @@ def connector_node(reactor: Any, config: ConnectorConfig) -> ConnectorNode:
         services=[service.name for service in config.services],
         authorizer=AllowList({service.name: service.allow for service in config.services}),
         utcnow=utcnow,
+        engine=config.quic,
         max_streams=config.max_streams,
     )
     transport = _udp_transport(reactor, config.udp, config.bind)
@@ -83,6 +85,7 @@ def agent_node(reactor: Any, config: AgentConfig) -> AgentNode:
         load_credentials(config),
         config.intermediates,
         utcnow=utcnow,
+        engine=config.quic,
         policies={forward.service: forward.path for forward in config.forwards if forward.path},
         policy=config.path,
     )

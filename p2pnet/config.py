@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar
 
 from msgspec import Meta, Struct
 
+from p2pnet.quic.settings import FAST
 from p2pnet.settings import (
     CANDIDATE_SOURCES,
     Setting,
@@ -12,6 +13,7 @@ from p2pnet.settings import (
     check_bind,
     check_candidate_source,
     check_endpoint,
+    check_engine,
     check_external,
     check_file,
     check_listen,
@@ -94,6 +96,14 @@ class RoleConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             check=check_udp,
         ),
     ] = "auto"
+    quic: Annotated[
+        str,
+        Setting(
+            "How to make QUIC packets: fast, or stock (aioquic's own code, for comparison).",
+            FAST,
+            check_engine,
+        ),
+    ] = FAST
 
 
 class IntermediateConfig(RoleConfig, frozen=True, kw_only=True):

@@ -129,6 +129,12 @@ class GoodFileTests(ConfigTestCase):
         self.assertEqual(("[::]:1", 4.0), (config.listen, config.drain_seconds))
         self.assertEqual(self.directory / "events.jsonl", config.event_log)
 
+    def test_the_engine_can_be_chosen(self) -> None:
+        """For each role; the fast one unless the file says otherwise."""
+        self.assertEqual("fast", self.load(AGENT).quic)
+        config = self.load(INTERMEDIATE, "[intermediate]", '[intermediate]\nquic = "stock"')
+        self.assertEqual("stock", config.quic)
+
     def test_a_config_cannot_be_changed(self) -> None:
         """It is what the operator wrote for as long as the process lives."""
         config = self.load(INTERMEDIATE)

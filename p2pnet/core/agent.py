@@ -15,6 +15,7 @@ from p2pnet.core.session import Introduction, Session
 from p2pnet.core.stream import Stream, StreamState
 from p2pnet.identity import Credentials, Role, check_name
 from p2pnet.quic import events as quic_events
+from p2pnet.quic.settings import FAST
 from p2pnet.traversal.selection import SELECTORS, RelayOnly
 from p2pnet.wire import messages
 from p2pnet.wire.errors import ErrorCode
@@ -59,10 +60,11 @@ class AgentCore(NodeCore):
         *,
         utcnow: Callable[[], datetime.datetime],
         entropy: Callable[[int], bytes] = os.urandom,
+        engine: str = FAST,
         policies: Mapping[str, str] | None = None,
         policy: str = RelayOnly.name,
     ) -> None:
-        super().__init__(credentials, intermediates, utcnow=utcnow, entropy=entropy)
+        super().__init__(credentials, intermediates, utcnow=utcnow, entropy=entropy, engine=engine)
         self._policies = dict(policies or {})
         self._policy = policy
         self._routes: dict[str, AgentSession] = {}  # by service

@@ -17,7 +17,7 @@ from p2pnet.core.session import Introduction, Session
 from p2pnet.identity import Credentials, Role
 from p2pnet.interfaces import IAuthorizer
 from p2pnet.quic import events as quic_events
-from p2pnet.quic.settings import Settings
+from p2pnet.quic.settings import FAST, Settings
 from p2pnet.traversal.selection import SELECTORS, PreferDirect
 from p2pnet.wire import messages
 from p2pnet.wire.address import PeerAddress
@@ -66,9 +66,10 @@ class ConnectorCore(NodeCore):
         authorizer: IAuthorizer,
         utcnow: Callable[[], datetime.datetime],
         entropy: Callable[[int], bytes] = os.urandom,
+        engine: str = FAST,
         max_streams: int = MAX_STREAMS,
     ) -> None:
-        super().__init__(credentials, intermediates, utcnow=utcnow, entropy=entropy)
+        super().__init__(credentials, intermediates, utcnow=utcnow, entropy=entropy, engine=engine)
         self.services = tuple(services)
         self.max_peer_streams = max_streams
         self._authorizer = authorizer

@@ -18,7 +18,7 @@ from p2pnet.quic import events as quic_events
 from p2pnet.quic.admission import Limits
 from p2pnet.quic.connection import Connection
 from p2pnet.quic.multiplexer import Multiplexer
-from p2pnet.quic.settings import Settings
+from p2pnet.quic.settings import FAST, Settings
 from p2pnet.wire import messages
 from p2pnet.wire.address import Address, format_address
 from p2pnet.wire.demux import Kind, classify
@@ -35,6 +35,7 @@ class IntermediateCore:
     :param directory: the IServiceDirectory of the realm's services.
     :param limits: for connections; `max_sessions`, `max_sessions_per_node` and `session_rate`
         (bytes a second and direction, 0 for no limit) for what is relayed.
+    :param engine: how QUIC packets are made (p2pnet.quic.settings.ENGINES).
     :ivar dropped: datagrams that were dropped, by cause.
     """
 
@@ -49,12 +50,14 @@ class IntermediateCore:
         max_sessions_per_node: int = 256,
         session_rate: int = 0,
         entropy: Callable[[int], bytes] = os.urandom,
+        engine: str = FAST,
     ) -> None:
         if credentials.identity.role is not Role.INTERMEDIATE:
             raise ValueError(f"{credentials.identity} cannot be run as intermediate")
         self.timers = Timers()
         self.relay = Relay()
         self._utcnow = utcnow
+        self._engine = engine
         self._unknown: collections.Counter[str] = collections.Counter()
         self._directory = directory
         self._clients: dict[Connection, Client] = {}
@@ -84,6 +87,7 @@ class IntermediateCore:
             utcnow=self._utcnow,
             alpn=messages.ALPN,
             max_streams=1,
+            engine=self._engine,
         )
 
     @property

@@ -18,7 +18,7 @@ from p2pnet.identity import Credentials, Role
 from p2pnet.quic import events as quic_events
 from p2pnet.quic.connection import Connection
 from p2pnet.quic.multiplexer import Multiplexer
-from p2pnet.quic.settings import Settings
+from p2pnet.quic.settings import FAST, Settings
 from p2pnet.wire import messages
 from p2pnet.wire.address import Address, PeerAddress, format_address
 from p2pnet.wire.demux import Kind, classify
@@ -40,6 +40,7 @@ class NodeCore:
     :param intermediates: "host:port" of each Intermediate; a connection to each is kept up.
     :param utcnow: the calendar's clock, for certificate dates.
     :param entropy: the source of random bytes.
+    :param engine: how QUIC packets are made (p2pnet.quic.settings.ENGINES).
     """
 
     role: Role
@@ -54,6 +55,7 @@ class NodeCore:
         *,
         utcnow: Callable[[], datetime.datetime],
         entropy: Callable[[int], bytes] = os.urandom,
+        engine: str = FAST,
     ) -> None:
         if credentials.identity.role is not self.role:
             raise ValueError(f"{credentials.identity} cannot be run as {self.role}")
@@ -66,6 +68,7 @@ class NodeCore:
         self._unwanted: collections.Counter[str] = collections.Counter()
         self.links = [Link(name, self) for name in intermediates]
         self._utcnow = utcnow
+        self._engine = engine
         self._mux = Multiplexer(accept_peer=self._accept_peer, entropy=entropy)
         self.direct = DirectPaths(self)
         self.relayed = RelayedPaths(self)
@@ -94,8 +97,9 @@ class NodeCore:
     def settings(self, roles: Iterable[Role], **changes: Any) -> Settings:
         """QUIC settings with this node's present certificate, for peers of `roles`."""
         return Settings(
-            credentials=self.credentials, roles=frozenset(roles), utcnow=self._utcnow, **changes
-        )
+            credentials=self.credentials, roles=frozenset(roles), utcnow=self._utcnow,
+            engine=self._engine, **changes,
+        )  # fmt: skip
 
     def peer_settings(self) -> Settings:
         """QUIC settings for an end-to-end connection. No host: the role decides, and no SNI."""

@@ -6,7 +6,8 @@ import tracemalloc
 from typing import Any
 
 from aioquic.buffer import Buffer  # type: ignore[attr-defined]
-from aioquic.quic.connection import QuicConnectionError, StreamFinishedError
+from aioquic.quic.connection import QuicConnectionError
+from aioquic.quic.stream import StreamFinishedError
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
