@@ -128,6 +128,8 @@ class Network:
 
     :ivar now: virtual time in seconds.
     :ivar delay: seconds one way. `loss`: the probability that a datagram is lost.
+    :ivar jitter: seconds that a datagram may take longer, so that others overtake it.
+    :ivar copies: the probability that a datagram arrives twice.
     :ivar sent: of every datagram when it was sent, by whom, and its size; lost ones, too.
     """
 
@@ -135,6 +137,7 @@ class Network:
         self.now = 0.0
         self.delay = delay
         self.loss = loss
+        self.jitter = self.copies = 0.0
         self.sent: list[tuple[float, Address, int]] = []
         self.endpoints: list[Endpoint] = []
         self._random = random.Random(seed)
@@ -219,14 +222,19 @@ class Network:
         self.sent.append((self.now, sender.address, len(data)))
         if self._random.random() < self.loss:
             return
-        at = self.now + self.delay
+        times = [self.now + self.delay]
+        if self.copies and self._random.random() < self.copies:
+            times *= 2
+        if self.jitter:
+            times = [at + self._random.uniform(0, self.jitter) for at in times]
         # A PeerAddress is the same at both ends; whoever else is there is the other end.
         by_peer = isinstance(address, PeerAddress)
         source = address if by_peer else sender.address
         for endpoint in self.endpoints:
             if endpoint.address == address or (by_peer and endpoint is not sender):
-                item = at, next(self._count), data, source, endpoint
-                heapq.heappush(self._flying, item)
+                for at in times:
+                    item = at, next(self._count), data, source, endpoint
+                    heapq.heappush(self._flying, item)
 
 
 class Pair(Network):

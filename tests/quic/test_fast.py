@@ -1,0 +1,204 @@
+"""The fast engine packet by packet: what it takes is what aioquic would take."""
+
+from typing import Any
+
+from aioquic import tls
+from aioquic.buffer import encode_uint_var  # type: ignore[attr-defined]
+from hypothesis import example, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from p2pnet.quic.engine import STREAM_WINDOW
+from p2pnet.quic.fast import FastEngine
+from p2pnet.quic.settings import ENGINES, FAST, STOCK
+from tests.quic.harness import CLIENT, Pair, client_settings, server_settings
+
+PROTOCOL_VIOLATION = 0x0A  # RFC 9000 section 20.1
+
+
+class Forge:
+    """A server with an engine, and a client of which every packet can be made by hand."""
+
+    def __init__(self, engine: str) -> None:
+        self.pair = Pair(
+            client=client_settings(engine=STOCK), server=server_settings(engine=engine)
+        )
+        self.one, self.other = self.pair.connect()
+        for _ in range(2):  # something to acknowledge, and to be flow-controlled
+            stream_id = self.one.open_stream()
+            self.one.send(stream_id, b"hello")
+            self.pair.run_until_quiet()
+            self.other.send(stream_id, b"world")
+        self.pair.run(0.0)
+        self.server: Any = self.other.engine
+        self.number: int = self.one.engine._packet_number
+
+    def packet(self, payload: bytes, *, size: int = 2, reserved: int = 0) -> bytes:
+        """A protected 1-RTT packet with its number in so many bytes."""
+        client: Any = self.one.engine
+        pair = client._cryptos[tls.Epoch.ONE_RTT]
+        number, self.number = self.number, self.number + 1
+        first = 0x40 | reserved | pair.key_phase << 2 | (size - 1)
+        truncated = (number & ((1 << 8 * size) - 1)).to_bytes(size, "big")
+        header = bytes([first]) + client._peer_cid.cid + truncated
+        data: bytes = pair.encrypt_packet(header, payload, number)
+        return data
+
+    def give(self, data: bytes) -> None:
+        """Let the server have a datagram."""
+        self.server.receive_datagram(data, CLIENT, self.pair.now)
+
+    def state(self) -> dict[str, Any]:
+        """All that a packet may change."""
+        server, space = self.server, self.server._loss.spaces[-1]
+        return {
+            "events": list(server._events),
+            "closing": server.closing,
+            "streams": {
+                stream_id: (
+                    {n: repr(v) for n, v in vars(stream.receiver).items() if n != "wake"},
+                    {n: repr(v) for n, v in vars(stream.sender).items() if n != "wake"},
+                    stream.max_stream_data_local,
+                    stream.max_stream_data_remote,
+                )
+                for stream_id, stream in server._streams.items()
+            },
+            "data": (server._local_max_data.used, server._remote_max_data, server._undelivered),
+            "ranges": list(space.ack_queue),
+            "expected": (space.expected_packet_number, space.largest_received_packet),
+            "ack due": space.ack_at is not None,
+            "acked": (space.largest_acked_packet, list(space.sent_packets)),
+            "in flight": (server.bytes_in_flight, space.ack_eliciting_in_flight),
+            "window": server._loss.congestion_window,
+            "pending": (list(server._ping_pending), server._close_pending),
+        }
+
+
+small = st.integers(0, 70).map(encode_uint_var)
+anything = small | st.integers(0, 2**62 - 1).map(encode_uint_var)
+stream_ids = st.sampled_from([0, 0, 0, 4, 4, 1, 2, 8, 64, 400]).map(encode_uint_var)
+stream_frames = st.builds(
+    lambda kind, stream_id, offset, data, lie: (
+        bytes([kind])
+        + stream_id
+        + (offset if kind & 4 else b"")
+        + (encode_uint_var(len(data) + lie) if kind & 2 else b"")
+        + data
+    ),
+    st.integers(8, 15),
+    stream_ids,
+    st.sampled_from([5, 5, 5, 0, 3, 6, 9, STREAM_WINDOW, 2**61]).map(encode_uint_var),
+    st.binary(max_size=8),
+    st.sampled_from([0, 0, 0, 0, 1]),
+)
+ack_frames = st.builds(
+    lambda kind, fields: kind + b"".join(fields),
+    st.sampled_from([b"\x02", b"\x02", b"\x03"]),
+    st.lists(small, min_size=3, max_size=8),
+)
+frames = (
+    stream_frames
+    | stream_frames
+    | ack_frames
+    | st.binary(max_size=6).map(lambda data: b"\x31" + encode_uint_var(len(data)) + data)
+    | st.sampled_from([b"\x01", b"\x00", b"\x30rest", b"\x06\x00\x00", b"\x1e", b"\x40\x01"])
+    | st.builds(
+        lambda kind, id, n: kind + id + n, st.sampled_from([b"\x05", b"\x11"]), stream_ids, anything
+    )
+    | st.builds(lambda n: b"\x10" + n, anything)
+    | st.builds(lambda id, n: b"\x04" + id + b"\x07" + n, stream_ids, small)
+    | st.binary(min_size=1, max_size=5)
+)
+payloads = st.lists(frames, min_size=1, max_size=5).map(b"".join)
+
+
+class PacketTests(SynchronousTestCase):
+    """Packets made by hand."""
+
+    @given(st.lists(payloads, min_size=1, max_size=4))
+    @example([b""])
+    @example([b"\x0a\x00\x02hi", b"\x0e\x00\x05\x02hi", b"\x0f\x00\x0a\x00"])
+    @hypothesis_settings(max_examples=150)
+    def test_both_engines_make_the_same_of_any_packet(self, packets: list[bytes]) -> None:
+        """Of frames that are right, cut short, out of order, beyond limits, or nonsense."""
+        forges = [Forge(engine) for engine in (FAST, STOCK)]
+        self.assertIsInstance(forges[0].server, FastEngine)
+        for payload in packets:
+            for forge in forges:
+                forge.give(forge.packet(payload, size=4))  # enough to sample, if empty
+            fast, stock = (forge.state() for forge in forges)
+            self.assertEqual(stock, fast)
+
+    def test_packet_numbers_of_any_length_are_taken(self) -> None:
+        """One to four bytes, in order, late, and with the bytes that are left out carried over."""
+        for size in (1, 2, 3, 4):
+            forges = [Forge(engine) for engine in (FAST, STOCK)]
+            for start in (0, 250, 255, 3):  # relative to the last
+                for forge in forges:
+                    forge.number += start
+                    late = forge.packet(b"\x01\x00\x00\x00", size=size)
+                    forge.give(forge.packet(b"\x01\x00\x00\x00", size=size))
+                    forge.give(late)
+                fast, stock = (forge.state() for forge in forges)
+                self.assertEqual(stock, fast)
+            if size > 1:
+                self.assertEqual(forges[0].number - 1, fast["expected"][1])
+
+    def test_a_packet_is_taken_once(self) -> None:
+        """However often it comes."""
+        forge = Forge(FAST)
+        data = forge.packet(b"\x31\x02hi")
+        for _ in range(3):
+            forge.give(data)
+        self.assertEqual(1, len(forge.state()["events"]))
+
+    def test_a_damaged_packet_changes_nothing(self) -> None:
+        """Whichever byte it is."""
+        forge = Forge(FAST)
+        data = forge.packet(b"\x31\x02hi")
+        before = forge.state()
+        for index in range(len(data)):
+            forge.give(data[:index] + bytes([data[index] ^ 0x15]) + data[index + 1 :])
+            forge.give(data[:index])
+        self.assertEqual(before, forge.state())
+
+    def test_reserved_bits_end_the_connection(self) -> None:
+        """RFC 9000 section 17.3.1."""
+        for engine in ENGINES:
+            forge = Forge(engine)
+            forge.give(forge.packet(b"\x01\x00\x00\x00", reserved=0x08))
+            self.assertEqual(PROTOCOL_VIOLATION, forge.server.closing.error_code)
+
+
+class IdleTests(SynchronousTestCase):
+    """Streams that are open and have nothing to do."""
+
+    def test_idle_streams_are_not_looked_at(self) -> None:
+        """Neither end has any awake while another stream transfers."""
+        pair = Pair(server=server_settings(max_streams=200))
+        one, other = pair.connect()
+        for _ in range(100):
+            one.send(one.open_stream(), b"x")
+        pair.run_until_quiet()
+        stream_id = one.open_stream()
+        pair.client.upload(one, stream_id, bytes(300_000))
+        while not pair.server.received(other, stream_id)[290_000:]:
+            pair.run(0.01)
+            for end in (one, other):
+                engine: Any = end.engine
+                self.assertLessEqual(set(engine._streams.awake), {stream_id})
+
+    def test_streams_take_turns(self) -> None:
+        """Ten uploads are never far apart."""
+        pair = Pair()
+        one, other = pair.connect()
+        ids = []
+        for _ in range(10):
+            ids.append(one.open_stream())
+            pair.client.upload(one, ids[-1], bytes(100_000))
+            pair.run(0.0)
+        while pair.now < 60 and not all(pair.server.received(other, i)[99_999:] for i in ids):
+            pair.run(0.005)
+            sizes = [len(pair.server.received(other, stream_id)) for stream_id in ids]
+            self.assertLess(max(sizes) - min(sizes), 40_000, sizes)
