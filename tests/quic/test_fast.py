@@ -3,7 +3,7 @@
 from typing import Any
 
 from aioquic import tls
-from aioquic.buffer import encode_uint_var  # type: ignore[attr-defined]
+from aioquic.buffer import encode_uint_var
 from hypothesis import example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
