@@ -72,17 +72,17 @@ def sleepers(fast: Any) -> list[int]:
     for stream_id, stream in streams.items():
         receiver, sender = stream.receiver, stream.sender
         window = fast._stream_window_end(stream) - stream.max_stream_data_local
-        if stream_id in streams.awake:
-            continue
-        if (
+        if stream.is_finished and stream_id not in streams.awake:
+            found.append(stream_id)
+        if stream_id not in streams.signaling and (
             receiver.stop_pending
             or sender.reset_pending
-            or stream.is_finished
             or (not receiver.is_finished and window >= STREAM_WINDOW // 4)
             or stream.max_stream_data_local != stream.max_stream_data_local_sent
         ):
             found.append(stream_id)
-        if sender.buffer_is_empty or not (len(sender._pending) or sender._pending_eof):
+        has_bytes = len(sender._pending) or sender._pending_eof
+        if sender.buffer_is_empty or not has_bytes or stream_id in streams.awake:
             continue
         allowed = min(sender.highest_offset + credit, stream.max_stream_data_remote)
         has_credit = not stream.is_blocked and sender.next_offset < allowed
@@ -299,4 +299,5 @@ class EnginesTests(SynchronousTestCase):
                 self.assertFalse(other._stream_limit_due(receiving))
             self.assertTrue(stream.sender.buffer_is_empty or not len(stream.sender._pending))
         if isinstance(one, FastEngine):
-            self.assertEqual((set(), set()), (set(one._streams.awake), one._streams.stalled))
+            streams = one._streams
+            self.assertFalse(streams.awake or streams.signaling or streams.stalled)

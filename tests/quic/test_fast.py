@@ -15,6 +15,7 @@ from p2pnet.quic.settings import ENGINES, FAST, STOCK
 from tests.quic.harness import CLIENT, Pair, client_settings, server_settings
 
 PROTOCOL_VIOLATION = 0x0A  # RFC 9000 section 20.1
+WATCHED = ("wake", "signal")  # what the fast engine adds to a stream
 
 
 class Forge:
@@ -57,8 +58,8 @@ class Forge:
             "closing": server.closing,
             "streams": {
                 stream_id: (
-                    {n: repr(v) for n, v in vars(stream.receiver).items() if n != "wake"},
-                    {n: repr(v) for n, v in vars(stream.sender).items() if n != "wake"},
+                    {n: repr(v) for n, v in vars(stream.receiver).items() if n not in WATCHED},
+                    {n: repr(v) for n, v in vars(stream.sender).items() if n not in WATCHED},
                     stream.max_stream_data_local,
                     stream.max_stream_data_remote,
                 )
@@ -187,7 +188,8 @@ class IdleTests(SynchronousTestCase):
             pair.run(0.01)
             for end in (one, other):
                 engine: Any = end.engine
-                self.assertLessEqual(set(engine._streams.awake), {stream_id})
+                awake = {*engine._streams.awake, *engine._streams.signaling}
+                self.assertLessEqual(awake, {stream_id})
 
     def test_streams_take_turns(self) -> None:
         """Ten uploads are never far apart."""

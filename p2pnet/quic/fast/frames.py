@@ -38,17 +38,11 @@ def read_varint(data: bytes, at: int) -> tuple[int, int]:
     return int.from_bytes(data[at:end], "big") & _MASKS[size], end
 
 
-class StreamFrame(NamedTuple):
-    """A STREAM frame: whose, and where in the packet its bytes are."""
+def read_stream(data: bytes, at: int) -> tuple[int, int, int, int] | None:
+    """The STREAM frame at `at`, None if it is cut short.
 
-    stream_id: int
-    offset: int
-    start: int
-    end: int
-
-
-def read_stream(data: bytes, at: int) -> StreamFrame | None:
-    """The STREAM frame at `at`, None if it is cut short."""
+    Returns the stream's id, the offset in it, and where the bytes in `data` start and end.
+    """
     kind = data[at]
     offset = 0
     try:
@@ -64,7 +58,7 @@ def read_stream(data: bytes, at: int) -> StreamFrame | None:
         return None
     if max(start, end) > len(data):
         return None
-    return StreamFrame(stream_id, offset, start, end)
+    return stream_id, offset, start, end
 
 
 def stream_header(stream_id: int, offset: int) -> bytes:

@@ -38,6 +38,8 @@ class FastReceiver(Engine):
         self._is_usual = False  # whether the connection is established and usual packets may come
         self._space: Any = None  # of 1-RTT packets, and their keys
         self._pair: Any = None
+        self._idle_rtt: Any = None  # what _idle was worked out from
+        self._idle = 0.0
         self._newest_before = 0  # packets of the handshake
         self._number_at = 1 + len(self.host_cid)  # of the packet number in a short header
 
@@ -53,6 +55,7 @@ class FastReceiver(Engine):
             self._space, self._pair = self._spaces[ONE_RTT], self._cryptos[ONE_RTT]
             self._newest_before = super().newest_packet - self._space.largest_received_packet
             self._is_usual = self._quic_logger is None
+            self._idle_rtt = None
 
     def _receive(self, data: bytes, addr: Any, now: float) -> bool:
         """Take a datagram if it is a usual one: on our path, with our id, under the same keys."""
@@ -115,6 +118,13 @@ class FastReceiver(Engine):
         space.received_packets.add(number)
         if elicits and space.ack_at is None:
             space.ack_at = now + self._ack_delay
+
+    def _idle_timeout(self) -> float:
+        loss = self._loss
+        rtt = loss._rtt_initialized, loss._rtt_smoothed, loss._rtt_variance
+        if rtt != self._idle_rtt or not self._is_usual:
+            self._idle_rtt, self._idle = rtt, super()._idle_timeout()
+        return self._idle
 
     @property
     def newest_packet(self) -> int:
@@ -198,7 +208,7 @@ class FastReceiver(Engine):
         # Whether the window is due depends on what is held of this, which is known by the next
         # packet.
         if receiver.starting_offset() + STREAM_WINDOW * 3 // 4 >= stream.max_stream_data_local:
-            self._streams.wake(stream_id)
+            self._streams.signaling[stream_id] = None
         return end
 
     def _take_ack(self, plain: bytes, at: int, now: float) -> int:
@@ -224,17 +234,17 @@ class FastReceiver(Engine):
         """Give credit for `size` held bytes. Returns whether a window is due to be announced."""
         due = super().consume(stream_id, size)
         if due:
-            self._streams.wake(stream_id)
+            self._streams.signaling[stream_id] = None
         return due
 
     def _received(self, stream: QuicStream) -> None:
         super()._received(stream)
-        self._streams.wake(stream.stream_id or 0)
+        self._streams.signaling[stream.stream_id or 0] = None
 
     def _on_max_stream_data_delivery(self, delivery: QuicDeliveryState, stream: QuicStream) -> None:
         super()._on_max_stream_data_delivery(delivery, stream)
         if delivery is not QuicDeliveryState.ACKED:
-            self._streams.wake(stream.stream_id or 0)
+            self._streams.signaling[stream.stream_id or 0] = None
 
     def _handle_max_data_frame(
         self, context: QuicReceiveContext, frame_type: int, buf: Buffer

@@ -64,7 +64,8 @@ class FastEngine(FastReceiver):
         if not self._is_usual or self._is_aioquics_turn():
             return super().datagrams_to_send(now)
         space, pacer = self._space, self._loss._pacer
-        awake, pending = self._streams.awake, self._datagrams_pending
+        awake, signaling = self._streams.awake, self._streams.signaling
+        pending = self._datagrams_pending
         path = self._network_paths[0]
         sent = []
         self._pacing_at = None
@@ -72,7 +73,7 @@ class FastEngine(FastReceiver):
         while True:
             is_ack_due = space.ack_at is not None and space.ack_at <= now
             if not is_ack_due:
-                if not (awake or pending or self._limits_due):
+                if not (awake or pending or signaling or self._limits_due):
                     break
                 self._pacing_at = pacer.next_send_time(now=now)
                 if self._pacing_at is not None:
@@ -124,6 +125,8 @@ class FastEngine(FastReceiver):
             frame = frames.varint(limit.frame_type) + frames.varint(limit.value)
             packet.add(frame, self._on_connection_limit_delivery, limit)
             limit.sent = limit.value
+        if self._streams.signaling:
+            self._write_signals(packet)
         pending = self._datagrams_pending
         while pending:
             data = pending[0]
@@ -203,15 +206,24 @@ class FastEngine(FastReceiver):
                 del awake[stream_id]
             elif stream.is_finished:
                 self._discard_stream(stream)
-            elif self._write_stream_control(packet, stream) and not self._write_stream(
-                packet, stream
-            ):
+            elif not self._write_stream(packet, stream):
                 del awake[stream_id]
             elif packet.left < SMALLEST:
                 awake.move_to_end(stream_id)  # it has more, but the next packet is another's
 
-    def _write_stream_control(self, packet: Packet, stream: QuicStream) -> bool:
-        """Write what is no data. Returns whether there was room for all of it."""
+    def _write_signals(self, packet: Packet) -> None:
+        """Write what is to be said of streams: windows, requests to stop, resets."""
+        signaling = self._streams.signaling
+        while signaling:
+            stream = self._streams.get(next(iter(signaling)))
+            if stream is not None and not self._write_signals_of(packet, stream):
+                break
+            del signaling[next(iter(signaling))]
+
+    def _write_signals_of(self, packet: Packet, stream: QuicStream) -> bool:
+        """Returns whether there was room for all of them."""
+        if packet.left < 3 * CONTROL:
+            return False
         receiver, sender = stream.receiver, stream.sender
         stream_id = frames.varint(stream.stream_id or 0)
         if self._stream_limit_due(stream):
@@ -219,14 +231,14 @@ class FastEngine(FastReceiver):
             frame = frames.MAX_STREAM_DATA + stream_id + frames.varint(end)
             packet.add(frame, self._on_max_stream_data_delivery, stream)
             stream.max_stream_data_local_sent = end
-        if receiver.stop_pending and packet.left >= CONTROL:
+        if receiver.stop_pending:
             code = frames.varint(receiver.get_stop_frame().error_code)
             packet.add(frames.STOP_SENDING + stream_id + code, receiver.on_stop_sending_delivery)
-        if sender.reset_pending and packet.left >= CONTROL:
+        if sender.reset_pending:
             reset = sender.get_reset_frame()
             fields = frames.varint(reset.error_code) + frames.varint(reset.final_size)
             packet.add(frames.RESET_STREAM + stream_id + fields, sender.on_reset_delivery)
-        return not (receiver.stop_pending or sender.reset_pending) and packet.left >= SMALLEST
+        return True
 
     def _write_stream(self, packet: Packet, stream: QuicStream) -> bool:
         """Write a STREAM frame. Returns whether the stream may have more for now."""

@@ -12,9 +12,14 @@ from aioquic.quic.stream import QuicStream, QuicStreamReceiver, QuicStreamSender
 
 
 class WatchedSender(QuicStreamSender):
-    """The sending part of a stream; wakes it for whatever there is to send, or when it finished."""
+    """The sending part of a stream; wakes it when there are bytes to send, or when it finished.
+
+    :ivar wake: notes that there are bytes, or the end of all.
+    :ivar signal: notes that there is a frame about the stream itself.
+    """
 
     wake: Callable[[], None]
+    signal: Callable[[], None]
 
     def write(self, data: bytes, end_stream: bool = False) -> None:
         """Take bytes to be sent. Raises RuntimeError after the end or a reset."""
@@ -24,7 +29,21 @@ class WatchedSender(QuicStreamSender):
     def reset(self, error_code: int) -> None:
         """Give up sending."""
         super().reset(error_code)
-        self.wake()
+        self.signal()
+
+    def get_frame(self, max_size: int, max_offset: int | None = None) -> QuicStreamFrame | None:
+        """The next bytes to send, at most `max_size` and up to `max_offset`, None without any."""
+        ranges: list[range] = self._pending._RangeSet__ranges  # type: ignore[attr-defined]
+        if len(ranges) == 1 and max_offset is not None and self._reset_error_code is None:
+            waiting = ranges[0]
+            start = waiting.start
+            stop = min(start + max_size, max_offset)
+            if start < stop < waiting.stop:  # neither nothing nor the last of it
+                ranges[0] = range(stop, waiting.stop)
+                self.highest_offset = max(self.highest_offset, stop)
+                at = start - self._buffer_start
+                return QuicStreamFrame(bytes(self._buffer[at : at + stop - start]), False, start)
+        return super().get_frame(max_size, max_offset)
 
     def on_data_delivery(
         self, delivery: QuicDeliveryState, start: int, stop: int, fin: bool
@@ -47,13 +66,14 @@ class WatchedSender(QuicStreamSender):
     def on_reset_delivery(self, delivery: QuicDeliveryState) -> None:
         """The reset was acknowledged or lost."""
         super().on_reset_delivery(delivery)
-        self.wake()
+        self.wake() if self.is_finished else self.signal()
 
 
 class WatchedReceiver(QuicStreamReceiver):
-    """The receiving part of a stream; wakes it to be asked to stop, or when it finished."""
+    """The receiving part of a stream; signals that it is to stop, and wakes when it finished."""
 
     wake: Callable[[], None]
+    signal: Callable[[], None]
 
     def handle_frame(self, frame: QuicStreamFrame) -> StreamDataReceived | None:
         """Take received bytes. Raises FinalSizeError."""
@@ -73,25 +93,28 @@ class WatchedReceiver(QuicStreamReceiver):
     def stop(self, error_code: int = QuicErrorCode.NO_ERROR) -> None:
         """Ask the peer to stop."""
         super().stop(error_code)
-        self.wake()
+        self.signal()
 
     def on_stop_sending_delivery(self, delivery: QuicDeliveryState) -> None:
         """The request to stop was acknowledged or lost."""
         super().on_stop_sending_delivery(delivery)
-        self.wake()
+        if self.stop_pending:
+            self.signal()
 
 
 class Streams(dict[int, QuicStream]):
     """Streams by id, as aioquic keeps them, so that each is watched from its beginning.
 
-    :ivar awake: ids of those that may have something to send or may be finished, in the order in
-        which they are served. One that is not in here has nothing, and is never looked at.
-    :ivar stalled: ids of those that have something, and no credit of the peer's to send it.
+    :ivar awake: ids of those that may have bytes to send or may be finished, in the order in which
+        they are served. One that is not in here has nothing, and is never looked at.
+    :ivar signaling: ids of those that may have a window, a reset or a request to stop to send.
+    :ivar stalled: ids of those that have bytes, and no credit of the peer's to send them.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.awake: collections.OrderedDict[int, None] = collections.OrderedDict()
+        self.signaling: dict[int, None] = {}
         self.stalled: set[int] = set()
 
     def __setitem__(self, stream_id: int, stream: QuicStream) -> None:
@@ -100,10 +123,8 @@ class Streams(dict[int, QuicStream]):
         receiver: Any = stream.receiver
         sender.__class__, receiver.__class__ = WatchedSender, WatchedReceiver
         sender.wake = receiver.wake = functools.partial(self.awake.__setitem__, stream_id, None)
-
-    def wake(self, stream_id: int) -> None:
-        """Look at the stream before the next packet."""
-        self.awake[stream_id] = None
+        signal = functools.partial(self.signaling.__setitem__, stream_id, None)
+        sender.signal = receiver.signal = signal
 
     def wake_stalled(self) -> None:
         """There may be credit for those that had none."""
@@ -122,4 +143,5 @@ class Streams(dict[int, QuicStream]):
         stream_id = stream.stream_id or 0
         del self[stream_id]
         self.awake.pop(stream_id, None)
+        self.signaling.pop(stream_id, None)
         self.stalled.discard(stream_id)
