@@ -1,7 +1,8 @@
 """aioquic's connection with what p2pnet needs and aioquic has no public interface for.
 
-Every private attribute of aioquic that p2pnet touches is touched here, in tls.py and in fast/, and
-tests/quic/test_contract*.py have one test for each, to be run against a new aioquic first.
+Every private attribute of aioquic that p2pnet touches is touched here, in tls.py, in pacer.py and
+in fast/, and tests/quic/test_contract*.py have one test for each, to be run against a new aioquic
+first.
 
 What is changed, and why:
 
