@@ -4,6 +4,7 @@ from typing import Any
 
 from aioquic import tls
 from aioquic.buffer import encode_uint_var
+from aioquic.quic.connection import QuicConnection
 from hypothesis import example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -170,6 +171,67 @@ class PacketTests(SynchronousTestCase):
             forge = Forge(engine)
             forge.give(forge.packet(b"\x01\x00\x00\x00", reserved=0x08))
             self.assertEqual(PROTOCOL_VIOLATION, forge.server.closing.error_code)
+
+
+class ShareTests(SynchronousTestCase):
+    """Which packets are left to aioquic."""
+
+    def setUp(self) -> None:
+        self.left: list[str] = []
+        for name in ("receive_datagram", "datagrams_to_send"):
+            self.patch(QuicConnection, name, self.counted(name, getattr(QuicConnection, name)))
+
+    def counted(self, name: str, method: Any) -> Any:
+        """A method of aioquic's that is noted when it is called."""
+
+        def call(*arguments: Any) -> Any:
+            self.left.append(name)
+            return method(*arguments)
+
+        return call
+
+    def transfer(self, pair: Pair, one: Any, other: Any) -> None:
+        """Send something both ways."""
+        stream_id = one.open_stream()
+        for endpoint, end in zip(pair.endpoints, (one, other), strict=True):
+            endpoint.upload(end, stream_id, bytes(200_000))
+            pair.run_until_quiet()
+            end.send_datagram(b"x")
+        pair.run_until_quiet()
+
+    def test_a_transfer_needs_aioquic_for_nothing(self) -> None:
+        """Not one packet, over loss and out of order, but for probes and what follows them."""
+        for loss, jitter in ((0.0, 0.0), (0.02, 0.005)):
+            pair = Pair(loss=loss)
+            pair.jitter = jitter
+            one, other = pair.connect()
+            self.left.clear()
+            self.transfer(pair, one, other)
+            self.assertLessEqual(len(self.left), 20 if loss else 0)
+
+    def test_fast_again_after_the_client_moved(self) -> None:
+        """Its server validates the new path first."""
+        pair = Pair()
+        one, other = pair.connect()
+        pair.client.address = (pair.client.address[0], 50_009)
+        one.ping()
+        pair.run_until_quiet()
+        self.assertIn("receive_datagram", self.left)
+        self.left.clear()
+        self.transfer(pair, one, other)
+        self.assertEqual([], self.left)
+
+    def test_fast_again_after_a_key_update(self) -> None:
+        """By either end."""
+        pair = Pair()
+        one, other = pair.connect()
+        for end in (one, other):
+            end.engine.request_key_update()
+            end.ping()
+            pair.run_until_quiet()
+        self.left.clear()
+        self.transfer(pair, one, other)
+        self.assertEqual([], self.left)
 
 
 class IdleTests(SynchronousTestCase):
