@@ -29,11 +29,19 @@ class BurstPacer(QuicPacketPacer):
         self.bucket_max = max(self.bucket_max, min(BURST, MAX_BURST * self.packet_time))
         self.bucket_time = min(saved, self.bucket_max)
 
+    def update_after_send(self, now: float) -> None:
+        """Take a packet that is sent, at the time of the next_send_time() before it."""
+        if now > self.evaluation_time:
+            self.update_bucket(now=now)
+        if self.packet_time is not None:
+            self.bucket_time = max(0.0, self.bucket_time - self.packet_time)
+
     def next_send_time(self, now: float) -> float | None:  # type: ignore[override]
         """When the next packet may go, None if it may go now. Seconds of the caller's clock."""
         if self.packet_time is None:
             return None
-        self.update_bucket(now=now)
+        if now > self.evaluation_time:  # else it was done for another packet of the burst
+            self.update_bucket(now=now)
         if self.bucket_time <= 0:
             self._exhausted = True
         if self._exhausted:

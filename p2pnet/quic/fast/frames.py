@@ -46,7 +46,9 @@ def read_stream(data: bytes, at: int) -> tuple[int, int, int, int] | None:
     kind = data[at]
     offset = 0
     try:
-        stream_id, start = read_varint(data, at + 1)
+        stream_id, start = data[at + 1], at + 2
+        if stream_id >= 0x40:
+            stream_id, start = read_varint(data, at + 1)
         if kind & STREAM_OFFSET:
             offset, start = read_varint(data, start)
         if kind & STREAM_LENGTH:

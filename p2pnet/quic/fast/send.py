@@ -16,6 +16,7 @@ NUMBER_SIZE = 2  # bytes of a packet number that is sent, as aioquic does
 TAG_SIZE = 16  # bytes, RFC 9001 section 5.3
 CONTROL = 1 + 3 * 8  # bytes; the largest of the frames for streams and limits
 SMALLEST = 32  # bytes of room in a packet that are worth another frame
+PACKET_TYPE = QuicPacketType.ONE_RTT  # looked up once: a member of an Enum costs what a frame does
 SHORT_HEADER = 0x40 | (NUMBER_SIZE - 1)
 
 _was_sent = operator.attrgetter("was_sent")
@@ -171,7 +172,7 @@ class FastEngine(FastReceiver):
         )
         elicits = packet.elicits
         record = QuicSentPacket(
-            ONE_RTT, elicits, elicits, False, number, QuicPacketType.ONE_RTT,
+            ONE_RTT, elicits, elicits, False, number, PACKET_TYPE,
             now, len(datagram), packet.handlers,
         )  # fmt: skip
         self._packet_number = number + 1

@@ -10,6 +10,8 @@ from aioquic.quic.packet import QuicErrorCode, QuicStreamFrame
 from aioquic.quic.packet_builder import QuicDeliveryState
 from aioquic.quic.stream import QuicStream, QuicStreamReceiver, QuicStreamSender
 
+ACKED = QuicDeliveryState.ACKED
+
 
 class WatchedSender(QuicStreamSender):
     """The sending part of a stream; wakes it when there are bytes to send, or when it finished.
@@ -51,7 +53,7 @@ class WatchedSender(QuicStreamSender):
         """Forget what was acknowledged, or send again what was lost."""
         if (
             start == self._buffer_start
-            and delivery is QuicDeliveryState.ACKED
+            and delivery is ACKED
             and self._buffer_fin is None
             and self._reset_error_code is None
             and not len(self._acked)
@@ -60,7 +62,7 @@ class WatchedSender(QuicStreamSender):
             self._buffer_start = stop
             return
         super().on_data_delivery(delivery, start, stop, fin)
-        if delivery is not QuicDeliveryState.ACKED or self.is_finished:
+        if delivery is not ACKED or self.is_finished:
             self.wake()
 
     def on_reset_delivery(self, delivery: QuicDeliveryState) -> None:
