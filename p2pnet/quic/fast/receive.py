@@ -202,12 +202,13 @@ class FastReceiver(Engine):
         if event is not None:
             self._events.append(event)
         limit.used += new
-        if receiver.highest_offset != receiver.starting_offset() or self._undelivered:
+        delivered = receiver.starting_offset()
+        if receiver.highest_offset != delivered or receiver.is_finished or self._undelivered:
             self._received(stream)
             self._check_gaps(stream, MAX_GAPS, kind)
         # Whether the window is due depends on what is held of this, which is known by the next
         # packet.
-        if receiver.starting_offset() + STREAM_WINDOW * 3 // 4 >= stream.max_stream_data_local:
+        if delivered + STREAM_WINDOW * 3 // 4 >= stream.max_stream_data_local:
             self._streams.signaling[stream_id] = None
         return end
 
@@ -239,7 +240,10 @@ class FastReceiver(Engine):
 
     def _received(self, stream: QuicStream) -> None:
         super()._received(stream)
-        self._streams.signaling[stream.stream_id or 0] = None
+        stream_id = stream.stream_id or 0
+        self._streams.signaling[stream_id] = None
+        if stream.receiver.is_finished:
+            self._streams.awake[stream_id] = None
 
     def _on_max_stream_data_delivery(self, delivery: QuicDeliveryState, stream: QuicStream) -> None:
         super()._on_max_stream_data_delivery(delivery, stream)

@@ -116,7 +116,8 @@ class FastEngine(FastReceiver):
         """Put frames into a packet, as far as its size and the congestion window allow."""
         header = 1 + len(self._peer_cid.cid) + NUMBER_SIZE
         room = int(self._max_datagram_size) - header - TAG_SIZE
-        window = self._loss.congestion_window - self._loss.bytes_in_flight - header - TAG_SIZE
+        cc = self._loss._cc
+        window = cc.congestion_window - cc.bytes_in_flight - header - TAG_SIZE
         if is_ack_due:
             self._write_fast_ack(packet, room, min(room, window), now)
         packet.left = min(room, window) - packet.size
@@ -205,7 +206,7 @@ class FastEngine(FastReceiver):
             stream = streams.get(stream_id)
             if stream is None:
                 del awake[stream_id]
-            elif stream.is_finished:
+            elif stream.sender.is_finished and stream.receiver.is_finished:
                 self._discard_stream(stream)
             elif not self._write_stream(packet, stream):
                 del awake[stream_id]

@@ -5,7 +5,6 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from aioquic.quic.events import StreamDataReceived, StreamReset
 from aioquic.quic.packet import QuicErrorCode, QuicStreamFrame
 from aioquic.quic.packet_builder import QuicDeliveryState
 from aioquic.quic.stream import QuicStream, QuicStreamReceiver, QuicStreamSender
@@ -72,25 +71,12 @@ class WatchedSender(QuicStreamSender):
 
 
 class WatchedReceiver(QuicStreamReceiver):
-    """The receiving part of a stream; signals that it is to stop, and wakes when it finished."""
+    """The receiving part of a stream; signals that it is to stop.
 
-    wake: Callable[[], None]
+    What comes in is watched by FastReceiver, which has it in hand.
+    """
+
     signal: Callable[[], None]
-
-    def handle_frame(self, frame: QuicStreamFrame) -> StreamDataReceived | None:
-        """Take received bytes. Raises FinalSizeError."""
-        event = super().handle_frame(frame)
-        if self.is_finished:
-            self.wake()
-        return event
-
-    def handle_reset(
-        self, *, final_size: int, error_code: int = QuicErrorCode.NO_ERROR
-    ) -> StreamReset | None:
-        """The peer gave up sending. Raises FinalSizeError."""
-        event = super().handle_reset(final_size=final_size, error_code=error_code)
-        self.wake()
-        return event
 
     def stop(self, error_code: int = QuicErrorCode.NO_ERROR) -> None:
         """Ask the peer to stop."""
@@ -124,7 +110,7 @@ class Streams(dict[int, QuicStream]):
         sender: Any = stream.sender
         receiver: Any = stream.receiver
         sender.__class__, receiver.__class__ = WatchedSender, WatchedReceiver
-        sender.wake = receiver.wake = functools.partial(self.awake.__setitem__, stream_id, None)
+        sender.wake = functools.partial(self.awake.__setitem__, stream_id, None)
         signal = functools.partial(self.signaling.__setitem__, stream_id, None)
         sender.signal = receiver.signal = signal
 
