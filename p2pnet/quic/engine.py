@@ -1,8 +1,8 @@
 """aioquic's connection with what p2pnet needs and aioquic has no public interface for.
 
-Every private attribute of aioquic that p2pnet touches is touched here, in tls.py, in pacer.py and
-in fast/, and tests/quic/test_contract*.py have one test for each, to be run against a new aioquic
-first.
+Every private attribute of aioquic that p2pnet touches is touched here, in tls.py, pacer.py,
+memory.py and fast/, and tests/quic/test_contract*.py have one test for each, to be run against a
+new aioquic first.
 
 What is changed, and why:
 
@@ -37,6 +37,7 @@ from aioquic.quic.recovery import QuicPacketRecovery, QuicPacketSpace
 from aioquic.quic.stream import QuicStream
 
 from p2pnet.identity import Identity
+from p2pnet.quic.memory import discard, share_handlers
 from p2pnet.quic.pacer import BurstPacer
 from p2pnet.quic.tls import StrictContext, Verify
 
@@ -113,6 +114,7 @@ class Engine(QuicConnection):
         self._local_max_streams_uni.value = self._local_max_streams_uni.sent = 0
         self._loss.__class__ = PathAwareRecovery
         self._loss._pacer = BurstPacer(max_datagram_size=self._max_datagram_size)
+        share_handlers(self)
 
     def _initialize(self, peer_cid: bytes) -> None:
         super()._initialize(peer_cid)
@@ -122,6 +124,10 @@ class Engine(QuicConnection):
         context._request_client_certificate = not self._is_client
         # Both ends are ours: one group halves the cost of a ClientHello.
         context._supported_groups = [tls.Group.X25519]
+
+    def _discard_epoch(self, epoch: tls.Epoch) -> None:
+        super()._discard_epoch(epoch)
+        discard(self, epoch)
 
     # -- state -----------------------------------------------------------------------------------
 

@@ -204,12 +204,36 @@ class StreamTests(ContractTestCase):
     def test_frame_handlers_can_be_overridden(self) -> None:
         """_handle_stream_frame and _handle_crypto_frame are looked up on the instance."""
         message = "_handle_stream_frame, _handle_crypto_frame: Engine bounds the gaps there"
-        handlers = [handler for handler, _ in self.client._QuicConnection__frame_handlers.values()]
-        self.assertIn(self.client._handle_stream_frame, handlers, message)
-        self.assertIn(self.client._handle_crypto_frame, handlers, message)
+        handlers = self.client._QuicConnection__frame_handlers
+        for kind, own in (
+            (0x06, self.client._handle_crypto_frame),
+            (0x08, self.client._handle_stream_frame),
+        ):
+            self.assertEqual(own, handlers[kind][0], message)
         expected = ["self", "context", "frame_type", "buf"]
         for method in (QuicConnection._handle_stream_frame, QuicConnection._handle_crypto_frame):
             self.assertEqual(expected, list(inspect.signature(method).parameters), message)
+
+    def test_frame_handlers(self) -> None:
+        """_QuicConnection__frame_handlers has a bound method and its epochs for each type."""
+        message = "_QuicConnection__frame_handlers: memory.FrameHandlers stands for them"
+        stock = QuicConnection(configuration=client_settings().configuration(is_client=True))
+        table = stock._QuicConnection__frame_handlers  # type: ignore[attr-defined]
+        self.assertIs(dict, type(table), message)
+        ours = self.client._QuicConnection__frame_handlers
+        for kind, (handler, epochs) in table.items():
+            self.assertEqual((handler.__name__, epochs), (ours[kind][0].__name__, ours[kind][1]))
+        self.assertRaises(KeyError, lambda: ours[0x3F])
+
+    def test_crypto_buffers(self) -> None:
+        """_discard_epoch is called for each epoch, and _crypto_buffers is what TLS writes to."""
+        message = "_crypto_buffers, _discard_epoch: memory.discard"
+        fresh = Pair().dial().engine
+        for buffer in fresh._crypto_buffers.values():
+            self.assertEqual(16384, buffer.capacity, message)
+        for engine in (self.client, self.server):
+            (left,) = engine._crypto_buffers.items()
+            self.assertEqual((tls.Epoch.ONE_RTT, 512), (left[0], left[1].capacity), message)
 
     def test_stream_limits(self) -> None:
         """_local_max_streams_bidi and _uni go into the transport parameters of the handshake."""

@@ -250,11 +250,12 @@ class FastStreamTests(FastContractTestCase):
 
     def test_credit_hooks(self) -> None:
         """The handlers of MAX_DATA, MAX_STREAM_DATA and MAX_STREAMS can be overridden."""
-        handlers = [handler for handler, _ in self.client._QuicConnection__frame_handlers.values()]
-        for name in (
-            "_handle_max_data_frame", "_handle_max_stream_data_frame", "_handle_reset_stream_frame",
+        handlers = self.client._QuicConnection__frame_handlers
+        for kind, name in (
+            (0x04, "_handle_reset_stream_frame"), (0x10, "_handle_max_data_frame"),
+            (0x11, "_handle_max_stream_data_frame"),
         ):  # fmt: skip
-            self.assertIn(getattr(self.client, name), handlers, name)
+            self.assertEqual(getattr(self.client, name), handlers[kind][0], name)
         self.assertTrue(callable(self.client._unblock_streams), "_unblock_streams")
 
     def test_credit(self) -> None:
