@@ -219,6 +219,7 @@ class Play:
         }
         return {
             "arrived": arrived,
+            "limits": [end.engine._local_max_streams_bidi.value for end in self.ends],
             "streams": [sorted(end.engine._streams) for end in self.ends],
             "answers": [
                 len(endpoint.happened(events.PingAnswered)) for endpoint in self.pair.endpoints
@@ -239,6 +240,7 @@ class EnginesTests(SynchronousTestCase):
     @example(lossy, 1)
     @example(lossy, 2)
     @example(stalled, 1)
+    @example([("end", 0, 0), ("end", 1, 0)], 1)
     @example(ahead, 1)
     @hypothesis_settings(max_examples=40)
     def test_all_pairings_come_to_the_same(self, script: list[Any], seed: int) -> None:
