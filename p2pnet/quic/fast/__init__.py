@@ -1,4 +1,4 @@
-"""QUIC's usual packets without aioquic's general machinery: a third of its cost.
+"""QUIC's usual packets without aioquic's general machinery: less than half the cost.
 
 Packets of an established connection carry STREAM, DATAGRAM and ACK frames, and now and then a
 window. Those are read in receive.py and written in send.py; everything else, and everything that

@@ -1,4 +1,8 @@
-"""Making 1-RTT packets with frames of the usual kinds."""
+"""Making 1-RTT packets with frames of the usual kinds.
+
+Whatever else there may be to send, now or with a new aioquic, has to be known to
+FastEngine._is_aioquics_turn(), or it waits until something that is calls aioquic.
+"""
 
 import operator
 from collections.abc import Callable
