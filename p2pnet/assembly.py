@@ -75,7 +75,7 @@ def connector_node(reactor: Any, config: ConnectorConfig) -> ConnectorNode:
     )
     transport = _udp_transport(reactor, config.udp, config.bind)
     node = ConnectorNode(reactor, core, transport, config.event_log)
-    _tell_addresses(node, config)
+    _configure(node, config)
     return node
 
 
@@ -91,12 +91,16 @@ def agent_node(reactor: Any, config: AgentConfig) -> AgentNode:
     )
     transport = _udp_transport(reactor, config.udp, config.bind)
     node = AgentNode(reactor, core, transport, config.event_log)
-    _tell_addresses(node, config)
+    _configure(node, config)
     return node
 
 
-def _tell_addresses(node: Node, config: PeerConfig) -> None:
-    """Let peers be told of the addresses that the configuration names, as they change."""
+def _configure(node: Node, config: PeerConfig) -> None:
+    """What both ends of sessions have in common.
+
+    Peers are told of the addresses that the configuration names, as they change.
+    """
+    node.core.congestion = config.congestion
     node.watch = NetworkWatch(node.reactor, node.network_changed)
     if "host" in config.candidates:
         host = parse_host_port(config.bind)[0] if config.bind else ""

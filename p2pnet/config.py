@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar
 
 from msgspec import Meta, Struct
 
+from p2pnet.quic.congestion import DEFAULT_CONTROLLER
 from p2pnet.quic.settings import FAST
 from p2pnet.settings import (
     CANDIDATE_SOURCES,
@@ -12,6 +13,7 @@ from p2pnet.settings import (
     check_agent,
     check_bind,
     check_candidate_source,
+    check_congestion,
     check_endpoint,
     check_engine,
     check_external,
@@ -176,6 +178,15 @@ class PeerConfig(RoleConfig, frozen=True, kw_only=True):
             unique=True,
         ),
     ] = CANDIDATE_SOURCES
+    congestion: Annotated[
+        str,
+        Setting(
+            "The congestion controller of what this node sends: cubic, reno, or bbr for paths"
+            " that lose packets or are long.",
+            DEFAULT_CONTROLLER,
+            check_congestion,
+        ),
+    ] = DEFAULT_CONTROLLER
 
 
 class ConnectorConfig(PeerConfig, frozen=True, kw_only=True):

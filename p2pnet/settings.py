@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Struct
 
 from p2pnet.identity import check_name
+from p2pnet.quic.congestion import CONTROLLERS
 from p2pnet.quic.settings import ENGINES
 from p2pnet.traversal.selection import SELECTORS
 from p2pnet.wire.address import is_ip_literal, parse_host_port
@@ -111,6 +112,12 @@ def check_engine(name: str) -> None:
     """The name of a QUIC engine."""
     if name not in ENGINES:
         raise ValueError(f"{name!r} is none of {', '.join(ENGINES)}")
+
+
+def check_congestion(name: str) -> None:
+    """The name of a congestion controller."""
+    if name not in CONTROLLERS:
+        raise ValueError(f"{name!r} is none of {', '.join(CONTROLLERS)}")
 
 
 def check_candidate_source(name: str) -> None:

@@ -16,6 +16,7 @@ from p2pnet.config import (
     ServiceConfig,
 )
 from p2pnet.loading import load_config
+from p2pnet.quic.congestion import CONTROLLERS
 from p2pnet.settings import ConfigError
 
 INTERMEDIATE = """\
@@ -118,6 +119,16 @@ class GoodFileTests(ConfigTestCase):
         tcp = ForwardConfig(service="web", listen="tcp:8081:interface=127.0.0.1")
         udp = ForwardConfig(service="web", listen="udp:5353:interface=127.0.0.1")
         self.assertEqual((tcp, udp), self.load(AGENT).forwards)
+
+    def test_the_congestion_controller_is_one_that_exists(self) -> None:
+        """One for all of a node's sessions, the same default for either role."""
+        self.assertEqual("cubic", self.load(CONNECTOR).congestion)
+        for name in CONTROLLERS:
+            config = self.load(AGENT, "[agent]", f'[agent]\ncongestion = "{name}"')
+            self.assertEqual(name, config.congestion)
+        with self.assertRaises(ConfigError) as caught:
+            self.load(AGENT, "[agent]", '[agent]\ncongestion = "vegas"')
+        self.assertIn("'vegas' is none of cubic, reno, bbr", str(caught.exception))
 
     def test_settings_replace_the_defaults(self) -> None:
         """Whole numbers do for seconds; the log is a file beside the config."""

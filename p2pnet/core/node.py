@@ -16,6 +16,7 @@ from p2pnet.core.session import Session
 from p2pnet.core.timers import Timers
 from p2pnet.identity import Credentials, Role
 from p2pnet.quic import events as quic_events
+from p2pnet.quic.congestion import DEFAULT_CONTROLLER
 from p2pnet.quic.connection import Connection
 from p2pnet.quic.multiplexer import Multiplexer
 from p2pnet.quic.settings import FAST, Settings
@@ -60,6 +61,7 @@ class NodeCore:
         if credentials.identity.role is not self.role:
             raise ValueError(f"{credentials.identity} cannot be run as {self.role}")
         self.credentials = credentials
+        self.congestion = DEFAULT_CONTROLLER  # of end-to-end connections to come
         self.timers = Timers()
         self.now = 0.0  # of the verb that was called last
         self.entropy = entropy
@@ -109,6 +111,7 @@ class NodeCore:
             max_streams=self.max_peer_streams,
             idle_timeout=PEER_IDLE_TIMEOUT,
             datagrams=True,
+            congestion=self.congestion,
         )
 
     # -- for the host ----------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 
 from p2pnet import events
 from p2pnet.core.path import DirectPath, Path, RelayedPath
@@ -175,7 +175,12 @@ class Session:
         the next of the probes that QUIC spaces ever farther may come too late.
         """
         if self._connection is not None and self._connection.is_established and self.paths:
-            self._connection.path_changed(self.now, lost=lost)
+            self._connection.path_changed(self.now, path=self._path_name, lost=lost)
+
+    @property
+    def _path_name(self) -> Hashable:
+        """What tells one way from another, also when a relay is granted anew."""
+        return tuple(path.address for path in self.paths)
 
     @property
     def is_relayed(self) -> bool:
@@ -209,6 +214,7 @@ class Session:
             case quic_events.StreamStopped(stream_id, code):
                 self._stopped(stream_id, code)
             case quic_events.HandshakeCompleted(peer):
+                self.connection.name_path(self._path_name)
                 self._emit(events.HandshakeCompleted(self.id.hex(), str(peer), now - self.created))
             case quic_events.ConnectionClosed():
                 self.abandon(event.error_code, event.reason)

@@ -1,6 +1,6 @@
 """One QUIC connection as the layers above see it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
 from aioquic.quic import events as quic_events
@@ -160,10 +160,17 @@ class Connection:
             self.engine.send_ping(0)
             self._touch(self)
 
-    def path_changed(self, now: float, *, lost: bool = False) -> None:
-        """Tell that packets take another path from now on; `lost`: and the old one was silent."""
+    def name_path(self, path: Hashable) -> None:
+        """Say which path packets take; path_changed() tells of the others."""
+        self.engine.name_path(path)
+
+    def path_changed(self, now: float, *, path: Hashable = None, lost: bool = False) -> None:
+        """Tell that packets take another path from now on; `lost`: and the old one was silent.
+
+        :param path: a name for it, by which it is known again.
+        """
         if self.is_open:
-            self.engine.path_changed(now, lost=lost)
+            self.engine.path_changed(now, path=path, lost=lost)
             self._touch(self)
 
     def close(self, code: int, reason: str) -> None:

@@ -1,13 +1,13 @@
 """aioquic's connection with what p2pnet needs and aioquic has no public interface for.
 
-Every private attribute of aioquic that p2pnet touches is touched here, in tls.py, pacer.py,
-memory.py and fast/, and tests/quic/test_contract*.py have one test for each, to be run against a
-new aioquic first.
+Every private attribute of aioquic that p2pnet touches is touched here, in recovery.py, tls.py,
+pacer.py, memory.py and fast/, and tests/quic/test_contract*.py have one test for each, to be run
+against a new aioquic first.
 
 What is changed, and why:
 
-* Receive windows follow consumption. Stock windows double on arrival, so that ten one-byte frames
-  far apart allocate 537 MB and a reader can never be paused.
+* Receive windows follow consumption, and so do their sizes (windows.py). Stock windows double on
+  arrival, so that ten one-byte frames far apart allocate 537 MB and a reader can never be paused.
 * A stream may have so many gaps and no more. Stock aioquic searches them one by one for each frame,
   so that 20000 one-byte frames, which fit into a hundred Initials, take it ten seconds.
 * Mutual TLS is strict: a server demands a certificate, and either side judges the peer's inside
@@ -17,12 +17,12 @@ What is changed, and why:
 
 import logging
 import math
+from collections.abc import Hashable
 from typing import Any
 
 from aioquic import tls
 from aioquic.buffer import Buffer  # type: ignore[attr-defined]
 from aioquic.quic.configuration import QuicConfiguration
-from aioquic.quic.congestion.base import create_congestion_control
 from aioquic.quic.connection import (
     MAX_STREAM_DATA_FRAME_CAPACITY,
     QuicConnection,
@@ -33,49 +33,23 @@ from aioquic.quic.connection import (
 from aioquic.quic.events import ConnectionTerminated
 from aioquic.quic.packet import QuicErrorCode, QuicFrameType
 from aioquic.quic.packet_builder import QuicPacketBuilder
-from aioquic.quic.recovery import QuicPacketRecovery, QuicPacketSpace
+from aioquic.quic.recovery import QuicPacketSpace
 from aioquic.quic.stream import QuicStream
 
 from p2pnet.identity import Identity
 from p2pnet.quic.memory import discard, share_handlers
-from p2pnet.quic.pacer import BurstPacer
+from p2pnet.quic.recovery import PathAwareRecovery, adopt
 from p2pnet.quic.tls import StrictContext, Verify
+from p2pnet.quic.windows import CONNECTION_WINDOW, STREAM_WINDOW, ReceiveWindows
 
 # aioquic logs peer-chosen text at warning level; without a handler Python prints that to stderr.
 logging.getLogger("quic").addHandler(logging.NullHandler())
 
-STREAM_WINDOW = 512 * 1024  # bytes; 80 ms at 6 MB/s, and what one stalled reader may hold
-CONNECTION_WINDOW = 3 * STREAM_WINDOW  # bytes; bounds what sparse frames can make us allocate
 MAX_HELD = 64 * STREAM_WINDOW  # bytes unread over all streams before the connection stops too
 MAX_GAPS = 1024  # in a stream's received bytes; every other packet of a window lost makes 220
 MAX_CRYPTO_GAPS = 64  # and in the handshake's, which is a few packets long
 MOMENT = 1e-6  # seconds; more than rounding can amount to
 KEY_UPDATE_PACKETS = 1 << 22  # half the AES-GCM limit of 2**23 packets, RFC 9001 section 6.6
-
-
-class PathAwareRecovery(QuicPacketRecovery):
-    """Recovery that takes no RTT sample from packets sent before the last change of path."""
-
-    path_changed_at = -math.inf
-
-    def on_ack_received(
-        self, *, ack_rangeset: Any, ack_delay: float, now: float, space: Any
-    ) -> None:
-        packet = space.sent_packets.get(ack_rangeset.bounds().stop - 1)
-        if packet is None or packet.sent_time > self.path_changed_at:
-            super().on_ack_received(
-                ack_rangeset=ack_rangeset, ack_delay=ack_delay, now=now, space=space
-            )
-            return
-        before = {name: value for name, value in vars(self).items() if name.startswith("_rtt_")}
-        self._cc.on_rtt_measurement = lambda **_: None  # type: ignore[method-assign]
-        super().on_ack_received(
-            ack_rangeset=ack_rangeset, ack_delay=ack_delay, now=now, space=space
-        )
-        vars(self).update(before)
-        del self._cc.on_rtt_measurement
-        if not self._rtt_initialized:
-            self._pacer.packet_time = None
 
 
 def peek_stream_id(buf: Buffer) -> int:
@@ -108,12 +82,12 @@ class Engine(QuicConnection):
         self._held_total = 0
         self._undelivered_of: dict[int, int] = {}  # by stream; only those that have some
         self._undelivered = 0
+        self._windows = ReceiveWindows()
         self._next_key_update = KEY_UPDATE_PACKETS
         # Both before the handshake, so that the transport parameters carry them.
         self._local_max_streams_bidi.value = self._local_max_streams_bidi.sent = max_streams
         self._local_max_streams_uni.value = self._local_max_streams_uni.sent = 0
-        self._loss.__class__ = PathAwareRecovery
-        self._loss._pacer = BurstPacer(max_datagram_size=self._max_datagram_size)
+        self._loss: PathAwareRecovery = adopt(self._loss)
         share_handlers(self)
 
     def _initialize(self, peer_cid: bytes) -> None:
@@ -200,6 +174,7 @@ class Engine(QuicConnection):
             return False
         size = min(size, held)
         self._held_total -= size
+        self._windows.read(stream_id, size)
         if held == size:
             del self._held[stream_id]
         else:
@@ -219,14 +194,16 @@ class Engine(QuicConnection):
             stream.receiver._buffer.clear()  # out of order when a reset came, which gave credit
 
     def _stream_window_end(self, stream: QuicStream) -> int:
-        held = self._held.get(stream.stream_id or 0, 0)
-        return int(stream.receiver.starting_offset()) - held + STREAM_WINDOW
+        stream_id = stream.stream_id or 0
+        used = int(stream.receiver.starting_offset()) - self._held.get(stream_id, 0)
+        return used + self._windows.stream(stream_id)
 
     def _connection_window_end(self) -> int:
         # Held bytes do not count until there are very many, so that a few stalled readers cannot
         # starve the other streams of the connection.
         room = max(0, MAX_HELD - self._held_total)
-        return int(self._local_max_data.used) - self._undelivered + min(CONNECTION_WINDOW, room)
+        window = min(self._windows.connection, room)
+        return int(self._local_max_data.used) - self._undelivered + window
 
     def _received(self, stream: QuicStream) -> None:
         """Note what waits in a stream: bytes below the farthest that arrived, and gaps before them.
@@ -332,18 +309,33 @@ class Engine(QuicConnection):
 
     # -- upkeep ----------------------------------------------------------------------------------
 
-    def handle_timer(self, now: float) -> None:
-        """Do what is due. A moment later than asked for: at exactly the loss time, rounding can
-        make nothing lost yet, and a virtual clock would stand still at that time for ever."""
-        super().handle_timer(now + MOMENT)
-
     def datagrams_to_send(self, now: float) -> list[tuple[bytes, Any]]:
-        """Datagrams with their addresses. aioquic lets pacing hold back an acknowledgement that is
-        due at this very time, and would ask to be called at this time again."""
+        """Datagrams with their addresses, as many as window and pacer let pass.
+
+        :param now: seconds of the caller's clock.
+        """
+        for stream_id in self._windows.measure(now, self.smoothed_rtt, self._streams):
+            self._window_grew(stream_id)
+        datagrams = self._make_datagrams(now)
+        if self._pacing_at is None:
+            self._loss.on_app_limited()
+        return datagrams
+
+    def _window_grew(self, stream_id: int) -> None:
+        """There may be a window to announce; for engines that do not look at each stream."""
+
+    def _make_datagrams(self, now: float) -> list[tuple[bytes, Any]]:
+        # aioquic lets pacing hold back an acknowledgement that is due at this very time, and would
+        # ask to be called at this time again.
         for space in self._loss.spaces:
             if space.ack_at == now:
                 space.ack_at = math.nextafter(now, -math.inf)
         return list(super().datagrams_to_send(now))
+
+    def handle_timer(self, now: float) -> None:
+        """Do what is due. A moment later than asked for: at exactly the loss time, rounding can
+        make nothing lost yet, and a virtual clock would stand still at that time for ever."""
+        super().handle_timer(now + MOMENT)
 
     def update_keys_if_due(self) -> None:
         """Start a key update when enough packets were sent under the current 1-RTT keys."""
@@ -351,33 +343,19 @@ class Engine(QuicConnection):
             self._next_key_update = self._packet_number + KEY_UPDATE_PACKETS
             self.request_key_update()
 
-    def path_changed(self, now: float, *, lost: bool = False) -> None:
+    def name_path(self, path: Hashable) -> None:
+        """Say which path packets take, before any path_changed()."""
+        self._loss.name_path(path)
+
+    def path_changed(self, now: float, *, path: Hashable = None, lost: bool = False) -> None:
         """Forget what was learnt about the old path: this side sends on another one from now on.
 
         Congestion window, RTT and PTO start afresh (RFC 9000 section 9.4) and a probe goes out at
         once. Not for a planned move to a path that is known to be alive and slower.
 
+        :param path: a name for the new path. BBR starts with what it knew of it, if it did.
         :param lost: the old path was silent: what was sent on it and is not acknowledged goes out
             again at once, rather than a round trip later when the probe is acknowledged.
         """
-        loss: Any = self._loss
-        for space in loss.spaces if lost else ():
-            packets = [p for p in space.sent_packets.values() if p.is_ack_eliciting]
-            loss._on_packets_lost(congestion_event=False, now=now, packets=packets, space=space)
-        old = loss._cc
-        new: Any = create_congestion_control(
-            self._configuration.congestion_control_algorithm,
-            max_datagram_size=self._max_datagram_size,
-        )
-        new.bytes_in_flight = old.bytes_in_flight
-        new._congestion_recovery_start_time = now
-        loss._cc = new
-        loss._pacer = BurstPacer(max_datagram_size=self._max_datagram_size)
-        loss._rtt_initialized = False
-        loss._rtt_min = math.inf
-        loss._rtt_latest = loss._rtt_smoothed = loss._rtt_variance = 0.0
-        loss._pto_count = 0
-        for space in loss.spaces:
-            space.loss_time = None
-        loss.path_changed_at = now
+        self._loss.change_path(now, path=path, lost=lost)
         self._probe_pending = True

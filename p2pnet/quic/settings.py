@@ -12,8 +12,10 @@ from aioquic.tls import CipherSuite
 from cryptography import x509
 
 from p2pnet.identity import Credentials, Identity, Role, verify_peer
-from p2pnet.quic.engine import CONNECTION_WINDOW, STREAM_WINDOW, Engine
+from p2pnet.quic.congestion import DEFAULT_CONTROLLER
+from p2pnet.quic.engine import Engine
 from p2pnet.quic.fast import FastEngine
+from p2pnet.quic.windows import CONNECTION_WINDOW, STREAM_WINDOW
 
 CONNECTION_ID_LENGTH = 8  # bytes; one length for all on the socket, short headers carry none
 FAST, STOCK = "fast", "stock"
@@ -30,6 +32,7 @@ class Settings:
     :ivar host: the name or address that the peer's certificate must carry, None for no check.
     :ivar max_streams: bidirectional streams the peer may have open.
     :ivar engine: which of ENGINES, "fast" or "stock".
+    :ivar congestion: the congestion controller, one of congestion.CONTROLLERS.
     :ivar idle_timeout: seconds of silence that end the connection (RFC 9000 section 10.1).
     """
 
@@ -41,7 +44,7 @@ class Settings:
     max_streams: int = 0
     idle_timeout: float = IDLE_TIMEOUT
     datagrams: bool = False
-    congestion: str = "cubic"
+    congestion: str = DEFAULT_CONTROLLER
     engine: str = FAST
 
     def verify(self, certificate: x509.Certificate, chain: list[x509.Certificate]) -> Identity:

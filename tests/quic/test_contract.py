@@ -20,8 +20,9 @@ from aioquic.quic.packet import QuicStreamFrame
 from aioquic.quic.stream import QuicStreamReceiver, QuicStreamSender
 from twisted.trial.unittest import SynchronousTestCase
 
-from p2pnet.quic.engine import STREAM_WINDOW, Engine
+from p2pnet.quic.engine import Engine
 from p2pnet.quic.tls import StrictContext
+from p2pnet.quic.windows import STREAM_WINDOW
 from tests.quic.harness import CLIENT, Pair, client_settings, server_settings
 
 
@@ -29,7 +30,8 @@ class ContractTestCase(SynchronousTestCase):
     """An established connection of two engines."""
 
     def setUp(self) -> None:
-        self.pair = Pair()
+        cubic = {"congestion": "cubic"}
+        self.pair = Pair(client=client_settings(**cubic), server=server_settings(**cubic))
         self.one, self.other = self.pair.connect()
         self.client: Any = self.one.engine
         self.server: Any = self.other.engine
@@ -96,11 +98,6 @@ class StateTests(ContractTestCase):
         self.pair.run(0.001)
         self.assertEqual(before + 1, self.client._packet_number, message)
 
-    def test_configuration(self) -> None:
-        """_configuration is the one given."""
-        message = "_configuration: Engine.path_changed, the congestion control to start afresh"
-        self.assertEqual("cubic", self.client._configuration.congestion_control_algorithm, message)
-
     def test_probe_pending(self) -> None:
         """_probe_pending makes the next datagram an ack-eliciting one."""
         message = "_probe_pending: Engine.path_changed, the probe on the new path"
@@ -111,7 +108,7 @@ class StateTests(ContractTestCase):
 
     def test_max_datagram_size(self) -> None:
         """_max_datagram_size bounds what is sent."""
-        message = "_max_datagram_size: Engine.datagram_limit and path_changed"
+        message = "_max_datagram_size: Engine.datagram_limit"
         self.assertEqual(1200, self.client._max_datagram_size, message)
 
     def test_remote_max_datagram_frame_size(self) -> None:

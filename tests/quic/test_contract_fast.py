@@ -248,6 +248,12 @@ class FastStreamTests(FastContractTestCase):
             self.pair.run_until_quiet()
         self.assertEqual(17, self.server._local_max_streams_bidi.value, message)
 
+    def test_configuration(self) -> None:
+        """_configuration says how large a DATAGRAM frame may be (RFC 9221 section 3)."""
+        message = "_configuration: FastReceiver._take_datagram"
+        limit = self.client._configuration.max_datagram_frame_size
+        self.assertEqual(limit, self.server._remote_max_datagram_frame_size, message)
+
     def test_credit_hooks(self) -> None:
         """The handlers of MAX_DATA, MAX_STREAM_DATA and MAX_STREAMS can be overridden."""
         handlers = self.client._QuicConnection__frame_handlers

@@ -7,8 +7,8 @@ from typing import Any
 from aioquic.quic.congestion.base import create_congestion_control
 from aioquic.quic.recovery import QuicPacketPacer, QuicPacketRecovery
 
-from p2pnet.quic.engine import PathAwareRecovery
 from p2pnet.quic.pacer import BurstPacer
+from p2pnet.quic.recovery import PathAwareRecovery
 from tests.quic.harness import Pair
 from tests.quic.test_contract import ContractTestCase
 

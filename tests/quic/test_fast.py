@@ -10,9 +10,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from p2pnet.quic.engine import STREAM_WINDOW
 from p2pnet.quic.fast import FastEngine
 from p2pnet.quic.settings import ENGINES, FAST, STOCK
+from p2pnet.quic.windows import STREAM_WINDOW
 from tests.quic.harness import CLIENT, Pair, client_settings, server_settings
 
 PROTOCOL_VIOLATION = 0x0A  # RFC 9000 section 20.1

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from p2pnet.quic import engine, events
+from p2pnet.quic.congestion import CONTROLLERS
 from p2pnet.quic.connection import MAX_QUEUED_DATAGRAMS
 from p2pnet.wire.errors import ErrorCode
 from tests.quic.harness import TWICE, Endpoint, Pair, client_settings, server_settings
@@ -138,13 +139,16 @@ class StreamTests(SynchronousTestCase):
         self.assertTrue(transfer.run_until(1.0))
         self.assertTrue(transfer.is_intact)
 
-    @given(mishaps, st.integers(0, 2**16), st.booleans())
-    @hypothesis_settings(max_examples=30, suppress_health_check=TWICE)
+    @given(mishaps, st.integers(0, 2**16), st.booleans(), st.sampled_from(CONTROLLERS))
+    @hypothesis_settings(max_examples=40, suppress_health_check=TWICE)
     def test_bytes_arrive_whatever_happens(
-        self, mishaps: list[tuple[str, Any]], seed: int, peer: bool
+        self, mishaps: list[tuple[str, Any]], seed: int, peer: bool, congestion: str
     ) -> None:
         """In any order; and time never stands still, which the network checks at each step."""
-        transfer = Transfer(Pair(peer=peer, seed=seed), 40_000)
+        client, server = (
+            settings(congestion=congestion) for settings in (client_settings, server_settings)
+        )
+        transfer = Transfer(Pair(client=client, server=server, peer=peer, seed=seed), 40_000)
         pair, ends = transfer.pair, (transfer.one, transfer.other)
         for what, value in mishaps:
             if what == "outage":
@@ -152,7 +156,8 @@ class StreamTests(SynchronousTestCase):
                 pair.run(value)
                 pair.loss = before
             elif what == "path_changed":
-                ends[value].path_changed(pair.now)
+                path = ("here", "there", None)[seed % 3]
+                ends[value].path_changed(pair.now, path=path)
             elif what == "ping":
                 ends[value].ping()
             elif what == "rebound":

@@ -17,9 +17,10 @@ from aioquic.quic.rangeset import RangeSet
 from aioquic.quic.recovery import MAX_ACK_RANGES
 from aioquic.quic.stream import FinalSizeError, QuicStream
 
-from p2pnet.quic.engine import MAX_GAPS, STREAM_WINDOW, Engine, peek_stream_id
+from p2pnet.quic.engine import MAX_GAPS, Engine, peek_stream_id
 from p2pnet.quic.fast import frames
 from p2pnet.quic.fast.streams import Streams
+from p2pnet.quic.windows import STREAM_WINDOW
 
 ONE_RTT = tls.Epoch.ONE_RTT
 CONNECTED = QuicConnectionState.CONNECTED
@@ -237,6 +238,9 @@ class FastReceiver(Engine):
         if due:
             self._streams.signaling[stream_id] = None
         return due
+
+    def _window_grew(self, stream_id: int) -> None:
+        self._streams.signaling[stream_id] = None
 
     def _received(self, stream: QuicStream) -> None:
         super()._received(stream)

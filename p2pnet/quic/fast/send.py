@@ -64,10 +64,9 @@ class FastEngine(FastReceiver):
         super().__init__(**options)
         self._limits_due: list[Limit] = []
 
-    def datagrams_to_send(self, now: float) -> list[tuple[bytes, Any]]:
-        """Datagrams with their addresses, at `now` seconds of the caller's clock."""
+    def _make_datagrams(self, now: float) -> list[tuple[bytes, Any]]:
         if not self._is_usual or self._is_aioquics_turn():
-            return super().datagrams_to_send(now)
+            return super()._make_datagrams(now)
         space, pacer = self._space, self._loss._pacer
         awake, signaling = self._streams.awake, self._streams.signaling
         pending = self._datagrams_pending

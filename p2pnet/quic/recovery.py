@@ -1,0 +1,150 @@
+"""aioquic's loss recovery on paths that change, and with what BBR needs to know.
+
+Made of aioquic's own object by adopt(), for nobody asks us for one.
+"""
+
+import math
+from collections.abc import Hashable
+from typing import Any
+
+from aioquic.quic.recovery import QuicPacketRecovery
+
+from p2pnet.quic.bbr.controller import Bbr
+from p2pnet.quic.bbr.model import Memory
+from p2pnet.quic.bbr.pacer import Pacer
+from p2pnet.quic.pacer import BurstPacer
+
+MAX_PATHS = 16  # that a connection remembers
+MEMORY = 600.0  # seconds; as long as a session tries a path that was given up
+
+
+class PathAwareRecovery(QuicPacketRecovery):
+    """Recovery that takes no RTT sample from packets sent before the last change of path."""
+
+    path_changed_at = -math.inf
+
+    def install(self) -> None:
+        """Complete what aioquic made."""
+        self._install_pacer()
+
+    def _install_pacer(self) -> None:
+        controller: Any = self._cc
+        self._pacer: Any = BurstPacer(max_datagram_size=controller._max_datagram_size)
+
+    def on_ack_received(
+        self, *, ack_rangeset: Any, ack_delay: float, now: float, space: Any
+    ) -> None:
+        packet = space.sent_packets.get(ack_rangeset.bounds().stop - 1)
+        if packet is None or packet.sent_time > self.path_changed_at:
+            super().on_ack_received(
+                ack_rangeset=ack_rangeset, ack_delay=ack_delay, now=now, space=space
+            )
+            return
+        before = {name: value for name, value in vars(self).items() if name.startswith("_rtt_")}
+        self._cc.on_rtt_measurement = lambda **_: None  # type: ignore[method-assign]
+        super().on_ack_received(
+            ack_rangeset=ack_rangeset, ack_delay=ack_delay, now=now, space=space
+        )
+        vars(self).update(before)
+        del self._cc.on_rtt_measurement
+        if not self._rtt_initialized:
+            self._pacer.packet_time = None
+
+    def name_path(self, path: Hashable) -> None:
+        """Say which path packets take."""
+
+    def change_path(self, now: float, *, path: Hashable, lost: bool) -> None:
+        """Start afresh on another path (RFC 9000 section 9.4). See Engine.path_changed()."""
+        for space in self.spaces if lost else ():
+            packets = [p for p in space.sent_packets.values() if p.is_ack_eliciting]
+            self._on_packets_lost(congestion_event=False, now=now, packets=packets, space=space)
+        self._replace_controller(now, path)
+        self._rtt_initialized = False
+        self._rtt_min = math.inf
+        self._rtt_latest = self._rtt_smoothed = self._rtt_variance = 0.0
+        self._pto_count = 0
+        for space in self.spaces:
+            space.loss_time = None
+        self.path_changed_at = now
+
+    def _replace_controller(self, now: float, path: Hashable) -> None:
+        old: Any = self._cc
+        size = old._max_datagram_size
+        new: Any = type(old)(max_datagram_size=size)
+        new.bytes_in_flight = old.bytes_in_flight
+        new._congestion_recovery_start_time = now
+        self._cc = new
+        self._install_pacer()
+
+    def on_app_limited(self) -> None:
+        """There was nothing more to send. Cubic and Reno do not care."""
+
+
+class BbrRecovery(PathAwareRecovery):
+    """The same with BBR, which learns of the end of each ACK frame, and has its own pacer.
+
+    It remembers paths by name, so that a session that comes back to one starts with what it knew.
+    """
+
+    _cc: Bbr
+    _path: Hashable
+    _known: dict[Hashable, Memory]
+
+    def install(self) -> None:
+        """Complete what aioquic made."""
+        super().install()
+        self._path = None
+        self._known = {}
+
+    def _install_pacer(self) -> None:
+        controller = self._cc
+        self._pacer = Pacer(
+            lambda: controller.pacing_rate, max_datagram_size=controller.max_datagram_size
+        )
+
+    def on_ack_received(
+        self, *, ack_rangeset: Any, ack_delay: float, now: float, space: Any
+    ) -> None:
+        super().on_ack_received(
+            ack_rangeset=ack_rangeset, ack_delay=ack_delay, now=now, space=space
+        )
+        self._cc.on_ack_done(now)
+
+    def on_packet_sent(self, *, packet: Any, space: Any) -> None:
+        super().on_packet_sent(packet=packet, space=space)
+        if space.is_application_data:  # aioquic paces these alone
+            self._pacer.refund(packet.sent_bytes)
+
+    def on_app_limited(self) -> None:
+        """There was nothing more to send, unless the window is what ended it."""
+        if self._cc.congestion_window - self._cc.bytes_in_flight >= self._cc.max_datagram_size:
+            self._cc.on_app_limited()
+
+    def name_path(self, path: Hashable) -> None:
+        """Say which path packets take, and always took."""
+        self._path = path
+
+    def _replace_controller(self, now: float, path: Hashable) -> None:
+        memory = self._cc.remember(now)
+        if memory is not None and self._path is not None:
+            self._known.pop(self._path, None)  # so that the last is the newest
+            self._known[self._path] = memory
+            if len(self._known) > MAX_PATHS:
+                del self._known[next(iter(self._known))]
+        old, size = self._cc, self._cc.max_datagram_size
+        self._cc = Bbr(max_datagram_size=size)
+        self._cc.bytes_in_flight = old.bytes_in_flight
+        self._path = path
+        known = self._known.get(path)
+        if known is not None and now - known.at <= MEMORY:
+            self._cc.resume(known, now)
+        self._install_pacer()
+
+
+def adopt(recovery: QuicPacketRecovery) -> PathAwareRecovery:
+    """Give aioquic's recovery, just made, the class for its congestion controller."""
+    adopted: Any = recovery
+    adopted.__class__ = BbrRecovery if isinstance(recovery._cc, Bbr) else PathAwareRecovery
+    adopted.install()
+    result: PathAwareRecovery = adopted
+    return result
