@@ -30,6 +30,7 @@ HASTY_TRIES = 20
 MOMENT = 1e-6  # seconds; more than rounding can amount to
 HASTY_RETRY = 0.4  # seconds
 HASTY_TIMEOUT = 1.0  # seconds, at least
+HANDSHAKE_ROUND_TRIPS = 2  # to a Welcome
 ROUND_TRIPS = 8  # that a time-out allows for on a slow path
 FIRST_RETRY = 1.0  # seconds, doubled after each failure ...
 LAST_RETRY = 30.0  # ... up to this
@@ -194,7 +195,9 @@ class Link:
             self._advance(LinkState.READY)
             self._failures, self.last_error, self.draining = 0, "", False
             self._hasty_tries, self._probing = HASTY_TRIES, False
-            self.rtt = self._connection.smoothed_rtt or self.rtt
+            # Where the first packet was repeated in vain, there is no sample yet.
+            guess = (now - self._started) / HANDSHAKE_ROUND_TRIPS
+            self.rtt = self._connection.smoothed_rtt or self.rtt or guess
             self._rest(now)
             address = self.observed or ("unknown", 0)
             self._node.link_ready(self, address, now - self._started, now)
