@@ -10,6 +10,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 from tests.quic.bbr.bottleneck import MBIT, Bottleneck, Link
@@ -29,9 +30,9 @@ class Case(NamedTuple):
 def single() -> Iterator[Case]:
     """Links for one flow."""
     for loss in LOSSES:
-        yield Case(f"100M 40ms {loss:.1%}", lambda p=loss: Link(100 * MBIT, 0.04, loss=p))
+        yield Case(f"100M 40ms {loss:.1%}", partial(Link, 100 * MBIT, 0.04, loss=loss))
     for loss in (0.0, 0.01):
-        yield Case(f"20M 200ms {loss:.1%}", lambda p=loss: Link(20 * MBIT, 0.2, loss=p), 2.0)
+        yield Case(f"20M 200ms {loss:.1%}", partial(Link, 20 * MBIT, 0.2, loss=loss), 2.0)
     yield Case("500M 20ms 0.0%", lambda: Link(500 * MBIT, 0.02), 0.4)
     yield Case("20M 40ms bursts 1%", lambda: Link(20 * MBIT, 0.04, loss=0.01, burst=15))
     yield Case("40M 40ms policed to 20M", lambda: Link(40 * MBIT, 0.04, policer=20 * MBIT))
@@ -46,7 +47,7 @@ def shared() -> Iterator[Case]:
     for bdps in (1, 2, 4):
         yield Case(
             f"20M 40ms buffer {bdps} BDP",
-            lambda n=bdps: Link(20 * MBIT, 0.04, buffer=n * 20 * MBIT * 0.04),
+            partial(Link, 20 * MBIT, 0.04, buffer=bdps * 20 * MBIT * 0.04),
             2.0,
         )
 
