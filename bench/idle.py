@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from p2pnet.identity import Credentials, Role
-from p2pnet.lab.processes import Deployment, RoleProcess
+from p2pnet.lab.processes import Deployment
 from p2pnet.quic import events
 from p2pnet.quic.connection import Connection
 from p2pnet.quic.multiplexer import Multiplexer
@@ -112,12 +112,6 @@ class Crowd:
                 self.lost += 1
 
 
-def cpu_seconds(process: RoleProcess) -> float:
-    """Processor time that it has used."""
-    fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def measure(nodes: int, seconds: float) -> dict[str, Any]:
     """The figures of one Intermediate with so many nodes that idle for so long."""
     with tempfile.TemporaryDirectory() as directory, Deployment(Path(directory)) as deployment:
@@ -130,12 +124,12 @@ def measure(nodes: int, seconds: float) -> dict[str, Any]:
         crowd = Crowd(credentials, parse_host_port(deployment.intermediates[0]))
         crowd.connect(AT_A_TIME)  # what is there once only
         crowd.idle(SETTLE)
-        memory, cpu, before = relay.resident(), cpu_seconds(relay), crowd.ready
+        memory, cpu, before = relay.resident(), relay.cpu_seconds(), crowd.ready
         crowd.connect(nodes - AT_A_TIME)
-        handshakes = cpu_seconds(relay) - cpu
+        handshakes = relay.cpu_seconds() - cpu
         crowd.idle(SETTLE)
         connected = crowd.ready - before
-        grown, cpu = relay.resident() - memory, cpu_seconds(relay)
+        grown, cpu = relay.resident() - memory, relay.cpu_seconds()
         crowd.idle(seconds)
         return {
             "nodes": crowd.ready,
@@ -143,7 +137,7 @@ def measure(nodes: int, seconds: float) -> dict[str, Any]:
             "kib_per_node": round(grown / connected / 1024, 1),
             "handshake_ms": round(handshakes / connected * 1000, 3),
             "handshakes_per_second_and_core": round(connected / handshakes),
-            "idle_share_of_core": round((cpu_seconds(relay) - cpu) / seconds, 4),
+            "idle_share_of_core": round((relay.cpu_seconds() - cpu) / seconds, 4),
         }
 
 

@@ -13,8 +13,6 @@ takes from end to end.
 import argparse
 import datetime
 import json
-import os
-import socket
 import statistics
 import tempfile
 import time
@@ -121,16 +119,11 @@ class Course:
             time.sleep(0.001)
         raise LabError(f"no {kind.__name__} in {PATIENCE} s")
 
-    def cpu_seconds(self) -> float:
-        """Processor time that the Intermediate has used."""
-        fields = Path(f"/proc/{self.relay.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
     def pour(self, frames: int) -> tuple[float, int]:
         """Microseconds of the Intermediate's processor for each frame, and how many got lost."""
         burst = [self._frame] * BURST
         segments = [(SOL_UDP, UDP_SEGMENT, SEGMENT_SIZE.pack(len(self._frame)))]
-        before, sent, received, heard_at = self.cpu_seconds(), 0, 0, time.monotonic()
+        before, sent, received, heard_at = self.relay.cpu_seconds(), 0, 0, time.monotonic()
         while sent < frames or sent > received:
             if sent < frames and sent - received < AT_ONCE:
                 self.agent.socket.sendmsg(burst, segments, 0, self._address)
@@ -140,7 +133,7 @@ class Course:
                 received, heard_at = received + came, time.monotonic()
             elif time.monotonic() - heard_at > LOST_AFTER:
                 break
-        return (self.cpu_seconds() - before) / max(received, 1) * 1e6, sent - received
+        return (self.relay.cpu_seconds() - before) / max(received, 1) * 1e6, sent - received
 
     def alone(self) -> float:
         """Median of the microseconds that one frame takes from end to end."""
@@ -153,19 +146,6 @@ class Course:
             times.append(time.perf_counter() - begun)
         self.connector.socket.setblocking(False)
         return statistics.median(times) * 1e6
-
-
-def direct() -> float:
-    """The same between two sockets without an Intermediate."""
-    one, other = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
-    other.bind(("127.0.0.1", 0))
-    times = []
-    for _ in range(ALONE):
-        begun = time.perf_counter()
-        one.sendto(bytes(SIZE), other.getsockname())
-        other.recv(65535)
-        times.append(time.perf_counter() - begun)
-    return statistics.median(times) * 1e6
 
 
 def measure(frames: int, rounds: int) -> dict[str, Any]:
@@ -184,7 +164,6 @@ def measure(frames: int, rounds: int) -> dict[str, Any]:
                 lost[udp] += missing
                 delays[udp].append(course.alone())
         return {
-            "direct_us": round(direct(), 1),
             **{
                 udp: {
                     "cpu_us": round(statistics.median(costs[udp]), 2),

@@ -8,7 +8,7 @@ import dataclasses
 import math
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,34 +102,21 @@ def check_external(text: str) -> None:
         raise ValueError(f"{text!r} is not IP:PORT; write, for example, 203.0.113.7:4433")
 
 
-def check_policy(name: str) -> None:
-    """The name of a path selector."""
-    if name not in SELECTORS:
-        raise ValueError(f"{name!r} is none of {', '.join(SELECTORS)}")
+def one_of(names: Collection[str]) -> Callable[[str], None]:
+    """A check that a value is one of these."""
+
+    def check(name: str) -> None:
+        if name not in names:
+            raise ValueError(f"{name!r} is none of {', '.join(names)}")
+
+    return check
 
 
-def check_engine(name: str) -> None:
-    """The name of a QUIC engine."""
-    if name not in ENGINES:
-        raise ValueError(f"{name!r} is none of {', '.join(ENGINES)}")
-
-
-def check_congestion(name: str) -> None:
-    """The name of a congestion controller."""
-    if name not in CONTROLLERS:
-        raise ValueError(f"{name!r} is none of {', '.join(CONTROLLERS)}")
-
-
-def check_candidate_source(name: str) -> None:
-    """The name of a source of candidates."""
-    if name not in CANDIDATE_SOURCES:
-        raise ValueError(f"{name!r} is none of {', '.join(CANDIDATE_SOURCES)}")
-
-
-def check_udp(name: str) -> None:
-    """How the UDP socket is used."""
-    if name not in UDP_TRANSPORTS:
-        raise ValueError(f"{name!r} is none of {', '.join(UDP_TRANSPORTS)}")
+check_policy = one_of(SELECTORS)
+check_candidate_source = one_of(CANDIDATE_SOURCES)
+check_udp = one_of(UDP_TRANSPORTS)
+check_engine = one_of(ENGINES)
+check_congestion = one_of(CONTROLLERS)
 
 
 def check_file(path: Path) -> None:

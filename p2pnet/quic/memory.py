@@ -1,4 +1,4 @@
-"""What an established connection need not keep of aioquic's: three quarters of its 80 KiB.
+"""What an established connection need not keep of aioquic's: much of its 80 KiB.
 
 An Intermediate holds thousands of connections that are idle most of the time.
 """

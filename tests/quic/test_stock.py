@@ -1,19 +1,14 @@
 """The tests of connections once more, with aioquic's own packet code instead of the fast one."""
 
+import importlib
 from types import ModuleType
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from p2pnet.quic.settings import STOCK
-from tests.quic import (
-    harness,
-    test_contract,
-    test_contract_recovery,
-    test_flow_control,
-    test_multiplexer,
-    test_tls,
-    test_transfer,
-)
+from tests.quic import harness
+
+MODULES = "contract", "contract_recovery", "flow_control", "multiplexer", "tls", "transfer"
 
 
 class OnStock(SynchronousTestCase):
@@ -36,12 +31,5 @@ def on_stock(module: ModuleType) -> dict[str, type]:
     }
 
 
-for _module in (
-    test_contract,
-    test_contract_recovery,
-    test_flow_control,
-    test_multiplexer,
-    test_tls,
-    test_transfer,
-):
-    globals().update(on_stock(_module))
+for _name in MODULES:
+    globals().update(on_stock(importlib.import_module(f"tests.quic.test_{_name}")))
