@@ -42,6 +42,7 @@ AT_ONCE = 512  # datagrams under way, so that none is lost in a socket
 LOST_AFTER = 0.5  # seconds
 PATIENCE = 10.0  # seconds
 ALONE = 2000  # datagrams of which one at a time is under way
+RATE = 10**10  # bytes a second; quotas are counted, and never reached
 QUIC = b"\x40"  # what an Intermediate takes for the session's own
 
 
@@ -85,7 +86,7 @@ class Course:
     """A session through an Intermediate, and what is poured into it."""
 
     def __init__(self, deployment: Deployment, name: str, udp: str) -> None:
-        self.relay = deployment.intermediate(name, udp=udp)
+        self.relay = deployment.intermediate(name, udp=udp, session_rate=RATE)
         intermediate = deployment.intermediates[-1]
         agent, connector = (
             Credentials.load(
