@@ -11,7 +11,7 @@ from typing import Any
 
 from p2pnet.lab.processes import LabError, Process
 from p2pnet.lab.report import Spread, summarize
-from p2pnet.lab.tunnel import LOOPBACK, Ends, Place, Tunnel, first_line
+from p2pnet.lab.tunnel import LOOPBACK, Ends, Place, Tunnel, await_ready
 from p2pnet.wire.address import Address, format_address
 
 MODULE = "p2pnet.lab.load"
@@ -72,21 +72,28 @@ def target(directory: Path, place: Place) -> Iterator[Address]:
     command = [sys.executable, "-m", MODULE, "target", f"{place.address}:0"]
     process = Process("target", command, directory, place.prefix).start()
     try:
-        yield place.address, int(first_line(process))
+        yield place.address, int(await_ready(process))
     finally:
         process.kill()
 
 
 @contextlib.contextmanager
 def opened(kind: type[Tunnel], ends: Ends) -> Iterator[tuple[Tunnel, Client]]:
-    """A tunnel to a target, with a client at its near end."""
+    """A tunnel to a target, with a client at its near end.
+
+    A LabError from within says what the processes of the tunnel printed.
+    """
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         directory = Path(name)
         own = directory / "tunnel"
         own.mkdir()
         address = stack.enter_context(target(directory, ends.far))
         tunnel = stack.enter_context(kind(own, ends))
-        yield tunnel, Client(directory, ends.near, tunnel.start(address))
+        try:
+            yield tunnel, Client(directory, ends.near, tunnel.start(address))
+        except LabError as error:
+            tails = "".join(f"\n{p.name}: {p.output()[-500:]}" for p in tunnel.processes)
+            raise LabError(f"{error}{tails}") from None
 
 
 def measure(kind: type[Tunnel], load: Load, ends: Ends) -> dict[str, float | None]:

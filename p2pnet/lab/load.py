@@ -2,7 +2,7 @@
 
 ::
 
-    python -m p2pnet.lab.load target 127.0.0.1:0            prints the port that it listens on
+    python -m p2pnet.lab.load target 127.0.0.1:0            prints "ready" and its port
     python -m p2pnet.lab.load upload 127.0.0.1:8081 --seconds 3 --streams 10
     python -m p2pnet.lab.load echo 127.0.0.1:8081 --count 1000 --size 100
     python -m p2pnet.lab.load connect 127.0.0.1:8081 --count 40
@@ -74,9 +74,9 @@ def _serve(connection: socket.socket) -> None:
 
 
 def serve(address: tuple[str, int]) -> None:
-    """Be the target, for ever; prints the port."""
+    """Be the target, for ever; prints "ready" and the port."""
     with socket.create_server(address, backlog=1024) as listener:
-        print(listener.getsockname()[1], flush=True)
+        print("ready", listener.getsockname()[1], flush=True)
         while True:
             connection, _ = listener.accept()
             threading.Thread(target=_serve, args=(connection,), daemon=True).start()

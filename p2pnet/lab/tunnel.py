@@ -200,11 +200,12 @@ def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
         return port
 
 
-def first_line(process: Process, timeout: float = START_TIMEOUT) -> str:
-    """The first line that it printed, once it is there. Raises LabError."""
+def await_ready(process: Process, timeout: float = START_TIMEOUT) -> str:
+    """What follows "ready" in a line that it prints, once it is there. Raises LabError."""
     deadline = time.monotonic() + timeout
-    while "\n" not in (output := process.output()):
-        if process.returncode is not None or time.monotonic() > deadline:
-            raise LabError(f"{process.name} said nothing\n{output}")
+    while process.returncode is None and time.monotonic() < deadline:
+        for line in process.output().splitlines(keepends=True):
+            if line.startswith("ready ") and line.endswith("\n"):
+                return line.split()[1]
         time.sleep(POLL)
-    return output.partition("\n")[0]
+    raise LabError(f"{process.name} is not ready\n{process.output()[-500:]}")
