@@ -9,6 +9,8 @@ from p2pnet.lab.tunnel import Tunnel
 
 IROH = "iroh==1.2.0"
 HYPERDHT = "hyperdht@6.34.0"
+WORMHOLE = "magic-wormhole==0.24.0"
+AIORTC = "aiortc==1.16.0"
 
 
 class StockAioquic(Pair):
@@ -56,5 +58,23 @@ class HyperDHT(Pair):
         return ["env", modules, "node", str(PROGRAMS / "hyperdht_forward.js")]
 
 
-PEERS: Sequence[type[Tunnel]] = (StockAioquic, Ssh, Iroh, IrohFixed, HyperDHT)
+class Wormhole(PythonPair):
+    """magic-wormhole's transit, which is no tunnel: connections share its one record stream."""
+
+    name = "wormhole transit"
+    requirement = WORMHOLE
+    program = "wormhole_forward.py"
+
+
+class Aiortc(PythonPair):
+    """aiortc's data channels, which are no tunnel: each connection has a channel."""
+
+    name = "aiortc data channel"
+    requirement = AIORTC
+    program = "aiortc_forward.py"
+
+
+PEERS: Sequence[type[Tunnel]] = (
+    StockAioquic, Ssh, Iroh, IrohFixed, HyperDHT, Wormhole, Aiortc,
+)  # fmt: skip
 """Those that forward TCP, the nearest to p2pnet first."""
