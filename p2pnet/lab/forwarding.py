@@ -4,21 +4,20 @@ import contextlib
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from p2pnet.lab.processes import LabError, Process
-from p2pnet.lab.report import Spread, summarize
+from p2pnet.lab.report import Case, Figures
 from p2pnet.lab.tunnel import LOOPBACK, Ends, Place, Tunnel, await_ready
 from p2pnet.wire.address import Address, format_address
 
 MODULE = "p2pnet.lab.load"
 LOAD_TIMEOUT = 120.0  # seconds
 MEGA = 1e6
-
-Tell = Callable[[str], object]
 
 
 @dataclass(frozen=True)
@@ -96,7 +95,7 @@ def opened(kind: type[Tunnel], ends: Ends) -> Iterator[tuple[Tunnel, Client]]:
             raise LabError(f"{error}{tails}") from None
 
 
-def measure(kind: type[Tunnel], load: Load, ends: Ends) -> dict[str, float | None]:
+def measure(kind: type[Tunnel], load: Load, ends: Ends) -> Figures:
     """One round of a tunnel. Raises LabError."""
     with opened(kind, ends) as (tunnel, client):
         echo = client.run("echo", count=load.echoes)
@@ -119,23 +118,6 @@ def measure(kind: type[Tunnel], load: Load, ends: Ends) -> dict[str, float | Non
     }
 
 
-def compare(
-    kinds: Sequence[type[Tunnel]],
-    rounds: int,
-    load: Load,
-    tell: Tell,
-    ends: Ends = LOOPBACK,
-) -> dict[str, dict[str, Spread | None]]:
-    """Each tunnel in turn, the order turned round each time. Returns figures by tunnel's name.
-
-    What fails is told of, and left out.
-    """
-    found: dict[str, list[Mapping[str, float | None]]] = {kind.name: [] for kind in kinds}
-    for number in range(rounds):
-        for kind in list(kinds)[:: 1 if number % 2 == 0 else -1]:
-            tell(f"round {number + 1} of {rounds}: {kind.name}")
-            try:
-                found[kind.name].append(measure(kind, load, ends))
-            except (LabError, OSError) as error:
-                tell(f"{kind.name} failed: {error}")
-    return {name: summarize(figures) for name, figures in found.items() if figures}
+def cases(kinds: Sequence[type[Tunnel]], load: Load, ends: Ends = LOOPBACK) -> dict[str, Case]:
+    """What report.alternate() takes, to measure these tunnels."""
+    return {kind.name: partial(measure, kind, load, ends) for kind in kinds}

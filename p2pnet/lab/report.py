@@ -10,12 +10,17 @@ import json
 import os
 import platform
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from p2pnet.lab.processes import LabError
+
 Row = Mapping[str, Any]
+Figures = Mapping[str, float | None]
+Case = Callable[[], Figures]
 PACKAGES = ("p2pnet", "aioquic", "twisted", "cryptography")
 
 
@@ -40,13 +45,37 @@ def spread(values: Sequence[float]) -> Spread:
     return Spread(statistics.median(values), min(values), max(values))
 
 
-def summarize(rounds: Sequence[Mapping[str, float | None]]) -> dict[str, Spread | None]:
+def summarize(rounds: Sequence[Figures]) -> dict[str, Spread | None]:
     """A Spread for each figure of the rounds, None for one that no round has."""
     values = {
         name: [value for figures in rounds if (value := figures.get(name)) is not None]
         for name in rounds[0]
     }
     return {name: spread(found) if found else None for name, found in values.items()}
+
+
+def print_error(line: str) -> None:
+    """Print on standard error, where progress goes."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def alternate(
+    cases: Mapping[str, Case], rounds: int, tell: Callable[[str], object] = print_error
+) -> dict[str, dict[str, Spread | None]]:
+    """Measure each case in turn, so many times, the order turned round each time.
+
+    The machine changes from minute to minute, so that only cases that took turns can be compared.
+    One that raises LabError or OSError is told of and left out for that round.
+    """
+    found: dict[str, list[Figures]] = {name: [] for name in cases}
+    for turn in range(rounds):
+        for name in list(cases)[:: 1 if turn % 2 == 0 else -1]:
+            tell(f"round {turn + 1} of {rounds}: {name}")
+            try:
+                found[name].append(cases[name]())
+            except (LabError, OSError) as error:
+                tell(f"{name} failed: {error}")
+    return {name: summarize(figures) for name, figures in found.items() if figures}
 
 
 def number(value: float) -> str:
@@ -93,11 +122,17 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
     return f"| {' | '.join(padded)} |"
 
 
-def show(rows: Iterable[Row], as_json: bool) -> None:
-    """Print a table, each row as it is measured; or one JSON object with where and when."""
+def show(tables: Mapping[str, Iterable[Row]], as_json: bool) -> None:
+    """Print tables by their titles, each row as it is measured; or one JSON object.
+
+    The object says where and when too, and has a Spread as a list of median, least and most.
+    """
     if as_json:
-        print(json.dumps({**environment(), "rows": list(rows)}))
-    else:
+        found = {title: list(rows) for title, rows in tables.items()}
+        print(json.dumps({**environment(), "tables": found}))
+        return
+    for title, rows in tables.items():
+        print(f"\n{title}\n")
         for line in table(rows):
             print(line, flush=True)
 
