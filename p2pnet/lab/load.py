@@ -145,7 +145,7 @@ def open_connections(address: tuple[str, int], count: int) -> dict[str, Any]:
             connection.sendall(ECHO + b"x")
             receive_exactly(connection, 1)
             times.append(time.perf_counter() - began)
-    return quantiles(times)
+    return {**quantiles(times), "seconds": times}
 
 
 def quantiles(times: list[float]) -> dict[str, Any]:
