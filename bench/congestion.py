@@ -7,12 +7,12 @@ stream data that the link can carry; retransmission is the share of bytes that w
 """
 
 import argparse
-import json
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from p2pnet.lab.report import Row, parser, show
 from tests.quic.bbr.bottleneck import MBIT, Bottleneck, Link
 
 LOSSES = (0.0, 0.001, 0.005, 0.01, 0.02, 0.05)
@@ -52,7 +52,7 @@ def shared() -> Iterator[Case]:
         )
 
 
-def measure(case: Case, congestion: tuple[str, ...], seconds: float, seed: int) -> dict[str, Any]:
+def measure(case: Case, congestion: tuple[str, ...], seconds: float, seed: int) -> Row:
     """Run a case; returns a row of figures."""
     began = time.process_time()
     bottleneck = Bottleneck(case.link(), *congestion, starts=2.0, seed=seed)
@@ -60,17 +60,17 @@ def measure(case: Case, congestion: tuple[str, ...], seconds: float, seed: int) 
     begin = end * SETTLED if len(congestion) > 1 else 0.0
     bottleneck.run(end)
     return {
-        "case": case.name,
+        "link": case.name,
         "congestion": "+".join(congestion),
         "seconds": end,
-        "utilisation": [round(100 * u, 1) for u in bottleneck.utilisation(begin, end)],
-        "queue_ms": round(1e3 * bottleneck.queueing(begin, end), 1),
-        "retransmitted": [round(100 * r, 2) for r in bottleneck.retransmitted()],
-        "cpu_seconds": round(time.process_time() - began, 1),
+        "utilisation_%": [100 * u for u in bottleneck.utilisation(begin, end)],
+        "queue_ms": 1e3 * bottleneck.queueing(begin, end),
+        "retransmitted_%": [100 * r for r in bottleneck.retransmitted()],
+        "cpu_seconds": time.process_time() - began,
     }
 
 
-def rows(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
+def rows(arguments: argparse.Namespace) -> Iterator[Row]:
     """All that was asked for."""
     for case in single():
         for name in arguments.controllers:
@@ -84,26 +84,13 @@ def rows(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 def main() -> None:
     """Print each row as it is measured."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--seconds", type=float, default=10.0, help="of virtual time a run")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--only", default="", help="part of the names of cases to run")
-    parser.add_argument("--controllers", nargs="+", default=["bbr", "cubic"])
-    parser.add_argument("--json", action="store_true", help="a line of JSON for each row")
-    arguments = parser.parse_args()
-    if not arguments.json:
-        print(f"{'link':26}{'congestion':13}{'util %':>14}{'queue ms':>10}{'retx %':>14}{'s':>6}")
-    for row in rows(arguments):
-        if arguments.json:
-            print(json.dumps(row), flush=True)
-            continue
-        used = " ".join(f"{value:.1f}" for value in row["utilisation"])
-        again = " ".join(f"{value:.2f}" for value in row["retransmitted"])
-        print(
-            f"{row['case']:26}{row['congestion']:13}{used:>14}{row['queue_ms']:>10}{again:>14}"
-            f"{row['seconds']:>6.0f}",
-            flush=True,
-        )
+    options = parser(__doc__)
+    options.add_argument("--seconds", type=float, default=10.0, help="of virtual time a run")
+    options.add_argument("--seed", type=int, default=1)
+    options.add_argument("--only", default="", help="part of the names of cases to run")
+    options.add_argument("--controllers", nargs="+", default=["bbr", "cubic"])
+    arguments = options.parse_args()
+    show({"Congestion controllers, simulated": rows(arguments)}, arguments.json)
 
 
 if __name__ == "__main__":

@@ -9,11 +9,9 @@ then answer nothing but pings, every 15 seconds as nodes do. Times are the Inter
 one processor.
 """
 
-import argparse
 import collections
 import datetime
 import heapq
-import json
 import os
 import socket
 import tempfile
@@ -23,6 +21,7 @@ from typing import Any
 
 from p2pnet.identity import Credentials, Role
 from p2pnet.lab.processes import Deployment
+from p2pnet.lab.report import Row, parser, show
 from p2pnet.quic import events
 from p2pnet.quic.connection import Connection
 from p2pnet.quic.multiplexer import Multiplexer
@@ -112,7 +111,7 @@ class Crowd:
                 self.lost += 1
 
 
-def measure(nodes: int, seconds: float) -> dict[str, Any]:
+def measure(nodes: int, seconds: float) -> Row:
     """The figures of one Intermediate with so many nodes that idle for so long."""
     with tempfile.TemporaryDirectory() as directory, Deployment(Path(directory)) as deployment:
         relay = deployment.intermediate("relay", max_connections=nodes + AT_A_TIME)
@@ -134,26 +133,21 @@ def measure(nodes: int, seconds: float) -> dict[str, Any]:
         return {
             "nodes": crowd.ready,
             "lost": crowd.lost,
-            "kib_per_node": round(grown / connected / 1024, 1),
-            "handshake_ms": round(handshakes / connected * 1000, 3),
-            "handshakes_per_second_and_core": round(connected / handshakes),
-            "idle_share_of_core": round((relay.cpu_seconds() - cpu) / seconds, 4),
+            "KiB_a_node": grown / connected / 1024,
+            "handshake_ms": handshakes / connected * 1000,
+            "handshakes/s_and_core": connected / handshakes,
+            "idle_share_of_core": (relay.cpu_seconds() - cpu) / seconds,
         }
 
 
 def main() -> None:
     """Print the figures."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--nodes", type=int, default=2000, help="how many")
-    parser.add_argument("--seconds", type=float, default=60.0, help="how long they idle")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    arguments = parser.parse_args()
-    figures = measure(arguments.nodes, arguments.seconds)
-    if arguments.json:
-        print(json.dumps(figures))
-    else:
-        for name, figure in figures.items():
-            print(f"{name.replace('_', ' '):32} {figure}")
+    options = parser(__doc__)
+    options.add_argument("--nodes", type=int, default=2000, help="how many")
+    options.add_argument("--seconds", type=float, default=60.0, help="how long they idle")
+    arguments = options.parse_args()
+    rows = [measure(arguments.nodes, arguments.seconds)]
+    show({"Nodes at an Intermediate": rows}, arguments.json)
 
 
 if __name__ == "__main__":

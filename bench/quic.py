@@ -2,7 +2,7 @@
 
 ::
 
-    python bench/quic.py [--rounds N] [--megabytes N] [--case NAME ...] [--json]
+    python -m bench.quic [--rounds N] [--megabytes N] [--case NAME ...] [--json]
 
 Each case runs with either engine in turn, the order turned round each time, and the median over the
 rounds is told. Only the ratio of two engines in the same run means something; machines differ, and
@@ -11,9 +11,7 @@ skipped.
 """
 
 import argparse
-import json
 import os
-import statistics
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -22,6 +20,7 @@ from typing import Any, NamedTuple
 from aioquic.quic.events import DatagramFrameReceived, StreamDataReceived
 
 from p2pnet.identity import Credentials, Role
+from p2pnet.lab.report import Figures, Row, alternate, parser, show
 from p2pnet.lab.simulation import Realm
 from p2pnet.quic.settings import ENGINES, FAST, STOCK, Settings
 
@@ -52,15 +51,6 @@ CASES = {
     "idle-100": Case(idle=100),
     "idle-500": Case(idle=500),
 }
-
-
-class Result(NamedTuple):
-    """What one run came to; microseconds are for a packet with data, at either end."""
-
-    megabytes_per_second: float
-    frames_per_second: float
-    sender_us: float
-    receiver_us: float
 
 
 class Pair:
@@ -133,8 +123,8 @@ def events(engine: Any) -> Iterator[Any]:
         yield event
 
 
-def run(pair: Pair, case: Case, total: int) -> Result:
-    """Send so many bytes from the client to the server."""
+def run(pair: Pair, case: Case, total: int) -> Figures:
+    """Send so many bytes from the client to the server. Microseconds are for a packet with data."""
     for _ in range(case.idle):
         pair.client.send_stream_data(pair.client.get_next_available_stream_id(), b"x")
     while pair.received < case.idle:
@@ -153,50 +143,47 @@ def run(pair: Pair, case: Case, total: int) -> Result:
             queued += len(CHUNK)
         pair.step()
     seconds = time.process_time() - start
-    return Result(
-        pair.received / seconds / 1e6,
-        pair.frames / seconds,
-        pair.sender_time / pair.packets * 1e6,
-        pair.receiver_time / pair.packets * 1e6,
-    )
+    return {
+        "MB/s": pair.received / seconds / 1e6,
+        "frames/s": pair.frames / seconds,
+        "send_us": pair.sender_time / pair.packets * 1e6,
+        "receive_us": pair.receiver_time / pair.packets * 1e6,
+    }
 
 
-def compare(case: Case, rounds: int, total: int) -> dict[str, Result]:
-    """The medians of either engine."""
+def rows(options: argparse.Namespace) -> Iterator[Row]:
+    """The medians of either engine, and how many times the fast one is the other."""
     realm = Realm()
     credentials = {role: realm.credentials(role, "bench") for role in (Role.AGENT, Role.CONNECTOR)}
-    results: dict[str, list[Result]] = {STOCK: [], FAST: []}
-    for round_number in range(rounds):
-        for engine in (STOCK, FAST) if round_number % 2 else (FAST, STOCK):
-            results[engine].append(run(Pair(engine, case, credentials), case, total))
-    return {
-        engine: Result(*map(statistics.median, zip(*found, strict=True)))
-        for engine, found in results.items()
-    }
+    total = int(options.megabytes * 1e6)
+    for name in options.case or CASES:
+        case = CASES[name]
+        found = alternate(
+            {
+                engine: lambda engine=engine, case=case: run(  # type: ignore[misc]
+                    Pair(engine, case, credentials), case, total
+                )
+                for engine in (STOCK, FAST)
+            },
+            options.rounds,
+        )
+        rates = {engine: figures["MB/s"] for engine, figures in found.items()}
+        for engine, figures in found.items():
+            ours, stock = rates[engine], rates[STOCK]
+            yield {
+                "case": name, "engine": engine, **figures,
+                "times_stock": ours.median / stock.median if ours and stock else None,
+            }  # fmt: skip
 
 
 def main() -> None:
-    """Run the cases and print a table, or JSON."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--megabytes", type=float, default=16.0, help="that each run sends")
-    parser.add_argument("--case", choices=list(CASES), action="append", help="may be repeated")
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args()
-    found = {
-        name: compare(CASES[name], options.rounds, int(options.megabytes * 1e6))
-        for name in options.case or CASES
-    }
-    if options.json:
-        print(json.dumps({n: {e: r._asdict() for e, r in c.items()} for n, c in found.items()}))
-        return
-    print(f"{'case':<14}{'engine':<8}{'MB/s':>8}{'frames/s':>11}{'send us':>9}{'receive us':>12}")
-    for name, case in found.items():
-        for engine, result in case.items():
-            print(f"{name:<14}{engine:<8}{result[0]:>8.1f}{result[1]:>11.0f}"
-                  f"{result[2]:>9.2f}{result[3]:>12.2f}")  # fmt: skip
-        ratio = case[FAST].megabytes_per_second / case[STOCK].megabytes_per_second
-        print(f"{'':<14}{FAST} is {ratio:.2f} times {STOCK}")
+    """Run the cases."""
+    options = parser(__doc__)
+    options.add_argument("--rounds", type=int, default=5)
+    options.add_argument("--megabytes", type=float, default=16.0, help="that each run sends")
+    options.add_argument("--case", choices=list(CASES), action="append", help="may be repeated")
+    arguments = options.parse_args()
+    show({"Engines, both ends in one process": rows(arguments)}, arguments.json)
 
 
 if __name__ == "__main__":

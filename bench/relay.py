@@ -10,12 +10,11 @@ Times are the Intermediate's own, of one processor. A second figure is how long 
 takes from end to end.
 """
 
-import argparse
 import datetime
-import json
 import statistics
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from p2pnet.core.connector import AllowList, ConnectorCore
 from p2pnet.core.node import NodeCore
 from p2pnet.identity import Credentials, Role
 from p2pnet.lab.processes import Deployment, LabError
+from p2pnet.lab.report import Figures, alternate, parser, show
 from p2pnet.net.batched import (
     ANCILLARY_SPACE,
     SEGMENT_SIZE,
@@ -149,47 +149,33 @@ class Course:
         return statistics.median(times) * 1e6
 
 
-def measure(frames: int, rounds: int) -> dict[str, Any]:
-    """The figures of both kinds of socket, medians of the rounds."""
-    with tempfile.TemporaryDirectory() as directory, Deployment(Path(directory)) as deployment:
-        deployment.issue(Role.AGENT, "agent")
-        deployment.issue(Role.CONNECTOR, "connector", services=["web"])
-        courses = {udp: Course(deployment, f"relay-{udp}", udp) for udp in ("auto", "plain")}
-        costs: dict[str, list[float]] = {udp: [] for udp in courses}
-        delays: dict[str, list[float]] = {udp: [] for udp in courses}
-        lost = dict.fromkeys(courses, 0)
-        for _ in range(rounds):
-            for udp, course in courses.items():
-                cost, missing = course.pour(frames)
-                costs[udp].append(cost)
-                lost[udp] += missing
-                delays[udp].append(course.alone())
-        return {
-            **{
-                udp: {
-                    "cpu_us": round(statistics.median(costs[udp]), 2),
-                    "per_second_and_core": round(1e6 / statistics.median(costs[udp])),
-                    "one_way_us": round(statistics.median(delays[udp]), 1),
-                    "lost": lost[udp],
-                }
-                for udp in courses
-            },
-        }
+def measure(course: Course, frames: int) -> Figures:
+    """One round of a course."""
+    cost, lost = course.pour(frames)
+    return {
+        "cpu_us": cost,
+        "frames/s_and_core": 1e6 / cost,
+        "one_way_us": course.alone(),
+        "lost": lost,
+    }
 
 
 def main() -> None:
-    """Print the figures."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--frames", type=int, default=200_000, help="how many each time")
-    parser.add_argument("--rounds", type=int, default=3, help="how many times")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    arguments = parser.parse_args()
-    figures = measure(arguments.frames, arguments.rounds)
-    if arguments.json:
-        print(json.dumps(figures))
-    else:
-        for name, figure in figures.items():
-            print(f"{name:10} {figure}")
+    """Print the figures of both kinds of socket."""
+    options = parser(__doc__)
+    options.add_argument("--frames", type=int, default=200_000, help="how many each time")
+    options.add_argument("--rounds", type=int, default=3, help="how many times")
+    arguments = options.parse_args()
+    with tempfile.TemporaryDirectory() as directory, Deployment(Path(directory)) as deployment:
+        deployment.issue(Role.AGENT, "agent")
+        deployment.issue(Role.CONNECTOR, "connector", services=["web"])
+        cases = {
+            udp: partial(measure, Course(deployment, f"relay-{udp}", udp), arguments.frames)
+            for udp in ("auto", "plain")
+        }
+        found = alternate(cases, arguments.rounds)
+    rows = [{"socket": udp, **figures} for udp, figures in found.items()]
+    show({f"Relaying {SIZE} bytes": rows}, arguments.json)
 
 
 if __name__ == "__main__":

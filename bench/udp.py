@@ -13,15 +13,15 @@ or day.
 """
 
 import argparse
-import json
 import multiprocessing
-import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
 from p2pnet import events
+from p2pnet.lab.report import Figures, alternate, parser, show
 from p2pnet.net.batched import BatchedUDPTransport
 from p2pnet.net.driver import Driver
 from p2pnet.net.udp import UDPTransport
@@ -31,7 +31,6 @@ TRANSPORTS: dict[str, Callable[..., Any]] = {"plain": UDPTransport, "batched": B
 LOOPBACK = "127.0.0.1"
 GRACE = 0.2  # seconds that the receiving process stays longer than the sending one
 THE_END = b""
-COLUMNS = ("packets_per_second", "send_us", "receive_us", "datagrams_per_answer", "lost")
 
 
 class Idle:
@@ -141,7 +140,7 @@ def send(pipe: Connection, kind: str, options: argparse.Namespace, targets: list
     pipe.send((core.sent, time.process_time() - used, time.perf_counter() - began))
 
 
-def measure(kind: str, options: argparse.Namespace) -> dict[str, float]:
+def measure(kind: str, options: argparse.Namespace) -> Figures:
     """The figures of one run."""
     context = multiprocessing.get_context("spawn")
     (ours, theirs), (receiving, receiver) = context.Pipe(), context.Pipe()
@@ -164,34 +163,19 @@ def measure(kind: str, options: argparse.Namespace) -> dict[str, float]:
     }
 
 
-def summarize(runs: list[dict[str, float]]) -> dict[str, list[float]]:
-    """Median, least and most of each figure."""
-    values = {name: [run[name] for run in runs] for name in COLUMNS}
-    return {name: [statistics.median(all_), min(all_), max(all_)] for name, all_ in values.items()}
-
-
 def main() -> None:
     """Print the figures."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=7, help="runs of each transport")
-    parser.add_argument("--seconds", type=float, default=2.0, help="how long a run sends")
-    parser.add_argument("--size", type=int, default=1200, help="bytes of a datagram")
-    parser.add_argument("--window", type=int, default=256, help="datagrams under way")
-    parser.add_argument("--targets", type=int, default=1, help="sockets sent to, in turn")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    options = parser.parse_args()
-    runs: dict[str, list[dict[str, float]]] = {kind: [] for kind in TRANSPORTS}
-    for number in range(options.rounds):
-        for kind in list(TRANSPORTS)[:: 1 if number % 2 == 0 else -1]:
-            runs[kind].append(measure(kind, options))
-    figures = {kind: summarize(found) for kind, found in runs.items()}
-    if options.json:
-        print(json.dumps({**vars(options), "median_least_most": figures}))
-        return
-    print(f"{'':20}" + "".join(f"{kind:>34}" for kind in figures))
-    for name in COLUMNS:
-        cells = ("{:g} [{:g}..{:g}]".format(*figures[kind][name]) for kind in figures)
-        print(f"{name.replace('_', ' '):20}" + "".join(f"{cell:>34}" for cell in cells))
+    options = parser(__doc__)
+    options.add_argument("--rounds", type=int, default=7, help="runs of each transport")
+    options.add_argument("--seconds", type=float, default=2.0, help="how long a run sends")
+    options.add_argument("--size", type=int, default=1200, help="bytes of a datagram")
+    options.add_argument("--window", type=int, default=256, help="datagrams under way")
+    options.add_argument("--targets", type=int, default=1, help="sockets sent to, in turn")
+    arguments = options.parse_args()
+    cases = {kind: partial(measure, kind, arguments) for kind in TRANSPORTS}
+    found = alternate(cases, arguments.rounds)
+    rows = [{"transport": kind, **figures} for kind, figures in found.items()]
+    show({f"{arguments.size} bytes, {arguments.window} under way": rows}, arguments.json)
 
 
 if __name__ == "__main__":

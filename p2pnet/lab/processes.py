@@ -60,6 +60,11 @@ def guarded(command: Sequence[str]) -> list[str]:
     return [setpriv, "--pdeathsig", "KILL", *command] if setpriv else list(command)
 
 
+def stat_fields(pid: int) -> list[str]:
+    """What Linux tells of a process, from its state on: field 3 of proc(5) is the first."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+
+
 class Process:
     """A child process whose output goes to a file.
 
@@ -101,14 +106,26 @@ class Process:
         return self.output_path.read_text(errors="replace")
 
     def resident(self) -> int:
-        """Its resident memory in bytes (Linux)."""
-        pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
+        """Resident memory in bytes of it and its children (Linux)."""
+        pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in self.family())
         return pages * os.sysconf("SC_PAGE_SIZE")
 
     def cpu_seconds(self) -> float:
-        """Processor time that it has used (Linux)."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        """Processor time that it and its children have used, as far as they still run (Linux)."""
+        fields = [stat_fields(pid) for pid in self.family()]
+        return sum(int(f[11]) + int(f[12]) for f in fields) / os.sysconf("SC_CLK_TCK")
+
+    def family(self) -> list[int]:
+        """Its process id and those of its children, theirs included (Linux)."""
+        children: dict[int, list[int]] = {}
+        for path in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):  # that one ended just now
+                pid = int(path.name)
+                children.setdefault(int(stat_fields(pid)[1]), []).append(pid)
+        family = [self.pid]
+        for pid in family:
+            family += children.get(pid, ())
+        return family
 
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal."""
