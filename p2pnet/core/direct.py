@@ -141,6 +141,7 @@ class DirectPaths:
             attempt.pair, attempt.failures, attempt.peer_direct_at = best, 0, None
             attempt.health = PathHealth(best.rtt or 0.0, now, attempt.keepalive)
             attempt.health.answered_at = best.answered_at or now  # long ago, it may be
+            best.mtu.restart(now)
             reason = f"{best.remote.type} {format_address(best.address)} answered"
             attempt.session.now = now
             attempt.session.set_direct(DirectPath(best.address), best.rtt, reason)
@@ -197,6 +198,14 @@ class DirectPaths:
             self._look(attempt, now)
             self.touch(attempt)
 
+    def black_hole(self, session: Session, now: float) -> None:
+        """Large packets of the session get lost: find out again how large they may be."""
+        attempt = self._attempts.get(session.id)
+        if attempt is not None and attempt.pair is not None:
+            attempt.pair.mtu.black_hole(now)
+            self._look(attempt, now)
+            self.touch(attempt)
+
     def _heard(self, attempt: Attempt, now: float, rtt: float | None) -> None:
         health, pair = attempt.health, attempt.pair
         assert health is not None and pair is not None
@@ -204,8 +213,7 @@ class DirectPaths:
             attempt.session.farewell = None  # whoever said so, the peer is there
         if health.heard(now, rtt):
             attempt.peer_direct_at = now  # it will notice soon, and stop sending both ways
-            attempt.session.now = now
-            attempt.session.set_direct(DirectPath(pair.address), pair.rtt, "it answers again")
+            pair.mtu.restart(now)
 
     def _look(self, attempt: Attempt, now: float) -> None:
         health, pair, checks = attempt.health, attempt.pair, attempt.checks
@@ -243,6 +251,7 @@ class DirectPaths:
             and health.is_silent_for(RESTS_AFTER, now)
         ):
             session.rest_direct("the direct path is still silent")
+        attempt.use_path(now)
 
     def _revive(self, attempt: Attempt, pair: CandidatePair, until: float, now: float) -> None:
         """Ask a path that died, until another one works."""
