@@ -53,7 +53,7 @@ logging.getLogger("quic").addHandler(logging.NullHandler())
 MAX_HELD = 64 * STREAM_WINDOW  # bytes unread over all streams before the connection stops too
 MAX_GAPS = 1024  # in a stream's received bytes; every other packet of a window lost makes 220
 MAX_CRYPTO_GAPS = 64  # and in the handshake's, which is a few packets long
-MAX_UDP_PAYLOAD = 65527  # bytes; what a peer takes that says nothing (RFC 9000 section 18.2)
+LARGEST = 1 << 14  # bytes of a packet: the length of what is in it goes into two of them
 MOMENT = 1e-6  # seconds; more than rounding can amount to
 KEY_UPDATE_PACKETS = 1 << 22  # half the AES-GCM limit of 2**23 packets, RFC 9001 section 6.6
 
@@ -90,7 +90,7 @@ class Engine(QuicConnection):
         self._undelivered = 0
         self._windows = ReceiveWindows()
         self._next_key_update = KEY_UPDATE_PACKETS
-        self._largest_for_peer = MAX_UDP_PAYLOAD
+        self._largest = LARGEST
         # Both before the handshake, so that the transport parameters carry them.
         self._local_max_streams_bidi.value = self._local_max_streams_bidi.sent = max_streams
         self._local_max_streams_uni.value = self._local_max_streams_uni.sent = 0
@@ -319,12 +319,12 @@ class Engine(QuicConnection):
     def _parse_transport_parameters(self, data: bytes, from_session_ticket: bool = False) -> None:
         super()._parse_transport_parameters(data, from_session_ticket)
         parameters = pull_quic_transport_parameters(Buffer(data=data))
-        self._largest_for_peer = parameters.max_udp_payload_size or MAX_UDP_PAYLOAD
+        self._largest = min(LARGEST, parameters.max_udp_payload_size or LARGEST)
 
     def set_max_datagram_size(self, size: int) -> None:
-        """Make packets of up to `size` bytes from now on, BASE at least, and what the peer takes
-        at most. For an established connection, as a peer's limit comes with its handshake."""
-        size = max(BASE, min(size, self._largest_for_peer))
+        """Make packets of up to `size` bytes from now on, BASE at least; at most LARGEST and what
+        the peer takes, which is known once the connection is established."""
+        size = max(BASE, min(size, self._largest))
         if size != self._max_datagram_size:
             self._max_datagram_size = size
             self._loss.set_max_datagram_size(size)

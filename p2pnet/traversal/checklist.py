@@ -241,9 +241,8 @@ class CheckList:
     # -- sending ---------------------------------------------------------------------------------
 
     def check(self, pair: CandidatePair, now: float, size: int = 0) -> None:
-        """Check a valid pair again, at once: a keepalive, the proof of consent, and a reminder of
-        the nomination for a peer that had given the path up meanwhile. Padded to `size` bytes it
-        also shows whether packets so large get through."""
+        """Check a valid pair again, at once: a keepalive, the proof of consent, a reminder of the
+        nomination for a peer that had given the path up meanwhile; padded to `size`, a probe."""
         self._transmit(pair, self.controlling and pair is self.selected, now, size)
 
     def _nominate(self, nomination: _Nomination, now: float) -> None:

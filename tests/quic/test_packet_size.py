@@ -1,5 +1,7 @@
 """How large packets are, and what becomes of them where large ones do not get through."""
 
+from typing import Any
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from p2pnet.quic import events
@@ -59,6 +61,18 @@ class PacketSizeTests(SizeTestCase):
                 self.finish(self.begin())
                 self.assertEqual(size, self.largest, congestion)
 
+    def test_every_copy_of_the_size_follows(self) -> None:
+        """And windows hold as many packets as they must; aioquic would stall on one forgotten."""
+        for congestion, least in (("cubic", 2), ("reno", 2), ("bbr", 4)):
+            self.connect(congestion)
+            recovery: Any = self.one.engine._loss
+            self.one.set_max_datagram_size(16000)
+            self.assertEqual(16000, recovery._pacer._max_datagram_size)
+            self.assertGreaterEqual(recovery.congestion_window, least * 16000)
+        model = recovery._cc.model
+        for part in (recovery._cc, model, model.loss):
+            self.assertEqual(16000, part.max_datagram_size)
+
     def test_none_is_larger_once_it_was_lowered(self) -> None:
         """Neither what waits to be sent nor what was lost goes out again in its old size."""
         for congestion in CONTROLLERS:
@@ -84,6 +98,13 @@ class PacketSizeTests(SizeTestCase):
         self.one.set_max_datagram_size(BASE)
         self.pair.run(0.1)
         self.assertEqual(1, len(self.pair.server.happened(events.DatagramReceived)))
+
+    def test_it_is_never_more_than_a_length_of_two_bytes_can_tell(self) -> None:
+        """A longer STREAM frame would be garbled."""
+        self.connect()
+        self.one.set_max_datagram_size(65507)
+        self.finish(self.begin())
+        self.assertEqual(1 << 14, self.largest)
 
     def test_it_is_never_less_than_every_path_carries(self) -> None:
         """RFC 9000 section 14."""

@@ -204,6 +204,45 @@ class ChangeTests(SynchronousTestCase):
         self.assertAlmostEqual(failed + ERROR_TIMER, prober.sent[-2][0])
 
 
+class AnyOrderTests(SynchronousTestCase):
+    """Whatever happens, in whatever order."""
+
+    @given(
+        st.lists(
+            st.tuples(
+                st.sampled_from(["probe", "answer", "stray", "restart", "black hole"]),
+                st.floats(0, 700),
+            ),
+            max_size=60,
+        )
+    )
+    def test_only_what_was_answered_is_used_and_time_goes_on(
+        self, steps: list[tuple[str, float]]
+    ) -> None:
+        """A probe moves the timer; the size is the least or that of an answered probe."""
+        mtu, now, probe = PathMtu(LOCAL), 0.0, BASE
+        mtu.restart(now)
+        proven = {BASE}
+        for step, wait in steps:
+            now += wait
+            match step:
+                case "probe":
+                    probe = mtu.next_probe(now) or probe
+                    self.assertGreater(mtu.get_timer() or math.inf, now)
+                case "answer":
+                    proven.add(probe)
+                    mtu.answered(probe, now)
+                case "stray":
+                    mtu.answered(0, now)  # to a check without padding
+                case "restart":
+                    mtu.restart(now)
+                    self.assertEqual(BASE, mtu.size)
+                case "black hole":
+                    mtu.black_hole(now)
+                    self.assertEqual(BASE, mtu.size)
+            self.assertIn(mtu.size, proven)
+
+
 class ProbeTests(CheckListCase):
     """Checks with padding."""
 
