@@ -25,6 +25,8 @@ class Attempt:
     :ivar checks: None before the first exchange of candidates.
     :ivar pair: the one in use, with its `health`; None while there is none.
     :ivar peer_direct_at: since when the peer sends directly, as far as is seen here.
+    :ivar refuted: how often a check was answered on a path that was doubted, with no other word of
+        the peer's on it since.
     :ivar next_step: when the answer is overdue, or the next round begins.
     """
 
@@ -36,6 +38,7 @@ class Attempt:
         self.pair: CandidatePair | None = None
         self.health: PathHealth | None = None
         self.peer_direct_at: float | None = None
+        self.refuted = 0
         self.keepalive = Keepalive()
         self.failures = 0
         self.next_step: Timer | None = None

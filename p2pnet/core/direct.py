@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from p2pnet.core.node import NodeCore
     from p2pnet.core.session import Session
 
-LATE = (
-    1.0  # seconds for which relayed packets of a peer that moved to the direct path are late ones
-)
+# Seconds for which relayed packets of a peer that moved to the direct path are late ones; doubled,
+# so many times at most, by each check that shows the path to work in spite of them.
+LATE, MAX_DOUBLINGS = 1.0, 6
 # A path that died is asked now and then by both ends, so that it is used again soon after it works:
 # their packets keep the NATs open for each other's. After that only rounds of checks look for one.
 REVIVE_EVERY, REVIVE_FOR = 4.0, 600.0  # seconds
@@ -173,6 +173,7 @@ class DirectPaths:
             return
         if attempt.peer_direct_at is None:
             attempt.peer_direct_at = now
+        attempt.refuted = 0
         self._heard(attempt, now, None)
 
     def heard_relayed(self, session: Session, now: float) -> None:
@@ -184,7 +185,7 @@ class DirectPaths:
         attempt = self._attempts.get(session.id)
         if attempt is None or attempt.health is None or attempt.peer_direct_at is None:
             return
-        late = LATE + (session.relay_rtt or 0.0)
+        late = LATE * 2.0**attempt.refuted + (session.relay_rtt or 0.0)
         if now - attempt.peer_direct_at > late:
             attempt.health.doubt(now)
             self._look(attempt, now)
@@ -213,6 +214,7 @@ class DirectPaths:
             attempt.session.farewell = None  # whoever said so, the peer is there
         if health.heard(now, rtt):
             attempt.peer_direct_at = now  # it will notice soon, and stop sending both ways
+            attempt.refuted = min(attempt.refuted + 1, MAX_DOUBLINGS)
             pair.mtu.restart(now)
 
     def _look(self, attempt: Attempt, now: float) -> None:

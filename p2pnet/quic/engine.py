@@ -53,7 +53,7 @@ logging.getLogger("quic").addHandler(logging.NullHandler())
 MAX_HELD = 64 * STREAM_WINDOW  # bytes unread over all streams before the connection stops too
 MAX_GAPS = 1024  # in a stream's received bytes; every other packet of a window lost makes 220
 MAX_CRYPTO_GAPS = 64  # and in the handshake's, which is a few packets long
-LARGEST = 1 << 14  # bytes of a packet: the length of what is in it goes into two of them
+LARGEST = 1 << 14  # bytes of a packet: two are written for the length of a STREAM frame
 MOMENT = 1e-6  # seconds; more than rounding can amount to
 KEY_UPDATE_PACKETS = 1 << 22  # half the AES-GCM limit of 2**23 packets, RFC 9001 section 6.6
 
