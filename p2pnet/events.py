@@ -202,6 +202,15 @@ class PathSelected(Report):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class PacketSizeFound(Report):
+    """Packets of the session that go directly to `address` have up to `size` bytes from now on."""
+
+    session: str
+    address: str
+    size: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class CandidatesExchanged(Report):
     """Both ends know each other's candidates: "type address" each."""
 

@@ -34,7 +34,6 @@ SETTLED_WITHIN = 100.0  # seconds after the last fault; more than any invariant 
 FINISHED_WITHIN = 40.0  # seconds for the last bytes and the ends of all streams
 FORGOTTEN_WITHIN = 60.0  # seconds after the agents left: to lose their relays takes 20, to idle 30
 GONE_WITHIN = 15.0  # seconds for Intermediates to stop
-BURST_LOSS = 0.5  # of the packets on a link, in a burst of loss
 
 _realm = functools.cache(FrugalRealm)
 
@@ -98,8 +97,7 @@ class Chaos:
     def __init__(self, scenario: Scenario) -> None:
         self.scenario = scenario
         link = scenario.link
-        burst = dataclasses.replace(link, loss=max(link.loss, BURST_LOSS))
-        self.network = Weather(scenario.seed, link, burst)
+        self.network = Weather(scenario.seed, link)
         self.network.tap = self._count
         self.packets = 0
         self._simulation = ProcessSimulation(self.network, _realm())
@@ -231,6 +229,9 @@ class Chaos:
             case FaultKind.LOSS:
                 network.storms += 1
                 undo = self._calm
+            case FaultKind.NARROW:
+                network.bottlenecks += 1
+                undo = self._widen
             case FaultKind.REBIND:
                 site.rebind()
             case FaultKind.MOVE:
@@ -245,6 +246,9 @@ class Chaos:
 
     def _calm(self) -> None:
         self.network.storms -= 1
+
+    def _widen(self) -> None:
+        self.network.bottlenecks -= 1
 
     def _return(self, site: Site) -> None:
         site.downs -= 1

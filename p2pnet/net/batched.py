@@ -23,6 +23,7 @@ from p2pnet.net.rest import REST, Gauge
 from p2pnet.net.udp import (
     BUFFER_SIZE,
     MAX_PACKET,
+    forbid_fragments,
     hop_limit,
     observed_address,
     socket_address,
@@ -69,6 +70,7 @@ def open_socket(host: str, port: int) -> socket.socket:
         for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
             opened.setsockopt(socket.SOL_SOCKET, option, BUFFER_SIZE)
         opened.setsockopt(SOL_UDP, UDP_GRO, 1)
+        forbid_fragments(opened)
         opened.bind((host, port))
     except OSError:
         opened.close()

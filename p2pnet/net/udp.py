@@ -1,5 +1,6 @@
 """The UDP socket of a node, on Twisted's Port: the portable way."""
 
+import contextlib
 import functools
 import ipaddress
 import socket
@@ -26,6 +27,10 @@ HOP_LIMIT = {
     True: (socket.IPPROTO_IPV6, getattr(socket, "IPV6_HOPLIMIT", 0)),
 }
 
+# Linux' in.h and in6.h; Python does not name them. PROBE: packets are not to be cut on their way,
+# and what the kernel believes of the way does not matter.
+IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, PMTUDISC_PROBE = 10, 23, 3
+
 observed_address = functools.lru_cache(KNOWN_ADDRESSES)(canonical_address)
 
 
@@ -47,6 +52,19 @@ def socket_address(address: Address, family: int) -> Address:
 def hop_limit(address: Address, hops: int) -> tuple[int, int, bytes]:
     """The ancillary data by which a datagram to `address` crosses that many routers at most."""
     return (*HOP_LIMIT[":" in address[0]], hops.to_bytes(4, sys.byteorder))
+
+
+def forbid_fragments(opened: socket.socket) -> None:
+    """Have datagrams that are too large for their way get lost, so that probes tell the truth.
+
+    RFC 9000 section 14 asks for that, too. Where the system cannot, nothing is changed.
+    """
+    if sys.platform != "linux":
+        return
+    with contextlib.suppress(OSError):
+        opened.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, PMTUDISC_PROBE)
+        if opened.family == socket.AF_INET6:
+            opened.setsockopt(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, PMTUDISC_PROBE)
 
 
 class _Receiver(DatagramProtocol):
@@ -93,6 +111,7 @@ class UDPTransport:
         handle = self._port.getHandle()
         for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
             handle.setsockopt(socket.SOL_SOCKET, option, BUFFER_SIZE)
+        forbid_fragments(handle)
 
     def _listen(self, receiver: _Receiver, host: str) -> IListeningPort:
         return self._reactor.listenUDP(self._port_number, receiver, host, MAX_PACKET)

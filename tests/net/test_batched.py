@@ -338,6 +338,16 @@ class KernelTests(SynchronousTestCase):
             self.assertEqual([sent], [[data for data, _ in batch] for batch in batches])
             self.assertEqual((1, 2, 0), (sending.calls, receiving.calls, source.lost))
 
+    def test_jumbo_datagrams_share_calls_too(self) -> None:
+        """Four of 16000 bytes are what one call takes; each is divided as it was."""
+        source, sending, _ = self.open("127.0.0.1")
+        other, _, batches = self.open("127.0.0.1")
+        sent = [bytes([number]) * 16000 for number in range(8)]
+        source.send([(data, other.get_address()) for data in sent])
+        other.doRead()
+        self.assertEqual(sent, [data for batch in batches for data, _ in batch])
+        self.assertEqual((2, 0), (sending.calls, source.lost))
+
     def test_a_reactor_without_descriptors_cannot_have_it(self) -> None:
         """Such as Windows' proactor."""
         self.assertTrue(batched.is_available(FakeReactor()))
