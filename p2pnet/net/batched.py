@@ -204,8 +204,8 @@ class BatchedUDPTransport:
         except Exception:
             self.log.failure("while receiving datagrams")
         if self._gauge is not None:
-            sizes = [len(datagram) for datagram, _ in batch]
-            if self._gauge.calls_for_rest(sizes, self._reactor.seconds()):
+            size = sum(len(datagram) for datagram, _ in batch)
+            if self._gauge.calls_for_rest(size, self._reactor.seconds()):
                 self._rest()
 
     def _rest(self) -> None:
