@@ -12,6 +12,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from p2pnet.wire.address import Address
+from p2pnet.wire.workers import WorkerMessage
 
 if TYPE_CHECKING:
     from p2pnet.core.stream import Stream
@@ -350,6 +351,24 @@ class DrainFinished(Report):
     sessions: int
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class WorkerStarted(Report):
+    """A process relays beside the Intermediate."""
+
+    worker: int
+    pid: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class WorkerLost(Report):
+    """It does so no more; another one starts in `restart_in` seconds, and until it relays the
+    Intermediate does its work."""
+
+    worker: int
+    reason: str
+    restart_in: float
+
+
 # -- stream events -------------------------------------------------------------------------------
 
 
@@ -412,7 +431,21 @@ class OpenerNeeded:
     hops: int
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class MessageForWorkers:
+    """The host of an Intermediate is to tell this to its relay workers, before it sends packets."""
+
+    message: WorkerMessage
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class MessageFromWorker:
+    """The host of a relay worker is to tell this to the Intermediate."""
+
+    message: WorkerMessage
+
+
 StreamEvent = (
     StreamRequested | StreamAccepted | StreamData | StreamWritable | FlowDatagram | StreamClosed
 )
-Event = Report | StreamEvent | OpenerNeeded
+Event = Report | StreamEvent | OpenerNeeded | MessageForWorkers | MessageFromWorker

@@ -23,11 +23,13 @@ from p2pnet.net.driver import Driver
 from p2pnet.net.resolve import resolve
 from p2pnet.net.stream import StreamTransport
 from p2pnet.net.watch import NetworkWatch
+from p2pnet.net.workers import WorkerPool
 from p2pnet.observe.eventlog import EventLog
 from p2pnet.sources.static import StaticSource
 from p2pnet.wire.address import Address, format_address
 from p2pnet.wire.errors import ErrorCode
 from p2pnet.wire.stream import StreamKind
+from p2pnet.wire.workers import WorkerMessage
 
 
 def utcnow() -> datetime.datetime:
@@ -93,6 +95,7 @@ class CoreService(Service):
 class IntermediateNode(CoreService):
     """An Intermediate.
 
+    :param transport: as of any node, or a WorkerPool, whose WorkerOwner this is then.
     :param drain_seconds: how long a stop may take while sessions are relayed.
     """
 
@@ -106,6 +109,9 @@ class IntermediateNode(CoreService):
     ) -> None:
         super().__init__(reactor, core, transport, event_log)
         self._drain_seconds = drain_seconds
+        self._workers = transport if isinstance(transport, WorkerPool) else None
+        if self._workers is not None:
+            self._workers.owner = self
         self._drained: Deferred[None] = Deferred()
 
     @inlineCallbacks
@@ -118,9 +124,35 @@ class IntermediateNode(CoreService):
 
     def handle(self, event: events.Event) -> None:
         """Take one event of the core."""
+        if isinstance(event, events.MessageForWorkers):
+            assert self._workers is not None
+            self._workers.tell(event.message)
+            return
         super().handle(event)
         if isinstance(event, events.DrainFinished):
             self._drained.callback(None)
+
+    # -- WorkerOwner -----------------------------------------------------------------------------
+
+    def worker_added(self, worker: int) -> list[WorkerMessage]:
+        """There will be a worker. Returns what it must know."""
+        known: list[WorkerMessage] = self.core.relay.add_worker(worker)
+        return known
+
+    def worker_began(self, worker: int, pid: int) -> None:
+        """It relays."""
+        self.report(events.WorkerStarted(worker, pid))
+
+    def worker_said(self, worker: int, message: WorkerMessage) -> None:
+        """It tells what it forwarded."""
+        self.core.relay.take(worker, message, self.driver.now)
+        self.driver.wake()
+
+    def worker_lost(self, worker: int, reason: str, restart_in: float) -> None:
+        """It is no more."""
+        self.core.relay.remove_worker(worker)
+        self.report(events.WorkerLost(worker, reason, restart_in))
+        self.driver.wake()
 
 
 class Node(CoreService):

@@ -19,8 +19,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from p2pnet.interfaces import Datagrams, IDatagramTransport
+from p2pnet.net import udp
 from p2pnet.net.udp import (
-    BUFFER_SIZE,
     MAX_PACKET,
     hop_limit,
     observed_address,
@@ -30,6 +30,7 @@ from p2pnet.wire.address import Address, canonical_address
 
 # Linux' udp.h; Python does not name them. The level of the options is the protocol's number.
 SOL_UDP, UDP_SEGMENT, UDP_GRO = socket.IPPROTO_UDP, 103, 104
+JOINED = (SOL_UDP, UDP_GRO, 1)  # level, option and value
 SEGMENT_SIZE = struct.Struct("=H")  # what UDP_SEGMENT takes
 GRO_SIZE = struct.Struct("=i")  # what UDP_GRO gives
 ANCILLARY_SPACE = 64  # bytes; the one int needs 24
@@ -59,20 +60,8 @@ def is_available(reactor: object) -> bool:
 
 
 def open_socket(host: str, port: int) -> socket.socket:
-    """A non-blocking UDP socket bound to an IP literal; "::" takes IPv4 too. Raises OSError."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    opened = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-    try:
-        if host == "::":
-            opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-            opened.setsockopt(socket.SOL_SOCKET, option, BUFFER_SIZE)
-        opened.setsockopt(SOL_UDP, UDP_GRO, 1)
-        opened.bind((host, port))
-    except OSError:
-        opened.close()
-        raise
-    return opened
+    """A UDP socket whose datagrams the kernel joins; see p2pnet.net.udp. Raises OSError."""
+    return udp.open_socket(host, port, [JOINED])
 
 
 def cut_into_runs(

@@ -6,13 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from p2pnet.core.relay import BURST_SECONDS, LEAST_BURST, Channel, Relay
-from p2pnet.identity import Role
+from p2pnet.core.relay import BURST_SECONDS, LEAST_BURST, Channel, Circuit, Relay, Traffic
 from p2pnet.wire.relay import encode_relay_frame
-from tests.core.support import Told
 
-AGENT = Told(Role.AGENT, "alice", 1, ("203.0.113.1", 50001))
-CONNECTOR = Told(Role.CONNECTOR, "office", 2, ("198.51.100.1", 50002))
+AGENT = ("203.0.113.1", 50001)
+CONNECTOR = ("198.51.100.1", 50002)
+UPWARD, DOWNWARD = bytes(range(8)), bytes(range(8, 16))
 FRAMES = st.lists(
     st.tuples(st.floats(min_value=0, max_value=5), st.integers(min_value=10, max_value=1500)),
     max_size=60,
@@ -89,35 +88,56 @@ class RelayTests(SynchronousTestCase):
     """Frames find the other end, or nobody."""
 
     def setUp(self) -> None:
-        """One channel."""
+        """One circuit."""
         self.relay = Relay()
-        self.channel = bytes(range(8))
-        self.relay.open(self.channel, channel(0))
+        self.circuit = Circuit(UPWARD, DOWNWARD, AGENT, CONNECTOR, 0, 0.0)
+        self.relay.open(self.circuit)
+        self.frame = encode_relay_frame(UPWARD, b"payload")
 
-    def test_a_frame_goes_from_the_sender_to_the_receiver(self) -> None:
-        """To the address that the receiver has at that moment."""
-        frame = encode_relay_frame(self.channel, b"payload")
-        self.assertEqual(CONNECTOR.address, self.relay.forward(frame, AGENT.address, 0.0))
+    def test_a_frame_goes_from_either_end_to_the_other(self) -> None:
+        """Each by its own channel, and both are counted."""
+        answer = encode_relay_frame(DOWNWARD, b"answer")
+        self.assertEqual(CONNECTOR, self.relay.forward(self.frame, AGENT, 1.0))
+        self.assertEqual(AGENT, self.relay.forward(answer, CONNECTOR, 2.0))
+        self.assertEqual(Traffic(2, len(self.frame + answer), 0), self.circuit.traffic)
+        self.assertEqual(2.0, self.circuit.used_at)
+
+    def test_an_end_that_moves_takes_its_channels_along(self) -> None:
+        """Frames come from its new address only, and go to it."""
+        moved = ("203.0.113.9", 50009)
+        self.circuit.move(moved, CONNECTOR)
+        answer = encode_relay_frame(DOWNWARD, b"answer")
+        self.assertEqual(CONNECTOR, self.relay.forward(self.frame, moved, 0.0))
+        self.assertEqual(moved, self.relay.forward(answer, CONNECTOR, 0.0))
+        self.assertIsNone(self.relay.forward(self.frame, AGENT, 0.0))
 
     def test_everything_else_is_dropped_and_counted(self) -> None:
         """Another source, the wrong direction, no such channel, another version, too short."""
-        frame = encode_relay_frame(self.channel, b"payload")
+        frame = self.frame
         wrong = [
             (frame, ("203.0.113.1", 50009)),
-            (frame, CONNECTOR.address),
-            (encode_relay_frame(bytes(8), b"payload"), AGENT.address),
-            (b"\x21" + frame[1:], AGENT.address),
-            (frame[:8], AGENT.address),
-            (frame[:1], AGENT.address),
+            (frame, CONNECTOR),
+            (encode_relay_frame(bytes(8), b"payload"), AGENT),
+            (b"\x21" + frame[1:], AGENT),
+            (frame[:8], AGENT),
+            (frame[:1], AGENT),
         ]
         for datagram, source in wrong:
             self.assertIsNone(self.relay.forward(datagram, source, 0.0))
         self.assertEqual(len(wrong), self.relay.dropped)
 
-    def test_a_closed_channel_is_no_channel(self) -> None:
-        """Closing it twice is harmless."""
-        self.relay.close(self.channel)
-        self.relay.close(self.channel)
-        frame = encode_relay_frame(self.channel, b"payload")
-        self.assertIsNone(self.relay.forward(frame, AGENT.address, 0.0))
+    def test_a_removed_circuit_is_no_circuit(self) -> None:
+        """Removing it twice is harmless."""
+        self.assertIs(self.circuit, self.relay.remove(UPWARD))
+        self.assertIsNone(self.relay.remove(UPWARD))
+        self.assertIsNone(self.relay.forward(self.frame, AGENT, 0.0))
         self.assertEqual(0, len(self.relay))
+
+    def test_traffic_is_taken_once(self) -> None:
+        """What one process took, another one adds to its own."""
+        self.relay.forward(self.frame, AGENT, 0.0)
+        taken = self.circuit.take_traffic()
+        self.assertEqual(Traffic(), self.circuit.take_traffic())
+        self.circuit.count(taken, 5.0)
+        self.assertEqual(taken, self.circuit.traffic)
+        self.assertEqual(5.0, self.circuit.used_at)

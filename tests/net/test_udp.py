@@ -286,7 +286,7 @@ class PlainTests(TransportTests, TestCase):
 
     def make(self, host: str, port: int = 0) -> UDPTransport:
         """A transport that was not started."""
-        return UDPTransport(reactor, host, port)  # type: ignore[arg-type]
+        return UDPTransport(reactor, host, port)
 
     def test_an_unnamed_address_is_ipv4_where_there_is_no_ipv6(self) -> None:
         """The first attempt fails, and nobody needs to know."""
@@ -298,7 +298,7 @@ class PlainTests(TransportTests, TestCase):
                     raise CannotListenError(interface, port, OSError("no such address family"))
                 return reactor.listenUDP(port, protocol, interface, size)  # type: ignore[attr-defined]
 
-        transport = UDPTransport(Older(), "", 0)  # type: ignore[arg-type]
+        transport = UDPTransport(Older(), "", 0)
         self.start(transport)
         self.assertEqual("0.0.0.0", transport.get_address()[0])
 
