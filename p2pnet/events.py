@@ -432,15 +432,9 @@ class OpenerNeeded:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class MessageForWorkers:
-    """The host of an Intermediate is to tell this to its relay workers, before it sends packets."""
-
-    message: WorkerMessage
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class MessageFromWorker:
-    """The host of a relay worker is to tell this to the Intermediate."""
+class MessageNeeded:
+    """The host is to pass this on: that of an Intermediate to its relay workers, before it sends
+    packets; that of a worker to its Intermediate."""
 
     message: WorkerMessage
 
@@ -448,4 +442,4 @@ class MessageFromWorker:
 StreamEvent = (
     StreamRequested | StreamAccepted | StreamData | StreamWritable | FlowDatagram | StreamClosed
 )
-Event = Report | StreamEvent | OpenerNeeded | MessageForWorkers | MessageFromWorker
+Event = Report | StreamEvent | OpenerNeeded | MessageNeeded

@@ -124,7 +124,7 @@ class IntermediateNode(CoreService):
 
     def handle(self, event: events.Event) -> None:
         """Take one event of the core."""
-        if isinstance(event, events.MessageForWorkers):
+        if isinstance(event, events.MessageNeeded):
             assert self._workers is not None
             self._workers.tell(event.message)
             return

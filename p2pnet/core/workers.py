@@ -42,7 +42,7 @@ class _Closing:
 class SharedRelay(Relay):
     """The Intermediate's relay. Without workers it is as any other.
 
-    :param emit: gets the MessageForWorkers.
+    :param emit: gets the MessageNeeded.
     """
 
     def __init__(self, emit: Callable[[events.Event], None]) -> None:
@@ -72,7 +72,7 @@ class SharedRelay(Relay):
 
     def _tell(self, message: WorkerMessage) -> None:
         if self._workers:
-            self._emit(events.MessageForWorkers(message))
+            self._emit(events.MessageNeeded(message))
 
     def _settle(self, upward: bytes) -> None:
         closing = self._closing[upward]
@@ -159,7 +159,7 @@ class RelayWorker:
         return datagrams
 
     def next_event(self) -> events.Event | None:
-        """The next MessageFromWorker, None when there is none."""
+        """The next MessageNeeded, None when there is none."""
         return self._events.popleft() if self._events else None
 
     def get_timer(self) -> float | None:
@@ -173,7 +173,7 @@ class RelayWorker:
             self._report(self._relay.circuits)
 
     def _tell(self, message: WorkerMessage) -> None:
-        self._events.append(events.MessageFromWorker(message))
+        self._events.append(events.MessageNeeded(message))
 
     def _report(self, circuits: Iterable[Circuit]) -> None:
         taken = ((circuit.upward, circuit.take_traffic()) for circuit in circuits)

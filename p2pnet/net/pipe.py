@@ -13,6 +13,8 @@ from p2pnet.wire.errors import DecodeError
 from p2pnet.wire.workers import WorkerMessage, WorkerMessageBuffer, encode_worker_message
 
 CHUNK = 1 << 16  # bytes
+BUFFER_SIZE = 1 << 17  # bytes asked of the kernel, which takes twice as much
+MAX_CHUNKS = 8  # read in one turn: more than the kernel holds, so all that waited
 PATIENCE = 5.0  # seconds for which the other process may read nothing of what it is sent
 
 
@@ -48,6 +50,7 @@ class Pipe:
         self._unsent = bytearray()
         self._overdue: IDelayedCall | None = None
         opened.setblocking(False)
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_SIZE)
         reactor.addReader(self)
 
     def close(self) -> None:
@@ -57,6 +60,7 @@ class Pipe:
             self._stop_waiting()
             self._socket.close()
             self._socket = None
+            self._unsent.clear()
 
     def _lose(self, reason: str) -> None:
         if self._socket is not None:
@@ -78,9 +82,11 @@ class Pipe:
     # -- receiving -------------------------------------------------------------------------------
 
     def doRead(self) -> None:
-        """Take all that waits."""
+        """Take what waits; the reactor comes back if more came meanwhile."""
         try:
-            while self._socket is not None:
+            for _ in range(MAX_CHUNKS):
+                if self._socket is None:
+                    return
                 data = self._socket.recv(CHUNK)
                 if not data:
                     self._lose("the process ended")

@@ -75,7 +75,7 @@ class Worker:
             self._driver.wake()
 
     def _handle(self, event: events.Event) -> None:
-        assert isinstance(event, events.MessageFromWorker)
+        assert isinstance(event, events.MessageNeeded)
         if not isinstance(event.message, Stray) or self._pipe.backlog < MAX_BACKLOG:
             self._pipe.send(event.message)
 
