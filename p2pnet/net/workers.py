@@ -171,7 +171,7 @@ class WorkerPool:
     :param port: 0 for any.
     :param workers: how many, besides this process.
     :param kind: how the sockets are used, batched or plain.
-    :ivar owner: the WorkerOwner, to be set before it starts.
+    :ivar count: of workers; `owner`: the WorkerOwner, to be set before it starts.
     """
 
     owner: WorkerOwner
@@ -182,7 +182,7 @@ class WorkerPool:
         self.receive: Callable[[Datagrams], Any]
         self._host = host
         self._port = port
-        self._count = workers
+        self.count = workers
         self._sockets: list[socket.socket] = []
         self._workers: list[_Worker] = []
         self._transport: Any = None  # on the first socket
@@ -197,7 +197,7 @@ class WorkerPool:
         self.receive = receive
         options = [] if self.kind == "plain" else [batched.JOINED]
         try:
-            sockets = reuseport.open_group(self._host, self._port, 1 + self._count, options)
+            sockets = reuseport.open_group(self._host, self._port, 1 + self.count, options)
         except OSError as error:
             raise CannotListenError(self._host, self._port, error) from error
         self._sockets = sockets
