@@ -2,16 +2,18 @@
 
 ::
 
-    python -m bench.relay --frames 200000
+    python -m bench.relay --frames 200000 --workers 2
 
-A real Intermediate under twistd with each kind of socket, alternating, and a session of a real
-Agent's and a real Connector's core through it, into which 1000-byte datagrams are poured in bursts.
-Times are the Intermediate's own, of one processor. A second figure is how long one datagram alone
-takes from end to end.
+A real Intermediate under twistd with each kind of socket and each number of processes, alternating,
+and sessions of real Agents' and a real Connector's cores through it, one whose frames come to each
+process. 1000-byte datagrams are poured into them in bursts, in turn. Times are the Intermediate's
+own, of one processor: all of its processes are added up, and each gets the same number of frames. A
+second figure is how long one datagram alone takes from end to end, through the last process.
 """
 
 import argparse
 import datetime
+import itertools
 import json
 import statistics
 import tempfile
@@ -24,17 +26,18 @@ from p2pnet.core.agent import AgentCore
 from p2pnet.core.connector import AllowList, ConnectorCore
 from p2pnet.core.node import NodeCore
 from p2pnet.identity import Credentials, Role
-from p2pnet.lab.processes import Deployment, LabError
+from p2pnet.lab.processes import Deployment, LabError, cpu_seconds
 from p2pnet.net.batched import (
     ANCILLARY_SPACE,
     SEGMENT_SIZE,
     SOL_UDP,
     UDP_SEGMENT,
+    joined_size,
     open_socket,
     split,
 )
 from p2pnet.wire.address import Address
-from p2pnet.wire.relay import encode_relay_frame
+from p2pnet.wire.relay import RELAY_OVERHEAD, encode_relay_frame
 
 SIZE = 1000  # bytes of a datagram
 BURST = 32  # datagrams
@@ -77,103 +80,134 @@ class Peer:
         try:
             while True:
                 data, ancillary, _, source = self.socket.recvmsg(65535, ANCILLARY_SPACE)
-                received += [(datagram, source) for datagram in split(data, ancillary)]
+                received += [
+                    (datagram, source) for datagram in split(data, joined_size(data, ancillary))
+                ]
         except BlockingIOError:
             return received
 
 
 class Course:
-    """A session through an Intermediate, and what is poured into it."""
+    """Sessions through an Intermediate, one for each of its processes, and what is poured in."""
 
-    def __init__(self, deployment: Deployment, name: str, udp: str) -> None:
-        self.relay = deployment.intermediate(name, udp=udp, session_rate=RATE)
-        intermediate = deployment.intermediates[-1]
-        agent, connector = (
-            Credentials.load(
+    def __init__(self, deployment: Deployment, name: str, udp: str, workers: int) -> None:
+        self.relay = deployment.intermediate(name, udp=udp, session_rate=RATE, workers=workers)
+        self._credentials = {
+            node: Credentials.load(
                 cert=deployment.certs / f"{node}.pem", key=deployment.certs / f"{node}.key",
                 ca=deployment.certs / "ca.pem",
             )
             for node in ("agent", "connector")
-        )  # fmt: skip
+        }  # fmt: skip
+        self._intermediate = deployment.intermediates[-1]
+        started = [self.relay.wait_for("worker_started", worker=n) for n in range(1, workers)]
+        self._pids = [self.relay.pid, *(event["pid"] for event in started)]
         self.connector = Peer(
             ConnectorCore(
-                connector, [intermediate], services=["web"],
+                self._credentials["connector"], [self._intermediate], services=["web"],
                 authorizer=AllowList({"web": ["*"]}), utcnow=utcnow,
             )
         )  # fmt: skip
         self._until(events.Registered, self.connector)
-        core = AgentCore(agent, [intermediate], utcnow=utcnow)
-        self.agent = Peer(core)
-        self._until(events.ControlConnected, self.agent)
+        self._agents: list[Peer] = []
+        self._sources: dict[int, tuple[Peer, bytes]] = {}  # by the process that gets the frames
+        while len(self._sources) < workers:
+            self._add_agent(workers)
+
+    def _add_agent(self, workers: int) -> None:
+        """A session, whose channel comes to a process by chance."""
+        core = AgentCore(self._credentials["agent"], [self._intermediate], utcnow=utcnow)
+        agent = Peer(core)
+        self._agents.append(agent)
+        self._until(events.ControlConnected, agent)
         core.open_stream("web", time.monotonic())
-        self._until(events.HandshakeCompleted, self.agent, self.connector)
+        self._until(events.HandshakeCompleted, agent, self.connector)
         (session,) = core.sessions.values()
         ((self._address, path),) = session.relays.items()
-        self._frame = encode_relay_frame(path.channel, QUIC + bytes(SIZE - 10))
+        frame = encode_relay_frame(path.channel, QUIC + bytes(SIZE - RELAY_OVERHEAD - 1))
+        self._sources[path.channel[0] % workers] = agent, frame
 
     def _until(self, kind: type[Any], *peers: Peer) -> None:
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
-            for peer in peers or (self.agent, self.connector):
+            for peer in peers:
                 if any(isinstance(event, kind) for event in peer.turn()):
                     return
             time.sleep(0.001)
         raise LabError(f"no {kind.__name__} in {PATIENCE} s")
 
+    def keep_up(self) -> None:
+        """Let the control connections live."""
+        for _ in range(3):
+            for peer in (*self._agents, self.connector):
+                peer.turn()
+            time.sleep(0.01)
+
+    def cpu_seconds(self) -> float:
+        """Of all processes of the Intermediate."""
+        return sum(map(cpu_seconds, self._pids))
+
     def pour(self, frames: int) -> tuple[float, int]:
-        """Microseconds of the Intermediate's processor for each frame, and how many got lost."""
-        burst = [self._frame] * BURST
-        segments = [(SOL_UDP, UDP_SEGMENT, SEGMENT_SIZE.pack(len(self._frame)))]
-        before, sent, received, heard_at = self.relay.cpu_seconds(), 0, 0, time.monotonic()
+        """Microseconds of processor for each frame, and how many got lost."""
+        bursts = itertools.cycle(
+            (agent.socket, [frame] * BURST) for _, (agent, frame) in sorted(self._sources.items())
+        )
+        segments = [(SOL_UDP, UDP_SEGMENT, SEGMENT_SIZE.pack(SIZE))]
+        before, sent, received, heard_at = self.cpu_seconds(), 0, 0, time.monotonic()
         while sent < frames or sent > received:
             if sent < frames and sent - received < AT_ONCE:
-                self.agent.socket.sendmsg(burst, segments, 0, self._address)
+                opened, burst = next(bursts)
+                opened.sendmsg(burst, segments, 0, self._address)
                 sent += BURST
             came = len(self.connector.receive())
             if came:
                 received, heard_at = received + came, time.monotonic()
             elif time.monotonic() - heard_at > LOST_AFTER:
                 break
-        return (self.relay.cpu_seconds() - before) / max(received, 1) * 1e6, sent - received
+        return (self.cpu_seconds() - before) / max(received, 1) * 1e6, sent - received
 
     def alone(self) -> float:
         """Median of the microseconds that one frame takes from end to end."""
-        self.connector.socket.setblocking(True)
+        agent, frame = self._sources[max(self._sources)]
+        self.connector.socket.settimeout(PATIENCE)
         times = []
         for _ in range(ALONE):
             begun = time.perf_counter()
-            self.agent.socket.sendto(self._frame, self._address)
+            agent.socket.sendto(frame, self._address)
             self.connector.socket.recv(65535)
             times.append(time.perf_counter() - begun)
         self.connector.socket.setblocking(False)
         return statistics.median(times) * 1e6
 
 
-def measure(frames: int, rounds: int) -> dict[str, Any]:
-    """The figures of both kinds of socket, medians of the rounds."""
+def measure(frames: int, rounds: int, workers: int) -> dict[str, Any]:
+    """The figures of each kind of Intermediate, medians of the rounds."""
+    kinds = {"auto": ("auto", 1), "plain": ("plain", 1)}
+    if workers > 1:
+        kinds[f"auto-{workers}"] = ("auto", workers)
     with tempfile.TemporaryDirectory() as directory, Deployment(Path(directory)) as deployment:
         deployment.issue(Role.AGENT, "agent")
         deployment.issue(Role.CONNECTOR, "connector", services=["web"])
-        courses = {udp: Course(deployment, f"relay-{udp}", udp) for udp in ("auto", "plain")}
-        costs: dict[str, list[float]] = {udp: [] for udp in courses}
-        delays: dict[str, list[float]] = {udp: [] for udp in courses}
+        courses = {name: Course(deployment, f"relay-{name}", *kind) for name, kind in kinds.items()}
+        costs: dict[str, list[float]] = {name: [] for name in courses}
+        delays: dict[str, list[float]] = {name: [] for name in courses}
         lost = dict.fromkeys(courses, 0)
         for _ in range(rounds):
-            for udp, course in courses.items():
+            for name, course in courses.items():
+                for other in courses.values():
+                    other.keep_up()
                 cost, missing = course.pour(frames)
-                costs[udp].append(cost)
-                lost[udp] += missing
-                delays[udp].append(course.alone())
+                costs[name].append(cost)
+                lost[name] += missing
+                delays[name].append(course.alone())
         return {
-            **{
-                udp: {
-                    "cpu_us": round(statistics.median(costs[udp]), 2),
-                    "per_second_and_core": round(1e6 / statistics.median(costs[udp])),
-                    "one_way_us": round(statistics.median(delays[udp]), 1),
-                    "lost": lost[udp],
-                }
-                for udp in courses
-            },
+            name: {
+                "cpu_us": round(statistics.median(costs[name]), 2),
+                "per_second_and_core": round(1e6 / statistics.median(costs[name])),
+                "one_way_us": round(statistics.median(delays[name]), 1),
+                "lost": lost[name],
+            }
+            for name in courses
         }
 
 
@@ -182,9 +216,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--frames", type=int, default=200_000, help="how many each time")
     parser.add_argument("--rounds", type=int, default=3, help="how many times")
+    parser.add_argument("--workers", type=int, default=1, help="also with so many processes")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     arguments = parser.parse_args()
-    figures = measure(arguments.frames, arguments.rounds)
+    figures = measure(arguments.frames, arguments.rounds, arguments.workers)
     if arguments.json:
         print(json.dumps(figures))
     else:

@@ -42,6 +42,7 @@ class CoreService(Service):
 
     :param reactor: provides IReactorTime, and what the transport needs.
     :param transport: the IDatagramTransport that is the node's one socket.
+    :param options: for the driver.
     """
 
     log = Logger()
@@ -52,11 +53,12 @@ class CoreService(Service):
         core: NodeCore | IntermediateCore,
         transport: IDatagramTransport,
         event_log: Path | None = None,
+        **options: Any,
     ) -> None:
         self.reactor = reactor
         self.core: Any = core
         self.transport = transport
-        self.driver = Driver(core, transport, reactor, self.handle)
+        self.driver = Driver(core, transport, reactor, self.handle, **options)
         self.event_log = EventLog(event_log, utcnow)
         self.observers: list[Callable[[events.Report], Any]] = []
 
@@ -107,7 +109,7 @@ class IntermediateNode(CoreService):
         event_log: Path | None = None,
         drain_seconds: float = 10.0,
     ) -> None:
-        super().__init__(reactor, core, transport, event_log)
+        super().__init__(reactor, core, transport, event_log, forward=core.relay.forward_joined)
         self._drain_seconds = drain_seconds
         self._workers = transport if isinstance(transport, WorkerPool) else None
         if self._workers is not None:

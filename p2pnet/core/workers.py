@@ -153,6 +153,14 @@ class RelayWorker:
         else:
             self._tell(Stray(data, address))
 
+    def forward_joined(
+        self, frames: bytes, size: int, source: Address, now: float
+    ) -> Address | None:
+        """See Relay."""
+        if self._report_at is None:
+            self._report_at = now + REPORT_INTERVAL
+        return self._relay.forward_joined(frames, size, source, now)
+
     def datagrams_to_send(self, now: float) -> list[tuple[bytes, Address]]:
         """The frames to forward, each with the address to send it to."""
         datagrams, self._forwarded = self._forwarded, []

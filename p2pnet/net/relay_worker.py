@@ -26,6 +26,7 @@ from p2pnet.net.clock import use_elapsed_time
 from p2pnet.net.driver import Driver
 from p2pnet.net.pipe import Pipe
 from p2pnet.net.udp import UDPTransport
+from p2pnet.wire.address import Address
 from p2pnet.wire.workers import Begin, Begun, Stray, WorkerMessage
 
 MAX_BACKLOG = 1 << 20  # bytes that the Intermediate did not read, above which strays are lost
@@ -49,6 +50,10 @@ class _UpToDateDriver(Driver):
         self.hear()
         super()._receive(datagrams)
 
+    def _forward(self, datagrams: bytes, size: int, source: Address) -> Address | None:
+        self.hear()
+        return super()._forward(datagrams, size, source)
+
 
 class Worker:
     """A relay worker in this process.
@@ -63,7 +68,9 @@ class Worker:
         self._core = RelayWorker()
         self._pipe = Pipe(reactor, pipe, self._take, lost)
         transport = transport_on(reactor, udp, kind)
-        self._driver = _UpToDateDriver(self._core, transport, reactor, self._handle)
+        self._driver = _UpToDateDriver(
+            self._core, transport, reactor, self._handle, self._core.forward_joined
+        )
         self._driver.hear = self._pipe.doRead
 
     def _take(self, message: WorkerMessage) -> None:

@@ -12,7 +12,7 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import DatagramProtocol
 from zope.interface import implementer
 
-from p2pnet.interfaces import Datagrams, IDatagramTransport
+from p2pnet.interfaces import Datagrams, Forward, IDatagramTransport
 from p2pnet.wire.address import Address, canonical_address
 
 MAX_PACKET = 65535  # bytes
@@ -97,6 +97,7 @@ class UDPTransport:
     """
 
     gathers = False
+    forward: Forward | None = None  # nothing comes joined
 
     def __init__(
         self, reactor: Any, host: str, port: int, *, adopt: socket.socket | None = None

@@ -17,7 +17,7 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IDelayedCall, IReactorFDSet
 from zope.interface import implementer
 
-from p2pnet.interfaces import Datagrams, IDatagramTransport
+from p2pnet.interfaces import Datagrams, Forward, IDatagramTransport
 from p2pnet.net import batched, relay_worker, reuseport
 from p2pnet.net.pipe import Pipe
 from p2pnet.net.relay_worker import transport_on
@@ -107,8 +107,7 @@ class _Worker:
         """Read the socket here, and start a process that will."""
         pool, self._start_call = self._pool, None
         if self._stand_in is None:
-            self._stand_in = transport_on(pool.reactor, self._udp, pool.kind)
-            self._stand_in.start(pool.receive)
+            self._stand_in = pool.read(self._udp)
         try:
             process = _Process(pool.reactor, self._udp, pool.kind, self._take, self._lost)
         except OSError as error:
@@ -175,6 +174,7 @@ class WorkerPool:
     """
 
     owner: WorkerOwner
+    forward: Forward | None = None
 
     def __init__(self, reactor: Any, host: str, port: int, workers: int, kind: str) -> None:
         self.reactor = reactor
@@ -201,13 +201,19 @@ class WorkerPool:
         except OSError as error:
             raise CannotListenError(self._host, self._port, error) from error
         self._sockets = sockets
-        self._transport = transport_on(self.reactor, sockets[0], self.kind)
-        self._transport.start(receive)
+        self._transport = self.read(sockets[0])
         self._workers = [
             _Worker(self, number, udp) for number, udp in enumerate(sockets[1:], start=1)
         ]
         for worker in self._workers:
             worker.start()
+
+    def read(self, udp: socket.socket) -> IDatagramTransport:
+        """Have what comes to that socket be received in this process."""
+        transport = transport_on(self.reactor, udp, self.kind)
+        transport.forward = self.forward
+        transport.start(self.receive)
+        return transport
 
     def send(self, datagrams: Datagrams, hops: int | None = None) -> None:
         """Send, best effort, from the socket of this process."""

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from p2pnet.core.relay import BURST_SECONDS, LEAST_BURST, Channel, Circuit, Relay, Traffic
-from p2pnet.wire.relay import encode_relay_frame
+from p2pnet.wire.address import Address
+from p2pnet.wire.relay import RELAY_OVERHEAD, encode_relay_frame
 
 AGENT = ("203.0.113.1", 50001)
 CONNECTOR = ("198.51.100.1", 50002)
@@ -45,7 +46,6 @@ class ChannelTests(SynchronousTestCase):
                 self.assertLessEqual(total, rate * (time - start) + burst + 1e-3)
         self.assertEqual(len(admitted), tested.frames)
         self.assertEqual(sum(size for _, size in admitted), tested.bytes)
-        self.assertEqual(len(frames) - len(admitted), tested.dropped)
 
     @given(st.integers(min_value=6000, max_value=100_000), FRAMES)
     def test_who_keeps_to_the_rate_loses_nothing(
@@ -62,7 +62,7 @@ class ChannelTests(SynchronousTestCase):
         """And counted."""
         tested = channel(0)
         self.assertTrue(all(tested.admit(size, 0.0) for _, size in frames))
-        self.assertEqual((len(frames), 0), (tested.frames, tested.dropped))
+        self.assertEqual(len(frames), tested.frames)
 
     def test_a_dropped_frame_costs_nothing(self) -> None:
         """The credit that it would have needed is there for a smaller one."""
@@ -141,3 +141,59 @@ class RelayTests(SynchronousTestCase):
         self.circuit.count(taken, 5.0)
         self.assertEqual(taken, self.circuit.traffic)
         self.assertEqual(5.0, self.circuit.used_at)
+
+    def test_frames_over_the_quota_are_dropped_and_counted(self) -> None:
+        """With those of the other direction, which has a quota of its own."""
+        limited = Circuit(UPWARD, DOWNWARD, AGENT, CONNECTOR, 1, 0.0)
+        self.relay.open(limited)
+        frame = encode_relay_frame(UPWARD, bytes(LEAST_BURST - RELAY_OVERHEAD))
+        targets = [self.relay.forward(frame, AGENT, 0.0) for _ in range(3)]
+        self.assertEqual([CONNECTOR, None, None], targets)
+        self.assertEqual(Traffic(1, LEAST_BURST, 2), limited.traffic)
+
+
+CHANNELS = st.sampled_from([UPWARD] * 30 + [DOWNWARD, bytes(8)])
+
+
+class JoinedTests(SynchronousTestCase):
+    """Several frames at once, as the kernel joins them."""
+
+    def make(self, rate: int) -> tuple[Relay, Circuit]:
+        """A relay with one circuit."""
+        relay, circuit = Relay(), Circuit(UPWARD, DOWNWARD, AGENT, CONNECTOR, rate, 0.0)
+        relay.open(circuit)
+        return relay, circuit
+
+    @given(
+        st.integers(1, 60), st.integers(2, 64), st.integers(1, 60), CHANNELS, st.integers(0, 63),
+        st.sampled_from([AGENT, CONNECTOR]), st.integers(0, 1200), st.sampled_from([0, 1]),
+    )  # fmt: skip
+    def test_they_are_forwarded_as_each_would_be_or_not_at_all(
+        self, size: int, count: int, last: int, other: bytes, place: int, source: Address,
+        used: int, rate: int,
+    ) -> None:  # fmt: skip
+        """Whatever is in one of them, however long the last one is, whatever is left of the quota:
+        the same is counted, or nothing, and then each is looked at by itself."""
+        size += RELAY_OVERHEAD
+        frames = [encode_relay_frame(UPWARD, bytes(size - RELAY_OVERHEAD))] * count
+        frames[place % count] = encode_relay_frame(other, bytes(size - RELAY_OVERHEAD))
+        frames[-1] = frames[-1][: min(last, size)]
+        one_by_one, joined = self.make(rate), self.make(rate)
+        for _, circuit in (one_by_one, joined):
+            for _ in range(used):
+                circuit.channels[0].admit(16, 0.0)
+        before = joined[1].traffic
+        target = joined[0].forward_joined(b"".join(frames), size, source, 0.0)
+        if target is None:
+            self.assertEqual((before, 0), (joined[1].traffic, joined[0].dropped))
+        else:
+            each = {one_by_one[0].forward(frame, source, 0.0) for frame in frames}
+            self.assertEqual({target}, each)
+            self.assertEqual(one_by_one[1].traffic, joined[1].traffic)
+
+    def test_frames_of_one_channel_are_forwarded(self) -> None:
+        """As many as there are, with a shorter one at the end."""
+        relay, circuit = self.make(0)
+        frames = encode_relay_frame(UPWARD, bytes(91)) * 63 + encode_relay_frame(UPWARD, b"end")
+        self.assertEqual(CONNECTOR, relay.forward_joined(frames, 100, AGENT, 0.0))
+        self.assertEqual(Traffic(64, len(frames), 0), circuit.traffic)

@@ -9,7 +9,15 @@ import socket
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from p2pnet.net import reuseport
-from p2pnet.net.batched import ANCILLARY_SPACE, JOINED, SEGMENT_SIZE, SOL_UDP, UDP_SEGMENT, split
+from p2pnet.net.batched import (
+    ANCILLARY_SPACE,
+    JOINED,
+    SEGMENT_SIZE,
+    SOL_UDP,
+    UDP_SEGMENT,
+    joined_size,
+    split,
+)
 from p2pnet.net.reuseport import open_group
 from p2pnet.wire.demux import MAGIC_COOKIE
 from p2pnet.wire.relay import encode_relay_frame
@@ -52,7 +60,9 @@ class GroupCase(SynchronousTestCase):
             ready, _, _ = select.select(group, [], [], TIMEOUT)
             self.assertTrue(ready, "no datagram came")
             data, ancillary, _, _ = ready[0].recvmsg(65535, ANCILLARY_SPACE)
-            taken += [(group.index(ready[0]), part) for part in split(data, ancillary)]
+            taken += [
+                (group.index(ready[0]), part) for part in split(data, joined_size(data, ancillary))
+            ]
         return taken
 
 
