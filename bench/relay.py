@@ -6,9 +6,10 @@
 
 A real Intermediate under twistd with each kind of socket and each number of processes, alternating,
 and sessions of real Agents' and a real Connector's cores through it, one whose frames come to each
-process. 1000-byte datagrams are poured into them in bursts, in turn. Times are the Intermediate's
-own, of one processor: all of its processes are added up, and each gets the same number of frames. A
-second figure is how long one datagram alone takes from end to end, through the last process.
+process. 1000-byte datagrams are poured into them in bursts, in turn. `cpu_us` is the processor time of
+each process of the Intermediate for one of its frames, `per_second` how many that makes if each has
+a processor of its own, `one_way_us` how long one datagram alone takes from end to end, through the
+last process.
 """
 
 import argparse
@@ -143,12 +144,13 @@ class Course:
                 peer.turn()
             time.sleep(0.01)
 
-    def cpu_seconds(self) -> float:
-        """Of all processes of the Intermediate."""
-        return sum(map(cpu_seconds, self._pids))
+    def cpu_seconds(self) -> list[float]:
+        """Of each process of the Intermediate."""
+        return list(map(cpu_seconds, self._pids))
 
-    def pour(self, frames: int) -> tuple[float, int]:
-        """Microseconds of processor for each frame, and how many got lost."""
+    def pour(self, frames: int) -> tuple[list[float], int]:
+        """Microseconds of processor of each process for each of its frames, and how many frames
+        got lost."""
         bursts = itertools.cycle(
             (agent.socket, [frame] * BURST) for _, (agent, frame) in sorted(self._sources.items())
         )
@@ -164,7 +166,9 @@ class Course:
                 received, heard_at = received + came, time.monotonic()
             elif time.monotonic() - heard_at > LOST_AFTER:
                 break
-        return (self.cpu_seconds() - before) / max(received, 1) * 1e6, sent - received
+        used = [after - was for was, after in zip(before, self.cpu_seconds(), strict=True)]
+        share = max(received, 1) / len(used)
+        return [seconds / share * 1e6 for seconds in used], sent - received
 
     def alone(self) -> float:
         """Median of the microseconds that one frame takes from end to end."""
@@ -189,7 +193,7 @@ def measure(frames: int, rounds: int, workers: int) -> dict[str, Any]:
         deployment.issue(Role.AGENT, "agent")
         deployment.issue(Role.CONNECTOR, "connector", services=["web"])
         courses = {name: Course(deployment, f"relay-{name}", *kind) for name, kind in kinds.items()}
-        costs: dict[str, list[float]] = {name: [] for name in courses}
+        costs: dict[str, list[list[float]]] = {name: [] for name in courses}
         delays: dict[str, list[float]] = {name: [] for name in courses}
         lost = dict.fromkeys(courses, 0)
         for _ in range(rounds):
@@ -200,15 +204,16 @@ def measure(frames: int, rounds: int, workers: int) -> dict[str, Any]:
                 costs[name].append(cost)
                 lost[name] += missing
                 delays[name].append(course.alone())
-        return {
-            name: {
-                "cpu_us": round(statistics.median(costs[name]), 2),
-                "per_second_and_core": round(1e6 / statistics.median(costs[name])),
-                "one_way_us": round(statistics.median(delays[name]), 1),
-                "lost": lost[name],
-            }
-            for name in courses
+    figures: dict[str, Any] = {}
+    for name in courses:
+        each = [statistics.median(process) for process in zip(*costs[name], strict=True)]
+        figures[name] = {
+            "cpu_us": [round(cost, 2) for cost in each],
+            "per_second": round(sum(1e6 / cost for cost in each)),
+            "one_way_us": round(statistics.median(delays[name]), 1),
+            "lost": lost[name],
         }
+    return figures
 
 
 def main() -> None:
