@@ -6,10 +6,10 @@
 
 A real Intermediate under twistd with each kind of socket and each number of processes, alternating,
 and sessions of real Agents' and a real Connector's cores through it, one whose frames come to each
-process. 1000-byte datagrams are poured into them in bursts, in turn. `cpu_us` is the processor time of
-each process of the Intermediate for one of its frames, `per_second` how many that makes if each has
-a processor of its own, `one_way_us` how long one datagram alone takes from end to end, through the
-last process.
+process. 1000-byte datagrams are poured into them in bursts, in turn. `cpu_us` is the processor time
+of each process of the Intermediate for one of its frames, `per_second` how many that makes if each
+has a processor of its own, `one_way_us` how long one datagram alone takes from end to end, through
+the last process.
 """
 
 import argparse

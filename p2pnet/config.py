@@ -130,7 +130,7 @@ class IntermediateConfig(RoleConfig, frozen=True, kw_only=True):
     workers: Annotated[
         Annotated[int, Meta(ge=1, le=MAX_WORKERS)] | Literal["auto"],
         Setting(
-            "Processes that relay on the UDP port (Linux), or auto for one a processor. One forwards"
+            "Processes that relay on the UDP port (Linux), or auto: one a processor. One forwards"
             " some 300,000 packets a second, more than most networks bring.",
             "auto",
         ),
