@@ -19,7 +19,7 @@ from p2pnet.core.stream import Stream
 from p2pnet.errors import error_for
 from p2pnet.identity import Credentials
 from p2pnet.interfaces import ICandidateSource, IDatagramTransport
-from p2pnet.net.driver import Driver
+from p2pnet.net.driver import Driver, Forwarder
 from p2pnet.net.resolve import resolve
 from p2pnet.net.stream import StreamTransport
 from p2pnet.net.watch import NetworkWatch
@@ -42,7 +42,7 @@ class CoreService(Service):
 
     :param reactor: provides IReactorTime, and what the transport needs.
     :param transport: the IDatagramTransport that is the node's one socket.
-    :param options: for the driver.
+    :param forward: of the core, for what comes joined: see IDatagramTransport.
     """
 
     log = Logger()
@@ -53,12 +53,12 @@ class CoreService(Service):
         core: NodeCore | IntermediateCore,
         transport: IDatagramTransport,
         event_log: Path | None = None,
-        **options: Any,
+        forward: Forwarder | None = None,
     ) -> None:
         self.reactor = reactor
         self.core: Any = core
         self.transport = transport
-        self.driver = Driver(core, transport, reactor, self.handle, **options)
+        self.driver = Driver(core, transport, reactor, self.handle, forward)
         self.event_log = EventLog(event_log, utcnow)
         self.observers: list[Callable[[events.Report], Any]] = []
 

@@ -23,6 +23,10 @@ class Core(Protocol):
     def handle_timer(self, now: float) -> None: ...
 
 
+Forwarder = Callable[[bytes, int, Address, float], Address | None]
+"""What a core has for IDatagramTransport.forward: it is told the time too."""
+
+
 class Driver:
     """Pumps `core` over `transport`.
 
@@ -43,7 +47,7 @@ class Driver:
         transport: IDatagramTransport,
         clock: IReactorTime,
         handle: Callable[[Event], Any],
-        forward: Callable[[bytes, int, Address, float], Address | None] | None = None,
+        forward: Forwarder | None = None,
     ) -> None:
         self.errors: collections.Counter[str] = collections.Counter()
         self._core = core

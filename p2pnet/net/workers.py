@@ -106,11 +106,10 @@ class _Worker:
     def start(self) -> None:
         """Read the socket here, and start a process that will."""
         pool, self._start_call = self._pool, None
-        if self._stand_in is None:
-            self._stand_in = pool.read(self._udp)
         try:
+            self._step_in()
             process = _Process(pool.reactor, self._udp, pool.kind, self._take, self._lost)
-        except OSError as error:
+        except (OSError, CannotListenError) as error:
             self._start_later(str(error))
             return
         self._process = process
@@ -131,6 +130,10 @@ class _Worker:
             self._process.end()
         self._process = self._start_call = None
         return self._step_back()
+
+    def _step_in(self) -> None:
+        if self._stand_in is None:
+            self._stand_in = self._pool.read(self._udp)
 
     def _step_back(self) -> Any:
         stand_in, self._stand_in = self._stand_in, None
@@ -159,6 +162,10 @@ class _Worker:
         delay, self._delay = self._delay, min(max(FIRST_DELAY, 2 * self._delay), MAX_DELAY)
         self._pool.owner.worker_lost(self._number, reason, delay)
         self._start_call = self._pool.reactor.callLater(delay, self.start)
+        try:
+            self._step_in()
+        except CannotListenError:
+            pass  # there is no descriptor left; what comes waits for the next process
 
 
 @implementer(IDatagramTransport)
