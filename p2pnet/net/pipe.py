@@ -15,6 +15,7 @@ from p2pnet.wire.workers import WorkerMessage, WorkerMessageBuffer, encode_worke
 CHUNK = 1 << 16  # bytes
 BUFFER_SIZE = 1 << 17  # bytes asked of the kernel, which takes twice as much
 MAX_CHUNKS = 8  # read in one turn: more than the kernel holds, so all that waited
+ENDED = "the process ended"
 PATIENCE = 5.0  # seconds for which the other process may read nothing of what it is sent
 
 
@@ -89,11 +90,13 @@ class Pipe:
                     return
                 data = self._socket.recv(CHUNK)
                 if not data:
-                    self._lose("the process ended")
+                    self._lose(ENDED)
                 for message in self._buffer.feed(data):
                     self._take(message)
         except BlockingIOError:
             pass
+        except ConnectionError:
+            self._lose(ENDED)  # and had not read everything
         except (OSError, DecodeError) as error:
             self._lose(str(error))
 
@@ -125,8 +128,8 @@ class Pipe:
             sent = self._socket.send(self._unsent)
         except BlockingIOError:
             sent = 0
-        except OSError as error:
-            self._lose(str(error))
+        except OSError:
+            self._lose(ENDED)
             return
         del self._unsent[:sent]
         if sent:

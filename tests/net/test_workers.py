@@ -219,6 +219,16 @@ class PoolTests(PoolCase):
             self.owner.lost.clear()
             self.received.clear()
 
+
+class PlainPoolTests(PoolTests):
+    """On Twisted's own sockets."""
+
+    kind = "plain"
+
+
+class ProcessTests(PoolCase):
+    """What becomes of the processes, whatever the sockets are."""
+
     @inlineCallbacks
     def test_a_worker_that_is_stuck_is_replaced(self) -> Any:
         """It reads nothing of what it is told."""
@@ -276,8 +286,19 @@ class PoolTests(PoolCase):
         maps = Path(f"/proc/{self.owner.pids[1]}/maps").read_text()
         self.assertNotIn("aioquic", maps)
 
+    @inlineCallbacks
+    def test_without_a_descriptor_to_read_its_socket_a_worker_is_replaced_later(self) -> Any:
+        """What comes meanwhile waits."""
 
-class PlainPoolTests(PoolTests):
-    """On Twisted's own sockets."""
+        def refuse(*_: object) -> None:
+            raise CannotListenError("127.0.0.1", 0, OSError("too many open files"))
 
-    kind = "plain"
+        patched = self.patch(workers, "transport_on", refuse)
+        os.kill(self.owner.pids[1], signal.SIGKILL)
+        yield self.until(lambda: len(self.owner.lost) == 3)
+        frame = encode_relay_frame(channel(1), PAYLOAD)
+        self.send(frame)
+        patched.restore()
+        yield self.until(lambda: self.received)
+        self.assertEqual([(frame, self.agent.getsockname())], self.received)
+        yield self.until(lambda: 1 in self.owner.pids)
