@@ -244,9 +244,6 @@ class BatchedUDPTransport:
                 self._send_singly(run, address, error)
             else:
                 self.lost += len(run)
-        else:
-            if len(run) > 1:
-                self._refusals = 0
 
     def _write(self, run: list[bytes], address: Address, hops: int | None) -> None:
         if self._socket is None:
@@ -264,6 +261,7 @@ class BatchedUDPTransport:
             raise OSError(errno.EBADF, "closed")
         segment = SOL_UDP, UDP_SEGMENT, SEGMENT_SIZE.pack(size)
         self._socket.sendmsg(data, [segment], 0, socket_address(address, self._socket.family))
+        self._refusals = 0
 
     def _send_singly(self, run: list[bytes], address: Address, error: OSError) -> None:
         lost = self.lost

@@ -104,6 +104,13 @@ class ForwardTests(SynchronousTestCase):
         self.read((b"onetwo", gro(3)))
         self.assertEqual(1, len(self.batches))
 
+    def test_refusals_now_and_then_are_forgotten(self) -> None:
+        """One way may go through a tunnel that cannot have it."""
+        for _ in range(MAX_REFUSALS + 1):
+            for self.socket.error in (errno.EIO, 0):
+                self.read((b"onetwo", gro(3)))
+        self.assertEqual((MAX_REFUSALS + 1, []), (len(self.socket.joined), self.batches))
+
     def test_what_the_system_does_not_take_is_lost(self) -> None:
         """Its buffer is full."""
         self.socket.error = errno.EAGAIN
