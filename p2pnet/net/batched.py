@@ -213,7 +213,7 @@ class BatchedUDPTransport:
             return 0
         try:
             self._write_joined([data], size, target)
-        except (OSError, ValueError):
+        except (OSError, OverflowError, ValueError):
             self._send(split(data, size), target)
         return count
 
