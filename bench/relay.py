@@ -2,18 +2,22 @@
 
 ::
 
-    python -m bench.relay --frames 200000
+    python -m bench.relay --frames 200000 --workers 2
 
-A real Intermediate under twistd with each kind of socket, alternating, and a session of a real
-Agent's and a real Connector's core through it, into which 1000-byte datagrams are poured in bursts.
-Times are the Intermediate's own, of one processor. A second figure is how long one datagram alone
-takes from end to end.
+A real Intermediate under twistd with each kind of socket and each number of processes, alternating,
+and sessions of real Agents' and a real Connector's cores through it, one whose frames come to each
+process. 1000-byte datagrams are poured into them in bursts, in turn. `cpu_us` is the processor time
+of each process of the Intermediate for one of its frames, `per_second` how many that makes if each
+has a processor of its own, `one_way_us` how long one datagram alone takes from end to end, through
+the last process.
 """
 
 import datetime
+import itertools
 import statistics
 import tempfile
 import time
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,18 +27,19 @@ from p2pnet.core.agent import AgentCore
 from p2pnet.core.connector import AllowList, ConnectorCore
 from p2pnet.core.node import NodeCore
 from p2pnet.identity import Credentials, Role
-from p2pnet.lab.processes import Deployment, LabError
+from p2pnet.lab.processes import Deployment, LabError, cpu_seconds
 from p2pnet.lab.report import Figures, alternate, parser, show
 from p2pnet.net.batched import (
     ANCILLARY_SPACE,
     SEGMENT_SIZE,
     SOL_UDP,
     UDP_SEGMENT,
+    joined_size,
     open_socket,
     split,
 )
 from p2pnet.wire.address import Address
-from p2pnet.wire.relay import encode_relay_frame
+from p2pnet.wire.relay import RELAY_OVERHEAD, encode_relay_frame
 
 SIZE = 1000  # bytes of a datagram
 BURST = 32  # datagrams
@@ -77,104 +82,145 @@ class Peer:
         try:
             while True:
                 data, ancillary, _, source = self.socket.recvmsg(65535, ANCILLARY_SPACE)
-                received += [(datagram, source) for datagram in split(data, ancillary)]
+                received += [
+                    (datagram, source) for datagram in split(data, joined_size(data, ancillary))
+                ]
         except BlockingIOError:
             return received
 
 
 class Course:
-    """A session through an Intermediate, and what is poured into it."""
+    """Sessions through an Intermediate, one for each of its processes, and what is poured in."""
 
-    def __init__(self, deployment: Deployment, name: str, udp: str) -> None:
-        self.relay = deployment.intermediate(name, udp=udp, session_rate=RATE)
-        intermediate = deployment.intermediates[-1]
-        agent, connector = (
-            Credentials.load(
+    def __init__(self, deployment: Deployment, name: str, udp: str, workers: int) -> None:
+        self.relay = deployment.intermediate(name, udp=udp, session_rate=RATE, workers=workers)
+        self._credentials = {
+            node: Credentials.load(
                 cert=deployment.certs / f"{node}.pem", key=deployment.certs / f"{node}.key",
                 ca=deployment.certs / "ca.pem",
             )
             for node in ("agent", "connector")
-        )  # fmt: skip
+        }  # fmt: skip
+        self._intermediate = deployment.intermediates[-1]
+        started = [self.relay.wait_for("worker_started", worker=n) for n in range(1, workers)]
+        self._pids = [self.relay.pid, *(event["pid"] for event in started)]
         self.connector = Peer(
             ConnectorCore(
-                connector, [intermediate], services=["web"],
+                self._credentials["connector"], [self._intermediate], services=["web"],
                 authorizer=AllowList({"web": ["*"]}), utcnow=utcnow,
             )
         )  # fmt: skip
         self._until(events.Registered, self.connector)
-        core = AgentCore(agent, [intermediate], utcnow=utcnow)
-        self.agent = Peer(core)
-        self._until(events.ControlConnected, self.agent)
+        self._agents: list[Peer] = []
+        self._sources: dict[int, tuple[Peer, bytes]] = {}  # by the process that gets the frames
+        while len(self._sources) < workers:
+            self._add_agent(workers)
+
+    def _add_agent(self, workers: int) -> None:
+        """A session, whose channel comes to a process by chance."""
+        core = AgentCore(self._credentials["agent"], [self._intermediate], utcnow=utcnow)
+        agent = Peer(core)
+        self._agents.append(agent)
+        self._until(events.ControlConnected, agent)
         core.open_stream("web", time.monotonic())
-        self._until(events.HandshakeCompleted, self.agent, self.connector)
+        self._until(events.HandshakeCompleted, agent, self.connector)
         (session,) = core.sessions.values()
         ((self._address, path),) = session.relays.items()
-        self._frame = encode_relay_frame(path.channel, QUIC + bytes(SIZE - 10))
+        frame = encode_relay_frame(path.channel, QUIC + bytes(SIZE - RELAY_OVERHEAD - 1))
+        self._sources[path.channel[0] % workers] = agent, frame
 
     def _until(self, kind: type[Any], *peers: Peer) -> None:
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
-            for peer in peers or (self.agent, self.connector):
+            for peer in peers:
                 if any(isinstance(event, kind) for event in peer.turn()):
                     return
             time.sleep(0.001)
         raise LabError(f"no {kind.__name__} in {PATIENCE} s")
 
-    def pour(self, frames: int) -> tuple[float, int]:
-        """Microseconds of the Intermediate's processor for each frame, and how many got lost."""
-        burst = [self._frame] * BURST
-        segments = [(SOL_UDP, UDP_SEGMENT, SEGMENT_SIZE.pack(len(self._frame)))]
-        before, sent, received, heard_at = self.relay.cpu_seconds(), 0, 0, time.monotonic()
+    def keep_up(self) -> None:
+        """Let the control connections live."""
+        for _ in range(3):
+            for peer in (*self._agents, self.connector):
+                peer.turn()
+            time.sleep(0.01)
+
+    def cpu_seconds(self) -> list[float]:
+        """Of each process of the Intermediate."""
+        return list(map(cpu_seconds, self._pids))
+
+    def pour(self, frames: int) -> tuple[list[float], int]:
+        """Microseconds of processor of each process for each of its frames, and how many frames
+        got lost."""
+        bursts = itertools.cycle(
+            (agent.socket, [frame] * BURST) for _, (agent, frame) in sorted(self._sources.items())
+        )
+        segments = [(SOL_UDP, UDP_SEGMENT, SEGMENT_SIZE.pack(SIZE))]
+        before, sent, received, heard_at = self.cpu_seconds(), 0, 0, time.monotonic()
         while sent < frames or sent > received:
             if sent < frames and sent - received < AT_ONCE:
-                self.agent.socket.sendmsg(burst, segments, 0, self._address)
+                opened, burst = next(bursts)
+                opened.sendmsg(burst, segments, 0, self._address)
                 sent += BURST
             came = len(self.connector.receive())
             if came:
                 received, heard_at = received + came, time.monotonic()
             elif time.monotonic() - heard_at > LOST_AFTER:
                 break
-        return (self.relay.cpu_seconds() - before) / max(received, 1) * 1e6, sent - received
+        used = [after - was for was, after in zip(before, self.cpu_seconds(), strict=True)]
+        share = max(received, 1) / len(used)
+        return [seconds / share * 1e6 for seconds in used], sent - received
 
     def alone(self) -> float:
         """Median of the microseconds that one frame takes from end to end."""
-        self.connector.socket.setblocking(True)
+        agent, frame = self._sources[max(self._sources)]
+        self.connector.socket.settimeout(PATIENCE)
         times = []
         for _ in range(ALONE):
             begun = time.perf_counter()
-            self.agent.socket.sendto(self._frame, self._address)
+            agent.socket.sendto(frame, self._address)
             self.connector.socket.recv(65535)
             times.append(time.perf_counter() - begun)
         self.connector.socket.setblocking(False)
         return statistics.median(times) * 1e6
 
 
-def measure(course: Course, frames: int) -> Figures:
+def measure(course: Course, courses: Iterable[Course], frames: int) -> Figures:
     """One round of a course."""
-    cost, lost = course.pour(frames)
+    for each in courses:
+        each.keep_up()
+    costs, lost = course.pour(frames)
     return {
-        "cpu_us": cost,
-        "frames/s_and_core": 1e6 / cost,
+        "cpu_us": statistics.mean(costs),
+        "per_second": sum(1e6 / cost for cost in costs),
         "one_way_us": course.alone(),
         "lost": lost,
     }
 
 
 def main() -> None:
-    """Print the figures of both kinds of socket."""
+    """Print the figures."""
     options = parser(__doc__)
     options.add_argument("--frames", type=int, default=200_000, help="how many each time")
     options.add_argument("--rounds", type=int, default=3, help="how many times")
+    options.add_argument("--workers", type=int, default=1, help="also with so many processes")
     arguments = options.parse_args()
+    kinds = {"batched": ("auto", 1), "plain": ("plain", 1)}
+    if arguments.workers > 1:
+        kinds[f"batched, {arguments.workers} processes"] = ("auto", arguments.workers)
     with tempfile.TemporaryDirectory() as directory, Deployment(Path(directory)) as deployment:
         deployment.issue(Role.AGENT, "agent")
         deployment.issue(Role.CONNECTOR, "connector", services=["web"])
+        courses = {
+            name: Course(deployment, f"relay-{number}", *kind)
+            for number, (name, kind) in enumerate(kinds.items())
+        }
         cases = {
-            udp: partial(measure, Course(deployment, f"relay-{udp}", udp), arguments.frames)
-            for udp in ("auto", "plain")
+            name: partial(measure, course, courses.values(), arguments.frames)
+            for name, course in courses.items()
         }
         found = alternate(cases, arguments.rounds)
-    rows = [{"socket": udp, **figures} for udp, figures in found.items()]
+    rows = [{"socket": name, **figures} for name, figures in found.items()]
     show({f"Relaying {SIZE} bytes": rows}, arguments.json)
 
 

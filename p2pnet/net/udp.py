@@ -5,16 +5,15 @@ import functools
 import ipaddress
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IListeningPort, IReactorUDP
 from twisted.internet.protocol import DatagramProtocol
 from zope.interface import implementer
 
-from p2pnet.interfaces import Datagrams, IDatagramTransport
+from p2pnet.interfaces import Datagrams, Forward, IDatagramTransport
 from p2pnet.wire.address import Address, canonical_address
 
 MAX_PACKET = 65535  # bytes
@@ -67,6 +66,31 @@ def forbid_fragments(opened: socket.socket) -> None:
             opened.setsockopt(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, PMTUDISC_PROBE)
 
 
+def open_socket(
+    host: str, port: int, options: Iterable[tuple[int, int, int]] = ()
+) -> socket.socket:
+    """A non-blocking UDP socket bound to an IP literal; "::" takes IPv4 too. Raises OSError.
+
+    :param options: level, name and value of each socket option that it gets first.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    opened = socket.socket(family, socket.SOCK_DGRAM)
+    try:
+        opened.setblocking(False)
+        if host == "::":
+            opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        for buffer in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+            opened.setsockopt(socket.SOL_SOCKET, buffer, BUFFER_SIZE)
+        for option in options:
+            opened.setsockopt(*option)
+        forbid_fragments(opened)
+        opened.bind((host, port))
+    except OSError:
+        opened.close()
+        raise
+    return opened
+
+
 class _Receiver(DatagramProtocol):
     noisy = False
 
@@ -82,18 +106,25 @@ class _Receiver(DatagramProtocol):
 class UDPTransport:
     """One UDP socket on a reactor.
 
+    :param reactor: provides IReactorUDP.
     :param host: an IP literal; "::" takes IPv4 too. "" is any address of both families, or of
         IPv4 alone where the system has no IPv6.
     :param port: 0 for any.
+    :param adopt: a bound socket to use a duplicate of, instead of opening one; the reactor provides
+        IReactorSocket then.
     :ivar lost: datagrams that the system did not take.
     """
 
     gathers = False
+    forward: Forward | None = None  # nothing comes joined
 
-    def __init__(self, reactor: IReactorUDP, host: str, port: int) -> None:
+    def __init__(
+        self, reactor: Any, host: str, port: int, *, adopt: socket.socket | None = None
+    ) -> None:
         self._reactor = reactor
         self._host = host
         self._port_number = port
+        self._adopt = adopt
         self._port: Any = None
         self._receiver: _Receiver | None = None
         self.lost = 0
@@ -113,7 +144,10 @@ class UDPTransport:
             handle.setsockopt(socket.SOL_SOCKET, option, BUFFER_SIZE)
         forbid_fragments(handle)
 
-    def _listen(self, receiver: _Receiver, host: str) -> IListeningPort:
+    def _listen(self, receiver: _Receiver, host: str) -> Any:
+        if self._adopt is not None:
+            descriptor, family = self._adopt.fileno(), self._adopt.family
+            return self._reactor.adoptDatagramPort(descriptor, family, receiver, MAX_PACKET)
         return self._reactor.listenUDP(self._port_number, receiver, host, MAX_PACKET)
 
     def send(self, datagrams: Datagrams, hops: int | None = None) -> None:

@@ -307,7 +307,7 @@ class PlainTests(TransportTests, TestCase):
 
     def make(self, host: str, port: int = 0) -> UDPTransport:
         """A transport that was not started."""
-        return UDPTransport(reactor, host, port)  # type: ignore[arg-type]
+        return UDPTransport(reactor, host, port)
 
     def handle(self, transport: Any) -> socket.socket:
         """The socket of a started one."""
@@ -324,7 +324,7 @@ class PlainTests(TransportTests, TestCase):
                     raise CannotListenError(interface, port, OSError("no such address family"))
                 return reactor.listenUDP(port, protocol, interface, size)  # type: ignore[attr-defined]
 
-        transport = UDPTransport(Older(), "", 0)  # type: ignore[arg-type]
+        transport = UDPTransport(Older(), "", 0)
         self.start(transport)
         self.assertEqual("0.0.0.0", transport.get_address()[0])
 
