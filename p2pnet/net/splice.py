@@ -2,11 +2,21 @@
 
 from typing import Any
 
-from twisted.internet import error
+from twisted.internet import error, tcp
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
+
+
+def write_now(transport: Any) -> None:
+    """Write what was just given to a TCP transport, rather than in the reactor's next turn.
+
+    The other end of a question waits for it, and before that turn this node would look after what
+    else it has to send. What goes wrong is met again by the reactor, which deals with it.
+    """
+    if isinstance(transport, tcp.Connection) and not (transport.TLS or transport.disconnecting):
+        transport.doWrite()
 
 
 @implementer(IHalfCloseableProtocol)
@@ -52,6 +62,7 @@ class Splice(Protocol):
         """Pass bytes on."""
         if self._other is not None and self._other.is_live:
             self._other.transport.write(data)
+            write_now(self._other.transport)
 
     def readConnectionLost(self) -> None:
         """Pass a half-close on."""
