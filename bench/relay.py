@@ -11,27 +11,29 @@ takes from end to end.
 """
 
 import datetime
+import itertools
+import socket
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bench.crowd import load_credentials, receive_all
 from p2pnet import events
 from p2pnet.core.agent import AgentCore
 from p2pnet.core.connector import AllowList, ConnectorCore
 from p2pnet.core.node import NodeCore
-from p2pnet.identity import Credentials, Role
-from p2pnet.lab.processes import Deployment, LabError
+from p2pnet.identity import Role
+from p2pnet.lab.processes import Deployment, LabError, Process
 from p2pnet.lab.report import Figures, alternate, parser, show
 from p2pnet.net.batched import (
-    ANCILLARY_SPACE,
     SEGMENT_SIZE,
     SOL_UDP,
     UDP_SEGMENT,
     open_socket,
-    split,
 )
 from p2pnet.wire.address import Address
 from p2pnet.wire.relay import encode_relay_frame
@@ -64,22 +66,38 @@ class Peer:
         happened = []
         for data, address in self.core.datagrams_to_send(time.monotonic()):
             self.socket.sendto(data, address)
-        for data, source in self.receive():
+        for data, source in receive_all(self.socket):
             self.core.receive_datagram(data, source, time.monotonic())
         self.core.handle_timer(time.monotonic())
         while (event := self.core.next_event()) is not None:
             happened.append(event)
         return happened
 
-    def receive(self) -> list[tuple[bytes, Address]]:
-        """What waits."""
-        received = []
-        try:
-            while True:
-                data, ancillary, _, source = self.socket.recvmsg(65535, ANCILLARY_SPACE)
-                received += [(datagram, source) for datagram in split(data, ancillary)]
-        except BlockingIOError:
-            return received
+
+def pour(
+    relay: Process, sockets: tuple[socket.socket, socket.socket], address: Address,
+    window: Sequence[bytes], frames: int,
+) -> tuple[float, int]:  # fmt: skip
+    """Send so many frames from the first socket to the second by way of `address`.
+
+    They are those of `window`, all of one length, in turn and in bursts. Returns microseconds of
+    the relay's processor for each, and how many got lost.
+    """
+    sender, receiver = sockets
+    segments = [(SOL_UDP, UDP_SEGMENT, SEGMENT_SIZE.pack(len(window[0])))]
+    bursts = itertools.cycle([window[i : i + BURST] for i in range(0, len(window), BURST)])
+    before, sent, received, heard_at = relay.cpu_seconds(), 0, 0, time.monotonic()
+    while sent < frames or sent > received:
+        if sent < frames and sent - received < AT_ONCE:
+            burst = next(bursts)
+            sender.sendmsg(burst, segments, 0, address)
+            sent += len(burst)
+        came = len(receive_all(receiver))
+        if came:
+            received, heard_at = received + came, time.monotonic()
+        elif time.monotonic() - heard_at > LOST_AFTER:
+            break
+    return (relay.cpu_seconds() - before) / max(received, 1) * 1e6, sent - received
 
 
 class Course:
@@ -89,12 +107,8 @@ class Course:
         self.relay = deployment.intermediate(name, udp=udp, session_rate=RATE)
         intermediate = deployment.intermediates[-1]
         agent, connector = (
-            Credentials.load(
-                cert=deployment.certs / f"{node}.pem", key=deployment.certs / f"{node}.key",
-                ca=deployment.certs / "ca.pem",
-            )
-            for node in ("agent", "connector")
-        )  # fmt: skip
+            load_credentials(deployment.certs, node) for node in ("agent", "connector")
+        )
         self.connector = Peer(
             ConnectorCore(
                 connector, [intermediate], services=["web"],
@@ -121,20 +135,9 @@ class Course:
         raise LabError(f"no {kind.__name__} in {PATIENCE} s")
 
     def pour(self, frames: int) -> tuple[float, int]:
-        """Microseconds of the Intermediate's processor for each frame, and how many got lost."""
-        burst = [self._frame] * BURST
-        segments = [(SOL_UDP, UDP_SEGMENT, SEGMENT_SIZE.pack(len(self._frame)))]
-        before, sent, received, heard_at = self.relay.cpu_seconds(), 0, 0, time.monotonic()
-        while sent < frames or sent > received:
-            if sent < frames and sent - received < AT_ONCE:
-                self.agent.socket.sendmsg(burst, segments, 0, self._address)
-                sent += BURST
-            came = len(self.connector.receive())
-            if came:
-                received, heard_at = received + came, time.monotonic()
-            elif time.monotonic() - heard_at > LOST_AFTER:
-                break
-        return (self.relay.cpu_seconds() - before) / max(received, 1) * 1e6, sent - received
+        """See pour()."""
+        sockets = (self.agent.socket, self.connector.socket)
+        return pour(self.relay, sockets, self._address, [self._frame] * BURST, frames)
 
     def alone(self) -> float:
         """Median of the microseconds that one frame takes from end to end."""
