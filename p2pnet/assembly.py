@@ -36,10 +36,10 @@ def load_credentials(config: RoleConfig) -> Credentials:
     return credentials
 
 
-def _udp_transport(reactor: Any, udp: str, bind: str) -> IDatagramTransport:
+def _udp_transport(reactor: Any, udp: str, bind: str, *, rests: bool = False) -> IDatagramTransport:
     host, port = parse_host_port(bind) if bind else ("", 0)
     if udp == "auto" and batched.is_available(reactor):
-        return BatchedUDPTransport(reactor, host, port)
+        return BatchedUDPTransport(reactor, host, port, rests=rests)
     return UDPTransport(reactor, host, port)
 
 
@@ -73,7 +73,7 @@ def connector_node(reactor: Any, config: ConnectorConfig) -> ConnectorNode:
         engine=config.quic,
         max_streams=config.max_streams,
     )
-    transport = _udp_transport(reactor, config.udp, config.bind)
+    transport = _udp_transport(reactor, config.udp, config.bind, rests=True)
     node = ConnectorNode(reactor, core, transport, config.event_log)
     _configure(node, config)
     return node
@@ -89,7 +89,7 @@ def agent_node(reactor: Any, config: AgentConfig) -> AgentNode:
         policies={forward.service: forward.path for forward in config.forwards if forward.path},
         policy=config.path,
     )
-    transport = _udp_transport(reactor, config.udp, config.bind)
+    transport = _udp_transport(reactor, config.udp, config.bind, rests=True)
     node = AgentNode(reactor, core, transport, config.event_log)
     _configure(node, config)
     return node

@@ -181,8 +181,8 @@ class PeerConfig(RoleConfig, frozen=True, kw_only=True):
     congestion: Annotated[
         str,
         Setting(
-            "The congestion controller of what this node sends: cubic, reno, or bbr for paths"
-            " that lose packets or are long.",
+            "The congestion controller of what this node sends: bbr, cubic or reno. The last two"
+            " take each lost packet for a full queue.",
             DEFAULT_CONTROLLER,
             check_congestion,
         ),

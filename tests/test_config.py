@@ -122,13 +122,13 @@ class GoodFileTests(ConfigTestCase):
 
     def test_the_congestion_controller_is_one_that_exists(self) -> None:
         """One for all of a node's sessions, the same default for either role."""
-        self.assertEqual("cubic", self.load(CONNECTOR).congestion)
+        self.assertEqual("bbr", self.load(CONNECTOR).congestion)
         for name in CONTROLLERS:
             config = self.load(AGENT, "[agent]", f'[agent]\ncongestion = "{name}"')
             self.assertEqual(name, config.congestion)
         with self.assertRaises(ConfigError) as caught:
             self.load(AGENT, "[agent]", '[agent]\ncongestion = "vegas"')
-        self.assertIn("'vegas' is none of cubic, reno, bbr", str(caught.exception))
+        self.assertIn("'vegas' is none of bbr, cubic, reno", str(caught.exception))
 
     def test_settings_replace_the_defaults(self) -> None:
         """Whole numbers do for seconds; the log is a file beside the config."""

@@ -66,6 +66,7 @@ class IntermediateCore:
         self._events: collections.deque[events.Event] = collections.deque()
         self._forwarded: list[tuple[bytes, Address]] = []
         self._draining_until: float | None = None
+        self._now = 0.0  # of the last datagram
         self._mux = Multiplexer(limits=limits, entropy=entropy)
         self.credentials = credentials
         self.sessions = SessionTable(
@@ -119,6 +120,7 @@ class IntermediateCore:
 
     def receive_datagram(self, data: bytes, address: Address, now: float) -> None:
         """Take a datagram that arrived from `address` (canonical form)."""
+        self._now = now
         kind = classify(data)
         if kind is Kind.RELAY:
             target = self.relay.forward(data, address, now)
@@ -128,7 +130,6 @@ class IntermediateCore:
             connection = self._mux.receive_datagram(data, address, now)
             if connection is not None:
                 self._note_address(connection, now)
-            self._handle_connections(now)
         else:
             self._unknown[kind.name.lower()] += 1
 
@@ -141,6 +142,8 @@ class IntermediateCore:
 
     def next_event(self) -> events.Event | None:
         """The next event, None when there is none."""
+        if not self._events:
+            self._handle_connections(self._now)
         return self._events.popleft() if self._events else None
 
     def get_timer(self) -> float | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import collections
 import datetime
+import itertools
+import operator
 import os
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -75,6 +77,7 @@ class NodeCore:
         self.direct = DirectPaths(self)
         self.relayed = RelayedPaths(self)
         self._ending: dict[PeerAddress, Session] = {}
+        self._heard: dict[Session, Address] = {}  # directly, and where from, in this batch
         self._events: collections.deque[events.Event] = collections.deque()
 
     @property
@@ -160,38 +163,59 @@ class NodeCore:
             if session is not None:  # direct-only: its handshake comes directly too
                 self.receive_packet(data, session, now)
             if connection and connection.was_news and isinstance(connection.owner, Session):
-                self.direct.heard(connection.owner, address, now)
-                self.relayed.heard_directly(connection.owner, now)
-        elif kind is Kind.RELAY:
+                self._heard_directly(connection.owner, address, now)
+            return
+        self._note_heard(now)
+        if kind is Kind.RELAY:
             self.relayed.receive(data, address, now)
         elif kind is Kind.STUN:
             self.direct.receive(data, address, now)
         else:
             self._unwanted[kind.name.lower()] += 1
-        self._handle_connections(now)
+
+    def _heard_directly(self, session: Session, address: Address, now: float) -> None:
+        """An authentic packet of the session came from there; many in a row count as one."""
+        if self._heard.setdefault(session, address) != address:
+            self._note_heard(now)
+            self._heard[session] = address
+
+    def _note_heard(self, now: float) -> None:
+        while self._heard:
+            session, address = self._heard.popitem()
+            self.direct.heard(session, address, now)
+            self.relayed.heard_directly(session, now)
 
     def datagrams_to_send(self, now: float) -> list[tuple[bytes, Address]]:
         """The datagrams that are due, each with the address to send it to."""
-        datagrams = []
-        for data, address in self._mux.datagrams_to_send(now):
+        datagrams: list[tuple[bytes, Address]] = []
+        made = self._mux.datagrams_to_send(now)
+        for address, group in itertools.groupby(made, operator.itemgetter(1)):
             if isinstance(address, PeerAddress):
-                session = self.sessions.get(address) or self._ending.get(address)
-                if session is None or not session.paths:
-                    self._unwanted["no_path"] += 1
-                    continue
-                datagrams += [path.encapsulate(data) for path in session.paths]
-                if address in self.sessions:  # nobody waits for an answer to last words
-                    self.direct.sent(session, now)
-                    if session.paths[-1].kind == "relayed":
-                        self.relayed.sent(session, now)
+                datagrams += self._along_paths(address, [data for data, _ in group], now)
             else:
-                datagrams.append((data, address))
+                datagrams += group
         self._handle_connections(now)
         datagrams += self.direct.datagrams_to_send()
         return datagrams
 
+    def _along_paths(
+        self, address: PeerAddress, packets: list[bytes], now: float
+    ) -> list[tuple[bytes, Address]]:
+        """The datagrams that carry a session's packets."""
+        session = self.sessions.get(address) or self._ending.get(address)
+        if session is None or not session.paths:
+            self._unwanted["no_path"] += len(packets)
+            return []
+        if address in self.sessions:  # nobody waits for an answer to last words
+            self.direct.sent(session, now)
+            if session.paths[-1].kind == "relayed":
+                self.relayed.sent(session, now)
+        return [path.encapsulate(packet) for packet in packets for path in session.paths]
+
     def next_event(self) -> events.Event | None:
         """The next event, None when there is none."""
+        if not self._events:
+            self._handle_connections(self.now)
         return self._events.popleft() if self._events else None
 
     def get_timer(self) -> float | None:
@@ -326,6 +350,7 @@ class NodeCore:
         return connection is not None and connection.was_news
 
     def _handle_connections(self, now: float) -> None:
+        self._note_heard(now)
         while (item := self._mux.next_event()) is not None:
             connection, event = item
             owner = connection.owner

@@ -331,7 +331,7 @@ class Lab:
     def _order(self, *wires: Wire) -> str:
         """What the process of the wires is told about these."""
         rows = [(w, self._wires[w]) for w in wires]
-        return json.dumps([(w.one, w.other, c.delay, c.loss) for w, c in rows])
+        return json.dumps([(w.one, w.other, dataclasses.asdict(c)) for w, c in rows])
 
     def close(self) -> None:
         """Remove everything. Processes on the hosts must have been stopped."""

@@ -128,15 +128,21 @@ class Topology:
         self._mtu = mtu
         self._number = 0
 
-    def site(self, name: str, behavior: Behavior = OPEN, *, hairpin: bool = False) -> Site:
-        """Add a host behind that behavior, connected to the segment. Raises LabError."""
+    def site(
+        self, name: str, behavior: Behavior = OPEN, *,
+        hairpin: bool = False, conditions: Conditions | None = None,
+    ) -> Site:  # fmt: skip
+        """Add a host behind that behavior, connected to the segment. Raises LabError.
+
+        `conditions`: of its link to the segment, if not those of all.
+        """
         if hairpin and not behavior.can_hairpin:
             raise LabError(f"no hairpinning with {behavior.name}")
         if behavior.rules is None:
             host = self._lab.host(name)
-            address, address6, wire = self._uplink(host, self.core)
+            address, address6, wire = self._uplink(host, self.core, conditions)
             return Site(behavior, host, address, address6, wire=wire)
-        routers, wire = self._routers(name, behavior, hairpin)
+        routers, wire = self._routers(name, behavior, hairpin, conditions)
         host = self._lab.host(name)
         address, address6 = self._inside(host, "lan", routers, behavior.mapping is Mapping.NONE)
         return Site(behavior, host, address, address6, tuple(routers), wire)
@@ -155,7 +161,7 @@ class Topology:
         return first, second
 
     def _routers(
-        self, name: str, behavior: Behavior, hairpin: bool
+        self, name: str, behavior: Behavior, hairpin: bool, conditions: Conditions | None = None
     ) -> tuple[list[Router], Wire | None]:
         """The routers of a behavior, from the public segment inwards, and the link to it."""
         chain = [behavior]
@@ -164,21 +170,23 @@ class Topology:
         parent, routers, first = self.core, [], None
         for depth, part in enumerate(chain):
             host = self._lab.host(f"{name}-router{depth}")
-            address, address6, wire = self._uplink(host, parent)
+            address, address6, wire = self._uplink(host, parent, conditions)
             first = first or wire
             edge = Edge("wan", address, hairpin=hairpin)
             routers.append(Router(host, part, edge, address6))
             parent = host
         return routers, first
 
-    def _uplink(self, host: Host, parent: Host) -> tuple[str, str, Wire | None]:
+    def _uplink(
+        self, host: Host, parent: Host, conditions: Conditions | None
+    ) -> tuple[str, str, Wire | None]:
         """Connect a host's "wan" to the segment, or to a carrier's router; returns addresses."""
         self._number += 1
         number = self._number
         at_core = parent is self.core
         wire = self._lab.link(
             parent, f"down{number}", host, "wan",
-            mtu=self._mtu, conditions=self._conditions if at_core else None,
+            mtu=self._mtu, conditions=(conditions or self._conditions) if at_core else None,
         )  # fmt: skip
         net = f"11.{number}.0" if at_core else f"100.64.{number}"
         net6 = f"2a00:{number:x}:" if self._ipv6 else ""

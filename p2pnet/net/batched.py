@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from p2pnet.interfaces import Datagrams, IDatagramTransport
+from p2pnet.net.rest import REST, Gauge
 from p2pnet.net.udp import (
     BUFFER_SIZE,
     MAX_PACKET,
@@ -108,10 +109,11 @@ def split(data: bytes, ancillary: Iterable[tuple[int, int, bytes]]) -> list[byte
 class BatchedUDPTransport:
     """One UDP socket on a reactor, read and written in batches.
 
-    :param reactor: provides IReactorFDSet.
+    :param reactor: provides IReactorFDSet, and IReactorTime if it `rests`.
     :param host: an IP literal; "::" takes IPv4 too. "" is any address of both families, or of
         IPv4 alone where the system has no IPv6.
     :param port: 0 for any.
+    :param rests: whether datagrams of a busy flow may gather for a moment before they are read.
     :param open_socket: see the function.
     :ivar lost: datagrams that the system did not take.
     """
@@ -121,10 +123,11 @@ class BatchedUDPTransport:
 
     def __init__(
         self,
-        reactor: IReactorFDSet,
+        reactor: Any,
         host: str,
         port: int,
         *,
+        rests: bool = False,
         open_socket: Callable[[str, int], socket.socket] = open_socket,
     ) -> None:
         self.lost = 0
@@ -136,6 +139,7 @@ class BatchedUDPTransport:
         self._receive: Callable[[Datagrams], Any]
         self._refusals = 0
         self._max_segments = MAX_SEGMENTS
+        self._gauge = Gauge() if rests else None
 
     def start(self, receive: Callable[[Datagrams], Any]) -> None:
         """Open the socket; `receive` gets what comes. Raises CannotListenError."""
@@ -197,6 +201,20 @@ class BatchedUDPTransport:
                 self._receive(batch)
         except Exception:
             self.log.failure("while receiving datagrams")
+        if self._gauge is not None:
+            sizes = [len(datagram) for datagram, _ in batch]
+            if self._gauge.calls_for_rest(sizes, self._reactor.seconds()):
+                self._rest()
+
+    def _rest(self) -> None:
+        if self._socket is not None:
+            self._reactor.removeReader(self)
+            self._reactor.callLater(REST, self._go_on)
+
+    def _go_on(self) -> None:
+        if self._socket is not None:
+            self._reactor.addReader(self)
+            self.doRead()
 
     def connectionLost(self, reason: Failure) -> None:
         """The reactor gave the socket up."""

@@ -1,4 +1,4 @@
 """The congestion controllers that a configuration may name. Imports nothing, so that it may."""
 
-CONTROLLERS = ("cubic", "reno", "bbr")
-DEFAULT_CONTROLLER = "cubic"  # fair to others on clean paths; bbr is for paths that lose
+CONTROLLERS = ("bbr", "cubic", "reno")
+DEFAULT_CONTROLLER = "bbr"  # takes no loss for a full queue, and leaves others their share

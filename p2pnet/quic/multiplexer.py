@@ -54,7 +54,8 @@ class Multiplexer:
         self._accept_peer = accept_peer
         self._by_id: dict[bytes, Connection] = {}
         self._connections: dict[Connection, Address | None] = {}  # with a half-open one's source
-        self._dirty: dict[Connection, None] = {}  # a dict, for its order
+        self._dirty: dict[Connection, None] = {}  # may have something to send, oldest first
+        self._fresh: dict[Connection, None] = {}  # may have events to collect
         self._answers: list[tuple[bytes, Any]] = []
         self._events: collections.deque[tuple[Connection, events.Event]] = collections.deque()
         self._timers: list[tuple[float, int, Connection]] = []
@@ -91,12 +92,12 @@ class Multiplexer:
         newest = connection.engine.newest_packet
         self._feed(connection.engine, data, address, now)
         connection.was_news = connection.engine.newest_packet > newest
-        self._collect(connection)
-        self._dirty[connection] = None
+        self._fresh[connection] = self._dirty[connection] = None
         return connection
 
     def datagrams_to_send(self, now: float) -> list[tuple[bytes, Any]]:
         """Datagrams with their addresses: real ones, or a PeerAddress for the layer above."""
+        self._collect_fresh()
         datagrams, self._answers = self._answers, []
         dirty, self._dirty = self._dirty, {}
         for connection in dirty:
@@ -110,6 +111,8 @@ class Multiplexer:
 
     def next_event(self) -> tuple[Connection, events.Event] | None:
         """The next event with its connection, None when there is none."""
+        if self._fresh:
+            self._collect_fresh()
         return self._events.popleft() if self._events else None
 
     def get_timer(self) -> float | None:
@@ -129,8 +132,7 @@ class Multiplexer:
             if connection.timer is not None and connection.timer <= now:
                 connection.timer = None  # armed again once it has sent
                 connection.engine.handle_timer(now)
-                self._collect(connection)
-                self._dirty[connection] = None
+                self._fresh[connection] = self._dirty[connection] = None
             else:
                 self._schedule(connection)
 
@@ -204,6 +206,12 @@ class Multiplexer:
 
     def _touch(self, connection: Connection) -> None:
         self._dirty[connection] = None
+
+    def _collect_fresh(self) -> None:
+        """Collect the events of all that datagrams and timers did: once for a batch of them."""
+        fresh, self._fresh = self._fresh, {}
+        for connection in fresh:
+            self._collect(connection)
 
     def _collect(self, connection: Connection) -> None:
         for event in connection.take_events():

@@ -104,13 +104,16 @@ class FakeSocket:
 class BatchedCase(SynchronousTestCase):
     """A transport with such a socket."""
 
+    rests = False
+
     def setUp(self) -> None:
         """A started transport."""
         self.reactor = FakeReactor()
         self.socket = FakeSocket()
         self.batches: list[Datagrams] = []
         self.transport = BatchedUDPTransport(
-            self.reactor, "192.0.2.1", 1, open_socket=lambda host, port: self.socket  # type: ignore
+            self.reactor, "192.0.2.1", 1, rests=self.rests,
+            open_socket=lambda host, port: self.socket,  # type: ignore
         )  # fmt: skip
         self.transport.start(self.batches.append)
 

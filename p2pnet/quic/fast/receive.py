@@ -10,7 +10,7 @@ from aioquic.quic.connection import (
     QuicConnectionState,
     QuicReceiveContext,
 )
-from aioquic.quic.events import DatagramFrameReceived
+from aioquic.quic.events import DatagramFrameReceived, QuicEvent, StreamDataReceived
 from aioquic.quic.packet import QuicStreamFrame, decode_packet_number
 from aioquic.quic.packet_builder import QuicDeliveryState
 from aioquic.quic.rangeset import RangeSet
@@ -28,6 +28,14 @@ SAMPLE_AT = 4  # bytes behind the start of the packet number, RFC 9001 section 5
 SAMPLE = 16  # bytes
 
 
+class Chunks(QuicEvent):
+    """Bytes of a stream that came in order, in a row of packets: one event for all of them."""
+
+    def __init__(self, stream_id: int) -> None:
+        self.stream_id = stream_id
+        self.chunks: list[bytes] = []
+
+
 class FastReceiver(Engine):
     """An Engine that takes usual packets by itself, and leaves the others to aioquic."""
 
@@ -36,6 +44,7 @@ class FastReceiver(Engine):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._streams = Streams()
+        self._gathering: dict[int, Chunks] = {}  # those among the events that may yet grow
         self._is_usual = False  # whether the connection is established and usual packets may come
         self._space: Any = None  # of 1-RTT packets, and their keys
         self._pair: Any = None
@@ -48,6 +57,7 @@ class FastReceiver(Engine):
         """Take a datagram from the network, at `now` seconds of the caller's clock."""
         if self._is_usual:
             if not self._receive(data, addr, now):
+                self._gathering.clear()  # what aioquic delivers stands behind it
                 super().receive_datagram(data, addr, now)
             return
         super().receive_datagram(data, addr, now)
@@ -161,6 +171,7 @@ class FastReceiver(Engine):
         return elicits if size else self._leave_frames(plain, now)
 
     def _leave_frames(self, plain: bytes, now: float) -> bool:
+        self._gathering.clear()
         context = QuicReceiveContext(
             epoch=ONE_RTT,
             host_cid=self.host_cid,
@@ -195,13 +206,23 @@ class FastReceiver(Engine):
         new = max(0, stop - receiver.highest_offset)
         if limit.used + new > limit.value:
             return 0
-        content = QuicStreamFrame(plain[start:end], bool(kind & frames.STREAM_FIN), offset)
-        try:
-            event = receiver.handle_frame(content)
-        except FinalSizeError:
-            return 0  # and nothing was changed
-        if event is not None:
-            self._events.append(event)
+        if (
+            offset == receiver.highest_offset == receiver._buffer_start
+            and new
+            and not receiver.is_finished
+            and not kind & frames.STREAM_FIN
+        ):
+            receiver.highest_offset = receiver._buffer_start = stop
+            self._gather(stream_id, plain[start:end])
+        else:
+            content = QuicStreamFrame(plain[start:end], bool(kind & frames.STREAM_FIN), offset)
+            try:
+                event = receiver.handle_frame(content)
+            except FinalSizeError:
+                return 0  # and nothing was changed
+            if event is not None:
+                self._gathering.pop(stream_id, None)  # what comes later stands behind this
+                self._events.append(event)
         limit.used += new
         delivered = receiver.starting_offset()
         if receiver.highest_offset != delivered or receiver.is_finished or self._undelivered:
@@ -212,6 +233,22 @@ class FastReceiver(Engine):
         if delivered + STREAM_WINDOW * 3 // 4 >= stream.max_stream_data_local:
             self._streams.signaling[stream_id] = None
         return end
+
+    def _gather(self, stream_id: int, data: bytes) -> None:
+        """Have bytes delivered, with those before them if nobody took these yet."""
+        gathered = self._gathering.get(stream_id)
+        if gathered is None:
+            gathered = self._gathering[stream_id] = Chunks(stream_id)
+            self._events.append(gathered)
+        gathered.chunks.append(data)
+
+    def next_event(self) -> QuicEvent | None:
+        """What happened next, None if nothing did."""
+        event = super().next_event()
+        if isinstance(event, Chunks):
+            self._gathering.pop(event.stream_id, None)
+            return StreamDataReceived(b"".join(event.chunks), False, event.stream_id)
+        return event
 
     def _take_ack(self, plain: bytes, at: int, now: float) -> int:
         """Where the frame ends, 0 if it is aioquic's to judge."""
