@@ -5,6 +5,8 @@
     python -m bench --rounds 3        (make bench ROUNDS=3)
     python -m bench --brief           (make bench BRIEF=1)
 
+    python -m bench lossy forward     those alone
+
 Each is a process of its own. Figures go to build/bench: results.json, results.md and plots as SVG.
 A benchmark that fails is told of, and the others go on; the exit status says it.
 """
@@ -15,10 +17,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from bench import plot
+from bench.figures import draw
 from bench.peers.base import BUILD
 from p2pnet.lab.report import Row, Spread, environment, print_error, table
 
@@ -30,8 +31,10 @@ BRIEF: Mapping[str, Sequence[str]] = {
     "handshakes": ("--nodes=100",),
     "relay": ("--frames=20000",),
     "udp": ("--seconds=0.5",),
+    "lossy": ("--link=100:40:1", "--seconds=2", "--only=p2pnet", "--only=ssh"),
 }
-"""Which benchmarks, in which order, and what makes a short run of each."""
+"""The benchmarks, in their order, and what makes a short run of each."""
+USUAL = [name for name in BRIEF if name != "lossy"]  # which takes hours, and root
 NO_ROUNDS = ("session",)
 
 Tables = dict[str, list[dict[str, Any]]]
@@ -68,42 +71,13 @@ def markdown(results: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def column(rows: Sequence[Row], key: str, value: str) -> dict[str, list[float]]:
-    """One column by another, of the rows that have it."""
-    return {row[key]: row[value] for row in rows if row.get(value) is not None}
-
-
-def draw(tables: Mapping[str, Sequence[Row]], directory: Path) -> None:
-    """The plots of what was measured."""
-    if rows := tables.get("A forwarded connection"):
-        for name, title, figure in (
-            ("throughput", "An upload through a forward, MB/s", "MB/s"),
-            ("latency", "A 100-byte request through a forward, µs (p50)", "echo_p50_us"),
-            ("cost", "Processor time of both ends, s/GB", "cpu_s/GB"),
-        ):
-            found = column(rows, "tunnel", figure)
-            plot.save(directory, name, plot.bars(title, "medians, loopback", found))
-    if rows := tables.get("Uploads on many connections"):
-        names = [name for name in rows[0] if name.startswith("MB/s")]
-        series = {row["tunnel"]: [row[n][0] if row[n] else None for n in names] for row in rows}
-        marks = [name.rpartition("_")[2] for name in names]
-        title, unit = "Uploads on many connections", "MB/s in all, by connections"
-        plot.save(directory, "streams", plot.lines(title, unit, marks, series))
-    if rows := tables.get("Relaying, as sessions grow"):
-        marks = [str(row["sessions"]) for row in rows]
-        series = {"Intermediate": [row["cpu_us"][0] for row in rows]}
-        title, unit = "Processor time of a relayed datagram", "µs, by sessions"
-        document = plot.lines(title, unit, marks, series, logarithmic=False)
-        plot.save(directory, "sessions", document)
-
-
 def main() -> int:
     """Run them; the exit status is 1 if one failed."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3, help="how often each is measured")
     parser.add_argument("--brief", action="store_true", help="short runs, to see that all works")
     parser.add_argument("--json", action="store_true", help="print the results as one JSON object")
-    parser.add_argument("names", nargs="*", default=list(BRIEF), help=", ".join(BRIEF))
+    parser.add_argument("names", nargs="*", default=USUAL, help=", ".join(BRIEF))
     options = parser.parse_args()
     began, benchmarks = time.monotonic(), {}
     for name in options.names:

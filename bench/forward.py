@@ -18,7 +18,7 @@ from typing import NamedTuple
 from bench import stream
 from bench.peers import PEERS
 from p2pnet.lab.forwarding import Load, cases
-from p2pnet.lab.report import Row, Spread, alternate, parser, print_error, show
+from p2pnet.lab.report import Row, Spread, alternate, parser, print_error, ratio, show
 from p2pnet.lab.tunnel import TUNNELS, Tunnel, Unavailable
 
 Found = Mapping[str, Mapping[str, Spread | None]]
@@ -36,13 +36,13 @@ class Goal(NamedTuple):
         """Whether it is reached in this run."""
         ours = found.get("p2pnet, direct", {}).get(self.figure)
         other = found.get(self.other, {}).get(self.figure)
-        ratio = ours.median / other.median if ours and other else None
+        times = ratio(ours and ours.median, other and other.median)
         return {
             "figure": self.figure,
             "beside": self.other,
             "goal": f"{'>=' if self.at_least else '<='} {self.times:g}",
-            "ratio": ratio,
-            "reached": None if ratio is None else (ratio >= self.times) == self.at_least,
+            "ratio": times,
+            "reached": None if times is None else (times >= self.times) == self.at_least,
         }
 
 

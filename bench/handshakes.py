@@ -18,7 +18,7 @@ from pathlib import Path
 from bench.crowd import AT_A_TIME, Crowd, load_credentials
 from p2pnet.identity import Role
 from p2pnet.lab.processes import Deployment, Process
-from p2pnet.lab.report import Figures, Row, alternate, parser, show
+from p2pnet.lab.report import Figures, Row, alternate, parser, ratio, show
 from p2pnet.lab.tunnel import await_ready
 from p2pnet.wire.address import Address, parse_host_port
 
@@ -57,7 +57,7 @@ def measure(start: Start, nodes: int) -> Figures:
         crowd.idle(SETTLE)
         used, done = process.cpu_seconds() - used, crowd.ready - before
         return {
-            "handshakes/s_and_core": done / used,
+            "handshakes/s_and_core": ratio(done, used),
             "cpu_ms": used / done * 1e3,
             "KiB_a_node": (process.resident() - memory) / done / 1024,
             "lost": crowd.lost,
@@ -69,13 +69,16 @@ def rows(nodes: int, rounds: int) -> list[Row]:
     servers: dict[str, Start] = {"Intermediate": intermediate, "aioquic, stock": stock}
     cases = {name: partial(measure, start, nodes) for name, start in servers.items()}
     found = alternate(cases, rounds)
-    rates = {name: figures["handshakes/s_and_core"] for name, figures in found.items()}
-    base = rates.get("aioquic, stock")
+    rates = {
+        name: rate.median
+        for name, figures in found.items()
+        if (rate := figures["handshakes/s_and_core"])
+    }
     return [
         {
             "server": name,
             **figures,
-            "times_stock": rate.median / base.median if (rate := rates[name]) and base else None,
+            "times_stock": ratio(rates.get(name), rates.get("aioquic, stock")),
         }
         for name, figures in found.items()
     ]

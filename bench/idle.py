@@ -15,7 +15,7 @@ from pathlib import Path
 from bench.crowd import AT_A_TIME, Crowd, load_credentials
 from p2pnet.identity import Role
 from p2pnet.lab.processes import Deployment
-from p2pnet.lab.report import Row, parser, show
+from p2pnet.lab.report import Row, parser, ratio, show
 from p2pnet.wire.address import parse_host_port
 
 SETTLE = 3.0  # seconds, for what comes after a handshake
@@ -42,7 +42,7 @@ def measure(nodes: int, seconds: float) -> Row:
             "lost": crowd.lost,
             "KiB_a_node": grown / connected / 1024,
             "handshake_ms": handshakes / connected * 1000,
-            "handshakes/s_and_core": connected / handshakes,
+            "handshakes/s_and_core": ratio(connected, handshakes),
             "idle_share_of_core": (relay.cpu_seconds() - cpu) / seconds,
         }
 

@@ -15,6 +15,7 @@ WIDTH = 720
 ROW = 26  # height of a bar with its gap
 LEFT, RIGHT, TOP, BOTTOM = 170, 90, 56, 44
 LINES_HEIGHT = 260
+MOST_TICKS = 6
 OURS, OTHERS = "#0b6e99", "#b8c4cc"
 COLORS = (OURS, "#d1682b", "#5b8c3a", "#8a5aa6", "#a8862c", "#6b7780")
 STYLE = (
@@ -47,9 +48,9 @@ class Scale:
         """Values to draw a line at."""
         if self._log:
             return [10.0**n for n in range(int(self._least), int(self._least + self._span) + 1)]
-        step = 10.0 ** math.floor(math.log10(self._span / 2))
-        while self._span / step > 6:
-            step *= 2.5 if str(step).lstrip("0.").startswith("2") else 2
+        power = 10.0 ** math.floor(math.log10(self._span))
+        steps = (power * share for share in (0.1, 0.2, 0.5, 1, 2))
+        step = next(step for step in steps if self._span / step <= MOST_TICKS)
         return [n * step for n in range(int(self._span / step) + 1)]
 
 
@@ -98,7 +99,7 @@ def bars(title: str, unit: str, values: Mapping[str, Sequence[float]]) -> str:
         )
         parts.append(_line(scale(least), top + ROW / 2, scale(most), top + ROW / 2, "range"))
         parts.append(_text(scale(max(median, most)) + 6, top + 17, number(median)))
-    return _document(height, title, f"{unit}; logarithmic; the thin line is least to most", parts)
+    return _document(height, title, f"{unit}; logarithmic", parts)
 
 
 def lines(

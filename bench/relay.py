@@ -28,7 +28,7 @@ from p2pnet.core.connector import AllowList, ConnectorCore
 from p2pnet.core.node import NodeCore
 from p2pnet.identity import Role
 from p2pnet.lab.processes import Deployment, LabError, Process
-from p2pnet.lab.report import Figures, alternate, parser, show
+from p2pnet.lab.report import Figures, alternate, parser, ratio, show
 from p2pnet.net.batched import (
     SEGMENT_SIZE,
     SOL_UDP,
@@ -157,7 +157,7 @@ def measure(course: Course, frames: int) -> Figures:
     cost, lost = course.pour(frames)
     return {
         "cpu_us": cost,
-        "frames/s_and_core": 1e6 / cost,
+        "frames/s_and_core": ratio(1e6, cost),
         "one_way_us": course.alone(),
         "lost": lost,
     }

@@ -20,7 +20,7 @@ from bench.crowd import Crowd, load_credentials
 from bench.relay import PATIENCE, QUIC, RATE, SIZE, pour
 from p2pnet.identity import Role
 from p2pnet.lab.processes import Deployment, LabError
-from p2pnet.lab.report import Figures, alternate, parser, show
+from p2pnet.lab.report import Figures, alternate, parser, ratio, show
 from p2pnet.quic.connection import Connection
 from p2pnet.wire import messages
 from p2pnet.wire.address import parse_host_port
@@ -92,7 +92,7 @@ class Course:
         cost, lost = pour(self.relay, sockets, self._address, self._frames, frames)
         return {
             "cpu_us": cost,
-            "frames/s_and_core": 1e6 / cost,
+            "frames/s_and_core": ratio(1e6, cost),
             "lost": lost,
             "KiB_a_session": self.memory,
             "memory_MiB": self.relay.resident() / MEBIBYTE,
