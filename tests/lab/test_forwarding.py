@@ -1,10 +1,13 @@
 """What measures tunnels: a load comes through whole, and nothing outlives its context."""
 
+import json
 import tempfile
 from pathlib import Path
 
+from click.testing import CliRunner
 from twisted.trial.unittest import SynchronousTestCase
 
+from p2pnet.cli import bench as command
 from p2pnet.lab.forwarding import Load, measure, opened, target
 from p2pnet.lab.processes import LabError
 from p2pnet.lab.tunnel import LOOPBACK, P2PNet, Place, Tunnel, touch
@@ -54,6 +57,19 @@ class LoadTests(SynchronousTestCase):
             with target(Path(directory), Place()) as address:
                 self.assertTrue(touch(Place(), address))
             self.assertFalse(touch(Place(), address))
+
+
+class CommandTests(SynchronousTestCase):
+    """``p2pnet bench``."""
+
+    def test_it_prints_a_row_for_each_tunnel(self) -> None:
+        """As JSON; here there is one tunnel, which is none."""
+        self.patch(command, "TUNNELS", (Tunnel,))
+        arguments = ["--json", "--rounds=1", "--seconds=0.1"]
+        done = CliRunner().invoke(command.bench, arguments)
+        (row,) = json.loads(done.stdout)["tables"]["A forwarded connection"]
+        self.assertEqual("plain TCP", row["tunnel"])
+        self.assertLessEqual(set(FIGURES), set(row))
 
 
 class P2PNetTests(SynchronousTestCase):
