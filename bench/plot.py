@@ -6,7 +6,6 @@ the files are small enough to be read, kept in a repository and compared.
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from xml.sax.saxutils import escape
 
 from p2pnet.lab.report import number
@@ -133,8 +132,3 @@ def lines(
         labels.append(label)
         parts.append(_text(points[-1][0] + 10, label, name))
     return _document(height, title, unit, parts)
-
-
-def save(directory: Path, name: str, document: str) -> None:
-    """Write one."""
-    (directory / f"{name}.svg").write_text(document)

@@ -25,7 +25,7 @@ class Load:
     """How much is measured in a round.
 
     :ivar seconds: that an upload lasts.
-    :ivar echoes: requests of 100 bytes, one after the other, and as many beside an upload.
+    :ivar echoes: requests of 100 bytes, one after the other; a quarter of it beside an upload.
     :ivar connects: connections, one after the other.
     """
 
@@ -104,8 +104,11 @@ def measure(kind: type[Tunnel], load: Load, ends: Ends) -> Figures:
         upload = client.run("upload", seconds=load.seconds)
         used, resident = tunnel.cpu_seconds() - used, tunnel.resident()
         beside = client.start("upload", seconds=load.seconds)
-        busy = client.run("echo", count=load.echoes // 4)
-        client.finish(beside)
+        try:
+            busy = client.run("echo", count=load.echoes // 4)
+            client.finish(beside)
+        finally:
+            beside.kill()
     carried = bool(tunnel.processes)
     return {
         "MB/s": upload["megabytes_per_second"],
