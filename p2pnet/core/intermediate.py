@@ -142,7 +142,7 @@ class IntermediateCore:
 
     def next_event(self) -> events.Event | None:
         """The next event, None when there is none."""
-        if not self._events:
+        if not self._events and self._mux.has_events:
             self._handle_connections(self._now)
         return self._events.popleft() if self._events else None
 

@@ -214,7 +214,7 @@ class NodeCore:
 
     def next_event(self) -> events.Event | None:
         """The next event, None when there is none."""
-        if not self._events:
+        if not self._events and (self._heard or self._mux.has_events):
             self._handle_connections(self.now)
         return self._events.popleft() if self._events else None
 

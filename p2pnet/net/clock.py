@@ -1,10 +1,21 @@
 """Time that passes evenly, whatever becomes of the calendar."""
 
+import functools
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.base import ReactorBase
+
+
+def _read() -> Callable[[], float]:
+    if sys.platform == "linux":
+        return functools.partial(time.clock_gettime, time.CLOCK_BOOTTIME)
+    return time.time
+
+
+_now = _read()  # asked two dozen times for each request and response
 
 
 def elapsed() -> float:
@@ -12,7 +23,7 @@ def elapsed() -> float:
 
     Elsewhere it is the calendar's: setting that forward looks like sleep, which does no harm.
     """
-    return time.clock_gettime(time.CLOCK_BOOTTIME) if sys.platform == "linux" else time.time()
+    return _now()
 
 
 def use_elapsed_time(reactor: Any) -> None:
@@ -23,4 +34,4 @@ def use_elapsed_time(reactor: Any) -> None:
     """
     if isinstance(reactor, ReactorBase) and reactor.seconds is ReactorBase.seconds:
         offset = reactor.seconds() - elapsed()
-        reactor.seconds = lambda: elapsed() + offset
+        reactor.seconds = lambda: _now() + offset

@@ -1,6 +1,6 @@
 """One QUIC connection as the layers above see it."""
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable
 from typing import Any
 
 from aioquic.quic import events as quic_events
@@ -181,26 +181,31 @@ class Connection:
 
     # -- for the multiplexer ---------------------------------------------------------------------
 
-    def take_events(self) -> Iterator[events.Event | quic_events.QuicEvent]:
+    def take_events(self) -> list[events.Event | quic_events.QuicEvent]:
         """What happened since the last call; connection-id events come through untranslated."""
-        while (event := self.engine.next_event()) is not None:
+        found: list[events.Event | quic_events.QuicEvent] = []
+        engine = self.engine
+        while (event := engine.next_event()) is not None:
             translated = self._translate(event)
             # Datagrams are still taken in between close() and the datagram that says so.
             if translated is not None and not (
                 self._closed and isinstance(translated, events.Event)
             ):
-                yield translated
+                found.append(translated)
         if self._closed:
-            return
-        for stream_id in [s for s in self._blocked if self.engine.unsent(s) <= LOW_WATER]:
+            return found
+        for stream_id in [s for s in self._blocked if engine.unsent(s) <= LOW_WATER]:
             self._blocked.discard(stream_id)
-            yield events.StreamWritable(stream_id)
-        closing = self.engine.closing
+            found.append(events.StreamWritable(stream_id))
+        closing = engine.closing
         if closing is not None:
             self._closed = True
-            yield events.ConnectionClosed(
-                closing.error_code, closing.reason_phrase, closing.frame_type is None
+            found.append(
+                events.ConnectionClosed(
+                    closing.error_code, closing.reason_phrase, closing.frame_type is None
+                )
             )
+        return found
 
     def _translate(
         self, event: quic_events.QuicEvent

@@ -84,6 +84,8 @@ class Engine(QuicConnection):
         self._undelivered = 0
         self._windows = ReceiveWindows()
         self._next_key_update = KEY_UPDATE_PACKETS
+        # The present keys, and a packet that was sent under them: acknowledged, the peer has them.
+        self._proof_of_keys: tuple[bytes, int] | None = None
         # Both before the handshake, so that the transport parameters carry them.
         self._local_max_streams_bidi.value = self._local_max_streams_bidi.sent = max_streams
         self._local_max_streams_uni.value = self._local_max_streams_uni.sent = 0
@@ -338,9 +340,19 @@ class Engine(QuicConnection):
         super().handle_timer(now + MOMENT)
 
     def update_keys_if_due(self) -> None:
-        """Start a key update when enough packets were sent under the current 1-RTT keys."""
-        if self._packet_number >= self._next_key_update and self._handshake_confirmed:
-            self._next_key_update = self._packet_number + KEY_UPDATE_PACKETS
+        """Start a key update when enough packets were sent under the current 1-RTT keys.
+
+        Not before the peer acknowledged one of them (RFC 9001 section 6.1): one that does not have
+        these keys yet could make nothing of the next ones, nor of any that follow.
+        """
+        if self._packet_number < self._next_key_update or not self._handshake_confirmed:
+            return
+        keys: Any = self._cryptos[tls.Epoch.ONE_RTT].send
+        secret, number = keys.secret, self._packet_number
+        if self._proof_of_keys is None or self._proof_of_keys[0] != secret:
+            self._proof_of_keys = secret, number
+        elif self._spaces[tls.Epoch.ONE_RTT].largest_acked_packet >= self._proof_of_keys[1]:
+            self._next_key_update = number + KEY_UPDATE_PACKETS
             self.request_key_update()
 
     def name_path(self, path: Hashable) -> None:

@@ -109,6 +109,11 @@ class Multiplexer:
             self._arm(connection)
         return datagrams
 
+    @property
+    def has_events(self) -> bool:
+        """Whether next_event() may have one."""
+        return bool(self._events or self._fresh)
+
     def next_event(self) -> tuple[Connection, events.Event] | None:
         """The next event with its connection, None when there is none."""
         if self._fresh:

@@ -79,6 +79,23 @@ class StreamTests(SynchronousTestCase):
                 self.assertNotEqual(secret, end._cryptos[Epoch.ONE_RTT].recv.secret)
                 self.assertGreater(end._next_key_update, 600)
 
+    def test_regression_keys_are_kept_until_the_peer_has_them(self) -> None:
+        """One that misses two updates could decrypt nothing ever after."""
+        self.patch(engine, "KEY_UPDATE_PACKETS", 3)
+        pair = Pair()
+        one, other = pair.connect()
+        stream_id = one.open_stream()
+        pair.loss = 1.0
+        for _ in range(12):
+            one.send(stream_id, b"once more, ")
+            pair.run(0.5)
+        pair.loss = 0.0
+        one.send(stream_id, b"with feeling")
+        pair.run(8.0)
+        self.assertEqual(
+            12 * b"once more, " + b"with feeling", pair.server.received(other, stream_id)
+        )
+
     def test_the_path_changes_in_mid_transfer(self) -> None:
         """To a faster one and back; the round-trip time follows, and nothing is lost for good."""
         transfer = Transfer(Pair(peer=True, delay=0.04), 2_500_000)

@@ -24,6 +24,7 @@ from p2pnet.quic.windows import STREAM_WINDOW
 
 ONE_RTT = tls.Epoch.ONE_RTT
 CONNECTED = QuicConnectionState.CONNECTED
+ACK_ALONE = 0.003  # seconds that the acknowledgement of one packet waits for something to go with
 SAMPLE_AT = 4  # bytes behind the start of the packet number, RFC 9001 section 5.4.2
 SAMPLE = 16  # bytes
 
@@ -127,8 +128,10 @@ class FastReceiver(Engine):
             space.largest_received_time = now
         _add_last(space.ack_queue, number)
         space.received_packets.add(number)
-        if elicits and space.ack_at is None:
-            space.ack_at = now + self._ack_delay
+        if elicits:
+            # RFC 9000 section 13.2.1: what comes singly is acknowledged with the answer to it.
+            due = now + (ACK_ALONE if space.ack_at is None else self._ack_delay)
+            space.ack_at = due if space.ack_at is None else min(due, space.ack_at)
 
     def _idle_timeout(self) -> float:
         loss = self._loss

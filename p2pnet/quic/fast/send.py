@@ -75,7 +75,8 @@ class FastEngine(FastReceiver):
         self._pacing_at = None
         self._limits_due = self._find_limits_due()
         while True:
-            is_ack_due = space.ack_at is not None and space.ack_at <= now
+            ack_at = space.ack_at
+            is_ack_due = ack_at is not None and ack_at <= now
             if not is_ack_due:
                 if not (awake or pending or signaling or self._limits_due):
                     break
@@ -83,7 +84,10 @@ class FastEngine(FastReceiver):
                 if self._pacing_at is not None:
                     break
             packet = Packet()
-            self._fill(packet, is_ack_due, now)
+            self._fill(packet, ack_at is not None, now)
+            if ack_at is not None and not (is_ack_due or packet.elicits):
+                space.ack_at = ack_at  # nothing fitted that it could go with
+                break
             if packet.parts:
                 datagram = self._finish(packet, now)
                 path.bytes_sent += len(datagram)
@@ -115,13 +119,13 @@ class FastEngine(FastReceiver):
 
     # -- packets ---------------------------------------------------------------------------------
 
-    def _fill(self, packet: Packet, is_ack_due: bool, now: float) -> None:
+    def _fill(self, packet: Packet, with_ack: bool, now: float) -> None:
         """Put frames into a packet, as far as its size and the congestion window allow."""
         header = 1 + len(self._peer_cid.cid) + NUMBER_SIZE
         room = int(self._max_datagram_size) - header - TAG_SIZE
         cc = self._loss._cc
         window = cc.congestion_window - cc.bytes_in_flight - header - TAG_SIZE
-        if is_ack_due:
+        if with_ack:
             self._write_fast_ack(packet, room, min(room, window), now)
         packet.left = min(room, window) - packet.size
         due = self._limits_due
