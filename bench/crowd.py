@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from p2pnet.identity import Credentials, Role
-from p2pnet.net.batched import ANCILLARY_SPACE, open_socket, split
+from p2pnet.net.batched import ANCILLARY_SPACE, joined_size, open_socket, split
 from p2pnet.quic import events
 from p2pnet.quic.connection import Connection
 from p2pnet.quic.multiplexer import Multiplexer
@@ -39,7 +39,9 @@ def receive_all(udp: socket.socket) -> list[tuple[bytes, Address]]:
     try:
         while True:
             data, ancillary, _, source = udp.recvmsg(65535, ANCILLARY_SPACE)
-            received += [(datagram, source) for datagram in split(data, ancillary)]
+            received += [
+                (datagram, source) for datagram in split(data, joined_size(data, ancillary))
+            ]
     except BlockingIOError:
         return received
 

@@ -2,12 +2,14 @@
 
 ::
 
-    python -m bench.relay --frames 200000
+    python -m bench.relay --frames 200000 --workers 2
 
-A real Intermediate under twistd with each kind of socket, alternating, and a session of a real
-Agent's and a real Connector's core through it, into which 1000-byte datagrams are poured in bursts.
-Times are the Intermediate's own, of one processor. A second figure is how long one datagram alone
-takes from end to end.
+A real Intermediate under twistd with each kind of socket and each number of processes, alternating,
+and sessions of real Agents' and a real Connector's cores through it, one whose frames come to each
+process. 1000-byte datagrams are poured into them in bursts, in turn. `cpu_us` is the processor time
+of each process of the Intermediate for one of its frames, `per_second` how many that makes if each
+has a processor of its own, `one_way_us` how long one datagram alone takes from end to end, through
+the last process.
 """
 
 import datetime
@@ -16,7 +18,7 @@ import socket
 import statistics
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,8 +29,8 @@ from p2pnet.core.agent import AgentCore
 from p2pnet.core.connector import AllowList, ConnectorCore
 from p2pnet.core.node import NodeCore
 from p2pnet.identity import Role
-from p2pnet.lab.processes import Deployment, LabError, Process
-from p2pnet.lab.report import Figures, alternate, parser, ratio, show
+from p2pnet.lab.processes import Deployment, LabError, cpu_seconds
+from p2pnet.lab.report import Figures, alternate, parser, show
 from p2pnet.net.batched import (
     SEGMENT_SIZE,
     SOL_UDP,
@@ -36,13 +38,12 @@ from p2pnet.net.batched import (
     open_socket,
 )
 from p2pnet.wire.address import Address
-from p2pnet.wire.relay import encode_relay_frame
+from p2pnet.wire.relay import RELAY_OVERHEAD, encode_relay_frame
 
 SIZE = 1000  # bytes of a datagram
 BURST = 32  # datagrams
 AT_ONCE = 512  # datagrams under way, so that none is lost in a socket
 LOST_AFTER = 0.5  # seconds
-LIVING = 0.2  # seconds between rounds, for control connections
 PATIENCE = 10.0  # seconds
 ALONE = 2000  # datagrams of which one at a time is under way
 RATE = 10**10  # bytes a second; quotas are counted, and never reached
@@ -76,21 +77,20 @@ class Peer:
 
 
 def pour(
-    relay: Process, sockets: tuple[socket.socket, socket.socket], address: Address,
-    window: Sequence[bytes], frames: int,
-) -> tuple[float, int]:  # fmt: skip
-    """Send so many frames from the first socket to the second by way of `address`.
+    bursts: Iterator[tuple[socket.socket, Sequence[bytes]]],
+    receiver: socket.socket,
+    address: Address,
+    frames: int,
+) -> tuple[int, int]:
+    """Send so many frames to `address`: bursts, all frames of one length, and the sockets for them.
 
-    They are those of `window`, all of one length, in turn and in bursts. Returns microseconds of
-    the relay's processor for each, and how many got lost.
+    Returns how many came to the receiver, and how many got lost.
     """
-    sender, receiver = sockets
-    segments = [(SOL_UDP, UDP_SEGMENT, SEGMENT_SIZE.pack(len(window[0])))]
-    bursts = itertools.cycle([window[i : i + BURST] for i in range(0, len(window), BURST)])
-    before, sent, received, heard_at = relay.cpu_seconds(), 0, 0, time.monotonic()
+    sent, received, heard_at = 0, 0, time.monotonic()
     while sent < frames or sent > received:
         if sent < frames and sent - received < AT_ONCE:
-            burst = next(bursts)
+            sender, burst = next(bursts)
+            segments = [(SOL_UDP, UDP_SEGMENT, SEGMENT_SIZE.pack(len(burst[0])))]
             sender.sendmsg(burst, segments, 0, address)
             sent += len(burst)
         came = len(receive_all(receiver))
@@ -98,99 +98,130 @@ def pour(
             received, heard_at = received + came, time.monotonic()
         elif time.monotonic() - heard_at > LOST_AFTER:
             break
-    return (relay.cpu_seconds() - before) / max(received, 1) * 1e6, sent - received
+    return received, sent - received
 
 
 class Course:
-    """A session through an Intermediate, and what is poured into it."""
+    """Sessions through an Intermediate, one for each of its processes, and what is poured in."""
 
-    def __init__(self, deployment: Deployment, name: str, udp: str) -> None:
-        self.relay = deployment.intermediate(name, udp=udp, session_rate=RATE)
-        intermediate = deployment.intermediates[-1]
-        agent, connector = (
-            load_credentials(deployment.certs, node) for node in ("agent", "connector")
-        )
+    def __init__(self, deployment: Deployment, name: str, udp: str, workers: int) -> None:
+        self.relay = deployment.intermediate(name, udp=udp, session_rate=RATE, workers=workers)
+        self._credentials = {
+            node: load_credentials(deployment.certs, node) for node in ("agent", "connector")
+        }
+        self._intermediate = deployment.intermediates[-1]
+        started = [self.relay.wait_for("worker_started", worker=n) for n in range(1, workers)]
+        self._pids = [self.relay.pid, *(event["pid"] for event in started)]
         self.connector = Peer(
             ConnectorCore(
-                connector, [intermediate], services=["web"],
+                self._credentials["connector"], [self._intermediate], services=["web"],
                 authorizer=AllowList({"web": ["*"]}), utcnow=utcnow,
             )
         )  # fmt: skip
         self._until(events.Registered, self.connector)
-        core = AgentCore(agent, [intermediate], utcnow=utcnow)
-        self.agent = Peer(core)
-        self._until(events.ControlConnected, self.agent)
+        self._agents: list[Peer] = []
+        self._sources: dict[int, tuple[Peer, bytes]] = {}  # by the process that gets the frames
+        while len(self._sources) < workers:
+            self._add_agent(workers)
+
+    def _add_agent(self, workers: int) -> None:
+        """A session, whose channel comes to a process by chance."""
+        core = AgentCore(self._credentials["agent"], [self._intermediate], utcnow=utcnow)
+        agent = Peer(core)
+        self._agents.append(agent)
+        self._until(events.ControlConnected, agent)
         core.open_stream("web", time.monotonic())
-        self._until(events.HandshakeCompleted, self.agent, self.connector)
+        self._until(events.HandshakeCompleted, agent, self.connector)
         (session,) = core.sessions.values()
         ((self._address, path),) = session.relays.items()
-        self._frame = encode_relay_frame(path.channel, QUIC + bytes(SIZE - 10))
+        frame = encode_relay_frame(path.channel, QUIC + bytes(SIZE - RELAY_OVERHEAD - 1))
+        self._sources[path.channel[0] % workers] = agent, frame
 
     def _until(self, kind: type[Any], *peers: Peer) -> None:
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
-            for peer in peers or (self.agent, self.connector):
+            for peer in peers:
                 if any(isinstance(event, kind) for event in peer.turn()):
                     return
             time.sleep(0.001)
         raise LabError(f"no {kind.__name__} in {PATIENCE} s")
 
-    def live(self) -> None:
-        """Let the nodes do what is due, and hear the answer."""
-        for peer in (self.agent, self.connector):
-            for link in peer.core.links:
-                link.hurry(time.monotonic())  # asks the Intermediate at once
-        end = time.monotonic() + LIVING
-        while time.monotonic() < end:
-            self.agent.turn()
-            self.connector.turn()
-            time.sleep(0.001)
+    def keep_up(self) -> None:
+        """Let the control connections live, which nobody looked after for a while."""
+        peers = (*self._agents, self.connector)
+        for link in (link for peer in peers for link in peer.core.links):
+            link.hurry(time.monotonic())  # asks the Intermediate at once
+        for _ in range(3):
+            for peer in peers:
+                peer.turn()
+            time.sleep(0.01)
 
-    def pour(self, frames: int) -> tuple[float, int]:
-        """See pour()."""
-        sockets = (self.agent.socket, self.connector.socket)
-        return pour(self.relay, sockets, self._address, [self._frame] * BURST, frames)
+    def cpu_seconds(self) -> list[float]:
+        """Of each process of the Intermediate."""
+        return list(map(cpu_seconds, self._pids))
+
+    def pour(self, frames: int) -> tuple[list[float], int]:
+        """Microseconds of processor of each process for each of its frames, and how many frames
+        got lost."""
+        bursts = itertools.cycle(
+            (agent.socket, [frame] * BURST) for _, (agent, frame) in sorted(self._sources.items())
+        )
+        before = self.cpu_seconds()
+        received, lost = pour(bursts, self.connector.socket, self._address, frames)
+        used = [after - was for was, after in zip(before, self.cpu_seconds(), strict=True)]
+        share = max(received, 1) / len(used)
+        return [seconds / share * 1e6 for seconds in used], lost
 
     def alone(self) -> float:
         """Median of the microseconds that one frame takes from end to end."""
+        agent, frame = self._sources[max(self._sources)]
         self.connector.socket.settimeout(PATIENCE)
         times = []
         for _ in range(ALONE):
             begun = time.perf_counter()
-            self.agent.socket.sendto(self._frame, self._address)
+            agent.socket.sendto(frame, self._address)
             self.connector.socket.recv(65535)
             times.append(time.perf_counter() - begun)
         self.connector.socket.setblocking(False)
         return statistics.median(times) * 1e6
 
 
-def measure(courses: Mapping[str, Course], udp: str, frames: int) -> Figures:
+def measure(course: Course, courses: Iterable[Course], frames: int) -> Figures:
     """One round of a course."""
-    for course in courses.values():
-        course.live()  # or the Intermediate would take the nodes for dead
-    course = courses[udp]
-    cost, lost = course.pour(frames)
+    for each in courses:
+        each.keep_up()
+    costs, lost = course.pour(frames)
     return {
-        "cpu_us": cost,
-        "frames/s_and_core": ratio(1e6, cost),
+        "cpu_us": statistics.mean(costs),
+        "per_second": sum(1e6 / cost for cost in costs) if all(costs) else None,
         "one_way_us": course.alone(),
         "lost": lost,
     }
 
 
 def main() -> None:
-    """Print the figures of both kinds of socket."""
+    """Print the figures."""
     options = parser(__doc__)
     options.add_argument("--frames", type=int, default=200_000, help="how many each time")
     options.add_argument("--rounds", type=int, default=3, help="how many times")
+    options.add_argument("--workers", type=int, default=1, help="also with so many processes")
     arguments = options.parse_args()
+    kinds = {"batched": ("auto", 1), "plain": ("plain", 1)}
+    if arguments.workers > 1:
+        kinds[f"batched, {arguments.workers} processes"] = ("auto", arguments.workers)
     with tempfile.TemporaryDirectory() as directory, Deployment(Path(directory)) as deployment:
         deployment.issue(Role.AGENT, "agent")
         deployment.issue(Role.CONNECTOR, "connector", services=["web"])
-        courses = {udp: Course(deployment, f"relay-{udp}", udp) for udp in ("auto", "plain")}
-        cases = {udp: partial(measure, courses, udp, arguments.frames) for udp in courses}
+        courses = {
+            name: Course(deployment, f"relay-{number}", *kind)
+            for number, (name, kind) in enumerate(kinds.items())
+        }
+        cases = {
+            name: partial(measure, course, courses.values(), arguments.frames)
+            for name, course in courses.items()
+        }
         found = alternate(cases, arguments.rounds)
-    rows = [{"socket": udp, **figures} for udp, figures in found.items()]
+    rows = [{"socket": name, **figures} for name, figures in found.items()]
     show({f"Relaying {SIZE} bytes": rows}, arguments.json)
 
 

@@ -1,8 +1,10 @@
 """From a configuration to the node that it describes."""
 
+import os
 from typing import Any
 
 from p2pnet.config import (
+    MAX_WORKERS,
     AgentConfig,
     ConnectorConfig,
     IntermediateConfig,
@@ -15,12 +17,14 @@ from p2pnet.core.intermediate import IntermediateCore
 from p2pnet.core.registry import MemoryDirectory
 from p2pnet.identity import Credentials, CredentialsError
 from p2pnet.interfaces import IDatagramTransport
-from p2pnet.net import batched
+from p2pnet.net import batched, workers
 from p2pnet.net.batched import BatchedUDPTransport
 from p2pnet.net.udp import UDPTransport
 from p2pnet.net.watch import NetworkWatch
+from p2pnet.net.workers import WorkerPool
 from p2pnet.node import AgentNode, ConnectorNode, IntermediateNode, Node, utcnow
 from p2pnet.quic.admission import Limits
+from p2pnet.settings import ConfigError
 from p2pnet.sources.interfaces import InterfaceSource
 from p2pnet.sources.static import StaticSource
 from p2pnet.wire.address import parse_host_port
@@ -36,15 +40,36 @@ def load_credentials(config: RoleConfig) -> Credentials:
     return credentials
 
 
-def _udp_transport(reactor: Any, udp: str, bind: str, *, rests: bool = False) -> IDatagramTransport:
+def _udp_transport(
+    reactor: Any, udp: str, bind: str, *, processes: int = 1, rests: bool = False
+) -> IDatagramTransport:
     host, port = parse_host_port(bind) if bind else ("", 0)
-    if udp == "auto" and batched.is_available(reactor):
+    is_batched = udp == "auto" and batched.is_available(reactor)
+    if processes > 1:
+        kind = "batched" if is_batched else "plain"
+        return WorkerPool(reactor, host, port, processes - 1, kind)
+    if is_batched:
         return BatchedUDPTransport(reactor, host, port, rests=rests)
     return UDPTransport(reactor, host, port)
 
 
+def _count_processes(reactor: Any, configured: int | str) -> int:
+    """How many processes an Intermediate is. Raises ConfigError."""
+    if configured == 1:
+        return 1
+    available = workers.is_available(reactor)
+    if isinstance(configured, str):
+        return min(len(os.sched_getaffinity(0)), MAX_WORKERS) if available else 1
+    if not available:
+        raise ConfigError(
+            f"workers = {configured}: this system cannot share a UDP port among processes as that"
+            ' needs (Linux, SO_REUSEPORT with a filter); write workers = 1, or "auto"'
+        )
+    return configured
+
+
 def intermediate_node(reactor: Any, config: IntermediateConfig) -> IntermediateNode:
-    """The Intermediate of a configuration. Raises CredentialsError."""
+    """The Intermediate of a configuration. Raises CredentialsError or ConfigError."""
     core = IntermediateCore(
         load_credentials(config),
         MemoryDirectory(),
@@ -55,7 +80,8 @@ def intermediate_node(reactor: Any, config: IntermediateConfig) -> IntermediateN
         max_sessions_per_node=config.max_sessions_per_node,
         session_rate=config.session_rate,
     )
-    transport = _udp_transport(reactor, config.udp, config.listen)
+    processes = _count_processes(reactor, config.workers)
+    transport = _udp_transport(reactor, config.udp, config.listen, processes=processes)
     return IntermediateNode(reactor, core, transport, config.event_log, config.drain_seconds)
 
 

@@ -12,6 +12,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from p2pnet.wire.address import Address
+from p2pnet.wire.workers import WorkerMessage
 
 if TYPE_CHECKING:
     from p2pnet.core.stream import Stream
@@ -202,6 +203,15 @@ class PathSelected(Report):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class PacketSizeFound(Report):
+    """Packets of the session that go directly to `address` have up to `size` bytes from now on."""
+
+    session: str
+    address: str
+    size: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class CandidatesExchanged(Report):
     """Both ends know each other's candidates: "type address" each."""
 
@@ -350,6 +360,24 @@ class DrainFinished(Report):
     sessions: int
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class WorkerStarted(Report):
+    """A process relays beside the Intermediate."""
+
+    worker: int
+    pid: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class WorkerLost(Report):
+    """It does so no more; another one starts in `restart_in` seconds, and until it relays the
+    Intermediate does its work."""
+
+    worker: int
+    reason: str
+    restart_in: float
+
+
 # -- stream events -------------------------------------------------------------------------------
 
 
@@ -412,7 +440,15 @@ class OpenerNeeded:
     hops: int
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class MessageNeeded:
+    """The host is to pass this on: that of an Intermediate to its relay workers, before it sends
+    packets; that of a worker to its Intermediate."""
+
+    message: WorkerMessage
+
+
 StreamEvent = (
     StreamRequested | StreamAccepted | StreamData | StreamWritable | FlowDatagram | StreamClosed
 )
-Event = Report | StreamEvent | OpenerNeeded
+Event = Report | StreamEvent | OpenerNeeded | MessageNeeded

@@ -12,6 +12,10 @@ Datagrams = Sequence[tuple[bytes, Address]]
 """UDP payloads, each with the address that it came from or goes to."""
 
 
+Forward = Callable[[bytes, int, Address], Address | None]
+"""See IDatagramTransport.forward."""
+
+
 class IDatagramTransport(Interface):
     """A UDP socket. Addresses are canonical: an IP literal and a port, never v4-mapped.
 
@@ -21,6 +25,12 @@ class IDatagramTransport(Interface):
     gathers = Attribute(
         "Whether `receive` is called once for all that waits, so that the answers may go at once."
         " Else they had better wait until the reactor has nothing more to read."
+    )
+
+    forward = Attribute(
+        "None, or set before the start by who relays: asked of what came joined from one address"
+        " (the datagrams, the size of each but the last, the address) where to send it on to as it"
+        " is. If it returns None, `receive` gets the datagrams."
     )
 
     def start(receive: Callable[[Datagrams], Any]) -> None:

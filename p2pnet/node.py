@@ -19,15 +19,17 @@ from p2pnet.core.stream import Stream
 from p2pnet.errors import error_for
 from p2pnet.identity import Credentials
 from p2pnet.interfaces import ICandidateSource, IDatagramTransport
-from p2pnet.net.driver import Driver
+from p2pnet.net.driver import Driver, Forwarder
 from p2pnet.net.resolve import resolve
 from p2pnet.net.stream import StreamTransport
 from p2pnet.net.watch import NetworkWatch
+from p2pnet.net.workers import WorkerPool
 from p2pnet.observe.eventlog import EventLog
 from p2pnet.sources.static import StaticSource
 from p2pnet.wire.address import Address, format_address
 from p2pnet.wire.errors import ErrorCode
 from p2pnet.wire.stream import StreamKind
+from p2pnet.wire.workers import WorkerMessage
 
 
 def utcnow() -> datetime.datetime:
@@ -40,6 +42,7 @@ class CoreService(Service):
 
     :param reactor: provides IReactorTime, and what the transport needs.
     :param transport: the IDatagramTransport that is the node's one socket.
+    :param forward: of the core, for what comes joined: see IDatagramTransport.
     """
 
     log = Logger()
@@ -50,11 +53,12 @@ class CoreService(Service):
         core: NodeCore | IntermediateCore,
         transport: IDatagramTransport,
         event_log: Path | None = None,
+        forward: Forwarder | None = None,
     ) -> None:
         self.reactor = reactor
         self.core: Any = core
         self.transport = transport
-        self.driver = Driver(core, transport, reactor, self.handle)
+        self.driver = Driver(core, transport, reactor, self.handle, forward)
         self.event_log = EventLog(event_log, utcnow)
         self.observers: list[Callable[[events.Report], Any]] = []
 
@@ -93,6 +97,7 @@ class CoreService(Service):
 class IntermediateNode(CoreService):
     """An Intermediate.
 
+    :param transport: as of any node, or a WorkerPool, whose WorkerOwner this is then.
     :param drain_seconds: how long a stop may take while sessions are relayed.
     """
 
@@ -104,8 +109,11 @@ class IntermediateNode(CoreService):
         event_log: Path | None = None,
         drain_seconds: float = 10.0,
     ) -> None:
-        super().__init__(reactor, core, transport, event_log)
+        super().__init__(reactor, core, transport, event_log, forward=core.relay.forward_joined)
         self._drain_seconds = drain_seconds
+        self._workers = transport if isinstance(transport, WorkerPool) else None
+        if self._workers is not None:
+            self._workers.owner = self
         self._drained: Deferred[None] = Deferred()
 
     @inlineCallbacks
@@ -118,9 +126,35 @@ class IntermediateNode(CoreService):
 
     def handle(self, event: events.Event) -> None:
         """Take one event of the core."""
+        if isinstance(event, events.MessageNeeded):
+            assert self._workers is not None
+            self._workers.tell(event.message)
+            return
         super().handle(event)
         if isinstance(event, events.DrainFinished):
             self._drained.callback(None)
+
+    # -- WorkerOwner -----------------------------------------------------------------------------
+
+    def worker_added(self, worker: int) -> list[WorkerMessage]:
+        """There will be a worker. Returns what it must know."""
+        known: list[WorkerMessage] = self.core.relay.add_worker(worker)
+        return known
+
+    def worker_began(self, worker: int, pid: int) -> None:
+        """It relays."""
+        self.report(events.WorkerStarted(worker, pid))
+
+    def worker_said(self, worker: int, message: WorkerMessage) -> None:
+        """It tells what it forwarded."""
+        self.core.relay.take(worker, message, self.driver.now)
+        self.driver.wake()
+
+    def worker_lost(self, worker: int, reason: str, restart_in: float) -> None:
+        """It is no more."""
+        self.core.relay.remove_worker(worker)
+        self.report(events.WorkerLost(worker, reason, restart_in))
+        self.driver.wake()
 
 
 class Node(CoreService):

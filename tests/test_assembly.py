@@ -1,5 +1,6 @@
 """What a configuration is made into."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -7,16 +8,18 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from p2pnet import assembly, pki
-from p2pnet.config import AgentConfig, ConnectorConfig, IntermediateConfig
+from p2pnet.config import MAX_WORKERS, AgentConfig, ConnectorConfig, IntermediateConfig
 from p2pnet.identity import Role
-from p2pnet.net import batched
+from p2pnet.net import batched, workers
 from p2pnet.net.batched import BatchedUDPTransport
 from p2pnet.net.udp import UDPTransport
+from p2pnet.net.workers import WorkerPool
+from p2pnet.settings import ConfigError
 from tests.net.support import FakeReactor
 
 
-class TransportTests(SynchronousTestCase):
-    """Which UDP socket a node has."""
+class RealmCase(SynchronousTestCase):
+    """Tests with a configuration of each role."""
 
     def setUp(self) -> None:
         """A realm with a node of each role."""
@@ -36,6 +39,10 @@ class TransportTests(SynchronousTestCase):
                 "cert": directory / f"{role.value}.pem",
                 "key": directory / f"{role.value}.key",
             }
+
+
+class TransportTests(RealmCase):
+    """Which UDP socket a node has."""
 
     def transports(self, reactor: Any, **settings: Any) -> list[type]:
         """The kind that the Intermediate, the Connector and the Agent have."""
@@ -59,3 +66,35 @@ class TransportTests(SynchronousTestCase):
         """A reactor that does not take descriptors is elsewhere."""
         self.assertEqual([UDPTransport] * 3, self.transports(Clock()))
         self.assertEqual([UDPTransport] * 3, self.transports(FakeReactor(), udp="plain"))
+
+
+class WorkersTests(RealmCase):
+    """How many processes an Intermediate is."""
+
+    def pool(self, reactor: Any, workers: Any) -> WorkerPool | None:
+        """The workers of an Intermediate, None for an ordinary socket."""
+        config = IntermediateConfig(**self.files[Role.INTERMEDIATE], workers=workers)
+        transport = assembly.intermediate_node(reactor, config).transport
+        return transport if isinstance(transport, WorkerPool) else None
+
+    def test_one_is_none_beside_the_intermediate(self) -> None:
+        """The socket is as ever."""
+        self.assertIsNone(self.pool(FakeReactor(), 1))
+
+    def test_auto_is_one_a_processor(self) -> None:
+        """Of those that this process may use."""
+        if not workers.is_available(FakeReactor()):
+            raise SkipTest("this system cannot share a port among processes")
+        for processors, count in (({0, 5, 9}, 2), (set(range(1000)), MAX_WORKERS - 1)):
+            self.patch(os, "sched_getaffinity", lambda _, which=processors: which)
+            pool = self.pool(FakeReactor(), "auto")
+            assert pool is not None
+            self.assertEqual(count, pool.count)
+        self.patch(os, "sched_getaffinity", lambda _: {3})
+        self.assertIsNone(self.pool(FakeReactor(), "auto"))
+
+    def test_where_it_cannot_be_auto_is_one_and_a_number_is_an_error(self) -> None:
+        """Which says what to write instead. A reactor that takes no descriptors is such a place."""
+        self.assertIsNone(self.pool(Clock(), "auto"))
+        error = self.assertRaises(ConfigError, self.pool, Clock(), 3)
+        self.assertIn("workers = 3: this system cannot share a UDP port", str(error))

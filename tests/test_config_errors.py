@@ -128,6 +128,8 @@ class MistakeTests(ConfigTestCase):
             ("retry_above = -1", "expected a whole number >= 0; write retry_above = 32"),
             ("drain_seconds = -1", "expected a number >= 0.0; write drain_seconds = 10.0"),
             ("drain_seconds = inf", "inf is not a number of seconds"),
+            ("workers = 0", 'expected a whole number >= 1; write workers = "auto"'),
+            ('workers = "all"', "invalid enum value 'all'; write workers = \"auto\""),
         ):
             self.assert_mistake(
                 f"2: {setting.split()[0]} in [intermediate]: {problem}",

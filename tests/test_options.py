@@ -66,6 +66,15 @@ class SettingTests(OptionsTestCase):
         self.assertEqual((5, 0.5), (config.max_sessions, config.drain_seconds))
         self.assertEqual(self.directory / "ca", config.ca)
 
+    def test_workers_are_a_number_or_a_word(self) -> None:
+        """One process unless others are asked for."""
+        for arguments, expected in (
+            ((), 1),
+            (("--workers=3",), 3),
+            (("--workers", "auto"), "auto"),
+        ):
+            self.assertEqual(expected, self.parse(IntermediateOptions, *arguments).config.workers)
+
     def test_a_connector_without_a_file(self) -> None:
         """Options that may be repeated gather their values."""
         config = self.parse(

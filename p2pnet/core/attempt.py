@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 from typing import TYPE_CHECKING
 
+from p2pnet.core.path import DirectPath
 from p2pnet.core.timers import Timer
 from p2pnet.traversal.checklist import CheckList, IceCredentials
-from p2pnet.traversal.health import Keepalive, PathHealth
+from p2pnet.traversal.health import Health, Keepalive, PathHealth
+from p2pnet.traversal.mtu import BASE, Phase
 from p2pnet.traversal.pair import CandidatePair
 
 if TYPE_CHECKING:
@@ -23,6 +25,8 @@ class Attempt:
     :ivar checks: None before the first exchange of candidates.
     :ivar pair: the one in use, with its `health`; None while there is none.
     :ivar peer_direct_at: since when the peer sends directly, as far as is seen here.
+    :ivar refuted: how often a check was answered on a path that was doubted, with no other word of
+        the peer's on it since.
     :ivar next_step: when the answer is overdue, or the next round begins.
     """
 
@@ -34,6 +38,7 @@ class Attempt:
         self.pair: CandidatePair | None = None
         self.health: PathHealth | None = None
         self.peer_direct_at: float | None = None
+        self.refuted = 0
         self.keepalive = Keepalive()
         self.failures = 0
         self.next_step: Timer | None = None
@@ -42,4 +47,29 @@ class Attempt:
         """When its checks or its path are to be looked at, None for never."""
         parts = (self.checks, self.health)
         times = [part.get_timer() for part in parts if part is not None]
+        if self.pair is not None and self._is_heard:
+            times.append(self.pair.mtu.get_timer())
         return min((time for time in times if time is not None), default=None)
+
+    @property
+    def _is_heard(self) -> bool:
+        return self.health is not None and self.health.state is Health.GOOD
+
+    def use_path(self, now: float) -> None:
+        """Look for larger packets that the path in use carries (RFC 8899), and use what is found.
+
+        Not while it is silent: then an unanswered probe says nothing of its size.
+        """
+        pair, checks, session = self.pair, self.checks, self.session
+        if pair is None or checks is None or not self._is_heard:
+            return
+        mtu = pair.mtu
+        size = mtu.next_probe(now)
+        if size is not None:
+            checks.check(pair, now, size)
+        if mtu.phase is Phase.ERROR:
+            session.rest_direct(f"packets of {BASE} bytes do not get through", lost=True)
+            return
+        if session.direct_is_doubtful:
+            session.set_direct(DirectPath(pair.address), pair.rtt, "it answers again")
+        session.set_packet_size(mtu.size, is_settled=mtu.phase is Phase.SEARCH_COMPLETE)

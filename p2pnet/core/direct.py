@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from p2pnet.core.node import NodeCore
     from p2pnet.core.session import Session
 
-LATE = (
-    1.0  # seconds for which relayed packets of a peer that moved to the direct path are late ones
-)
+# Seconds for which relayed packets of a peer that moved to the direct path are late ones; doubled,
+# so many times at most, by each check that shows the path to work in spite of them.
+LATE, MAX_DOUBLINGS = 1.0, 6
 # A path that died is asked now and then by both ends, so that it is used again soon after it works:
 # their packets keep the NATs open for each other's. After that only rounds of checks look for one.
 REVIVE_EVERY, REVIVE_FOR = 4.0, 600.0  # seconds
@@ -141,6 +141,7 @@ class DirectPaths:
             attempt.pair, attempt.failures, attempt.peer_direct_at = best, 0, None
             attempt.health = PathHealth(best.rtt or 0.0, now, attempt.keepalive)
             attempt.health.answered_at = best.answered_at or now  # long ago, it may be
+            best.mtu.restart(now)
             reason = f"{best.remote.type} {format_address(best.address)} answered"
             attempt.session.now = now
             attempt.session.set_direct(DirectPath(best.address), best.rtt, reason)
@@ -172,6 +173,7 @@ class DirectPaths:
             return
         if attempt.peer_direct_at is None:
             attempt.peer_direct_at = now
+        attempt.refuted = 0
         self._heard(attempt, now, None)
 
     def heard_relayed(self, session: Session, now: float) -> None:
@@ -183,7 +185,7 @@ class DirectPaths:
         attempt = self._attempts.get(session.id)
         if attempt is None or attempt.health is None or attempt.peer_direct_at is None:
             return
-        late = LATE + (session.relay_rtt or 0.0)
+        late = LATE * 2.0**attempt.refuted + (session.relay_rtt or 0.0)
         if now - attempt.peer_direct_at > late:
             attempt.health.doubt(now)
             self._look(attempt, now)
@@ -197,6 +199,14 @@ class DirectPaths:
             self._look(attempt, now)
             self.touch(attempt)
 
+    def black_hole(self, session: Session, now: float) -> None:
+        """Large packets of the session get lost: find out again how large they may be."""
+        attempt = self._attempts.get(session.id)
+        if attempt is not None and attempt.pair is not None:
+            attempt.pair.mtu.black_hole(now)
+            self._look(attempt, now)
+            self.touch(attempt)
+
     def _heard(self, attempt: Attempt, now: float, rtt: float | None) -> None:
         health, pair = attempt.health, attempt.pair
         assert health is not None and pair is not None
@@ -204,8 +214,8 @@ class DirectPaths:
             attempt.session.farewell = None  # whoever said so, the peer is there
         if health.heard(now, rtt):
             attempt.peer_direct_at = now  # it will notice soon, and stop sending both ways
-            attempt.session.now = now
-            attempt.session.set_direct(DirectPath(pair.address), pair.rtt, "it answers again")
+            attempt.refuted = min(attempt.refuted + 1, MAX_DOUBLINGS)
+            pair.mtu.restart(now)
 
     def _look(self, attempt: Attempt, now: float) -> None:
         health, pair, checks = attempt.health, attempt.pair, attempt.checks
@@ -243,6 +253,7 @@ class DirectPaths:
             and health.is_silent_for(RESTS_AFTER, now)
         ):
             session.rest_direct("the direct path is still silent")
+        attempt.use_path(now)
 
     def _revive(self, attempt: Attempt, pair: CandidatePair, until: float, now: float) -> None:
         """Ask a path that died, until another one works."""

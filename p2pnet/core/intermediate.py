@@ -9,9 +9,9 @@ from collections.abc import Callable
 
 from p2pnet import events
 from p2pnet.core.client import Client
-from p2pnet.core.relay import Relay
 from p2pnet.core.sessions import SessionTable
 from p2pnet.core.timers import Timers
+from p2pnet.core.workers import SharedRelay
 from p2pnet.identity import Credentials, Role
 from p2pnet.interfaces import IServiceDirectory
 from p2pnet.quic import events as quic_events
@@ -55,7 +55,7 @@ class IntermediateCore:
         if credentials.identity.role is not Role.INTERMEDIATE:
             raise ValueError(f"{credentials.identity} cannot be run as intermediate")
         self.timers = Timers()
-        self.relay = Relay()
+        self.relay = SharedRelay(self.emit)
         self._utcnow = utcnow
         self._engine = engine
         self._unknown: collections.Counter[str] = collections.Counter()
@@ -200,6 +200,7 @@ class IntermediateCore:
                 )
         elif client.address != connection.peer_address:
             client.address = connection.peer_address
+            self.sessions.moved(client)
             if client.has_greeted:
                 client.tell_address()
                 self.emit(events.NodeMoved(str(client.identity), format_address(client.address)))

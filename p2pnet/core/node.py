@@ -364,3 +364,5 @@ class NodeCore:
         """An event of an end-to-end connection, after the session itself took it."""
         if isinstance(event, quic_events.ConnectionClosed):
             self.end_session(session, event.error_code, event.reason, now)
+        elif isinstance(event, quic_events.BlackHoleDetected):
+            self.direct.black_hole(session, now)

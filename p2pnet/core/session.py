@@ -12,6 +12,7 @@ from p2pnet.identity import Identity
 from p2pnet.interfaces import IPathSelector
 from p2pnet.quic import events as quic_events
 from p2pnet.quic.connection import Connection
+from p2pnet.traversal.mtu import BASE
 from p2pnet.traversal.relays import Relays
 from p2pnet.traversal.selection import DIRECT, NONE, RELAYED, Choices, DirectOnly, RelayOnly
 from p2pnet.wire.address import Address, PeerAddress, format_address
@@ -47,6 +48,7 @@ class Session:
     :ivar relays: the paths through Intermediates, by address; `relay_choice` says which is used.
     :ivar direct: the direct path, None while there is none; `direct_is_doubtful` when packets go
         both ways, `direct_is_silent` when that has been for so long that they no longer do.
+    :ivar packet_size: bytes of a packet that the direct path carries.
     :ivar farewell: code and reason with which the peer is said to have ended the session.
     :ivar paths: where packets go. None means that they are dropped, and QUIC sends their content
         again later.
@@ -67,6 +69,7 @@ class Session:
         self.direct_is_doubtful = False
         self.direct_is_silent = False
         self.direct_rtt: float | None = None
+        self.packet_size = self._told_size = BASE
         self.relay_rtt: float | None = None
         self.paths: tuple[Path, ...] = ()
         self.farewell: tuple[ErrorCode, str] | None = None
@@ -123,12 +126,31 @@ class Session:
         """There is another direct path now, or none, or it became doubtful."""
         self.direct, self.direct_rtt, self.direct_is_doubtful = direct, rtt, doubtful
         self.direct_is_silent = False
+        self.packet_size = BASE
         self.choose_path(reason)
 
-    def rest_direct(self, reason: str) -> None:
-        """The direct path has been silent for a while: a relay carries the session alone."""
-        self.direct_is_silent = True
-        self.choose_path(reason, planned=True)
+    def rest_direct(self, reason: str, *, lost: bool = False) -> None:
+        """The direct path carries nothing: a relay carries the session alone.
+
+        :param lost: nor has anything that was sent reached the peer by a relay.
+        """
+        self.direct_is_doubtful = self.direct_is_silent = True
+        self.choose_path(reason, planned=not lost)
+
+    def set_packet_size(self, size: int, *, is_settled: bool) -> None:
+        """Packets of `size` bytes get through on the direct path; it is told once that is final."""
+        self.packet_size = size
+        self._fit_packets()
+        if is_settled and self.direct is not None and size != self._told_size:
+            self._told_size = size
+            address = format_address(self.direct.address)
+            self._emit(events.PacketSizeFound(self.id.hex(), address, size))
+
+    def _fit_packets(self) -> None:
+        """Only a direct path in good health carries more than BASE, and only for itself."""
+        if self._connection is not None and self._connection.is_established:
+            is_alone = self.paths == (self.direct,) and not self.direct_is_doubtful
+            self._connection.set_max_datagram_size(self.packet_size if is_alone else BASE)
 
     def choose_path(self, reason: str = "", *, planned: bool = False) -> None:
         """Ask the selector, and send the way that it says from now on.
@@ -150,10 +172,11 @@ class Session:
                     paths = relayed
         elif decision.path == RELAYED:
             paths = relayed
-        if paths == self.paths:
-            return
         was_silent = self.direct_is_doubtful or self.relay_choice.is_doubtful or not self.paths
-        self.paths = paths
+        before, self.paths = self.paths, paths
+        self._fit_packets()  # before anything goes the other way
+        if paths == before:
+            return
         if not planned:
             self._moved(lost=was_silent)
         grounds = "" if self.direct_is_doubtful else decision.reason  # which took it to be well
@@ -215,6 +238,7 @@ class Session:
                 self._stopped(stream_id, code)
             case quic_events.HandshakeCompleted(peer):
                 self.connection.name_path(self._path_name)
+                self._fit_packets()
                 self._emit(events.HandshakeCompleted(self.id.hex(), str(peer), now - self.created))
             case quic_events.ConnectionClosed():
                 self.abandon(event.error_code, event.reason)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 
 from p2pnet import events
 from p2pnet.core.client import Client
-from p2pnet.core.relay import Channel, Relay
+from p2pnet.core.relay import Circuit, Traffic
 from p2pnet.core.timers import Timers
+from p2pnet.core.workers import SharedRelay
 from p2pnet.interfaces import IServiceDirectory
 from p2pnet.wire import messages
 from p2pnet.wire.errors import ErrorCode
@@ -22,18 +24,13 @@ PUNCHING_DELAY = 0.05  # seconds at least from the word to the first check
 
 @dataclasses.dataclass(slots=True, eq=False)
 class RelayedSession:
-    """A session between an agent and a connector; `answered` once the connector took it.
-
-    `upward` are the channel from agent to connector and its id, `downward` the other way.
-    """
+    """A session between an agent and a connector; `answered` once the connector took it."""
 
     id: bytes
     service: str
     agent: Client
     connector: Client
-    upward: bytes
-    downward: bytes
-    channels: tuple[Channel, Channel]
+    circuit: Circuit
     policy: str = ""
     requests: list[messages.SessionRequest] = dataclasses.field(default_factory=list)
     answered: bool = False
@@ -47,7 +44,7 @@ class SessionTable:
 
     def __init__(
         self,
-        relay: Relay,
+        relay: SharedRelay,
         directory: IServiceDirectory,
         connectors: Mapping[str, Client],
         emit: Callable[[events.Event], None],
@@ -75,10 +72,14 @@ class SessionTable:
 
     def count_busy(self, since: float) -> int:
         """Sessions that relayed something since that time."""
-        return sum(
-            any(channel.used_at > since for channel in session.channels)
-            for session in self._sessions.values()
-        )
+        return sum(session.circuit.used_at > since for session in self._sessions.values())
+
+    def moved(self, client: Client) -> None:
+        """A node's packets come from another address now."""
+        for session_id in client.sessions:
+            session = self._sessions[session_id]
+            ends = session.agent.address, session.connector.address
+            self._relay.move(session.circuit, *ends)
 
     # -- opening ---------------------------------------------------------------------------------
 
@@ -146,25 +147,14 @@ class SessionTable:
             self._refuse(agent, request.request, *refusal)
             return None
         upward, downward = self._entropy(CHANNEL_LENGTH), self._entropy(CHANNEL_LENGTH)
-        up, down = (
-            Channel(agent, connector, self._rate, now),
-            Channel(connector, agent, self._rate, now),
-        )
+        circuit = Circuit(upward, downward, agent.address, connector.address, self._rate, now)
         session = RelayedSession(
-            request.session,
-            request.service,
-            agent,
-            connector,
-            upward,
-            downward,
-            (up, down),
-            request.policy,
+            request.session, request.service, agent, connector, circuit, request.policy
         )
         self._sessions[session.id] = session
         agent.sessions.add(session.id)
         connector.sessions.add(session.id)
-        self._relay.open(upward, up)
-        self._relay.open(downward, down)
+        self._relay.open(circuit)
         connector.send(
             messages.SessionOffer(
                 session.id,
@@ -242,8 +232,8 @@ class SessionTable:
                     session.id,
                     session.connector.identity.name,
                     session.connector.instance,
-                    send_channel=session.upward,
-                    receive_channel=session.downward,
+                    send_channel=session.circuit.upward,
+                    receive_channel=session.circuit.downward,
                     peer_rtt=min(60.0, session.connector.connection.smoothed_rtt or 0.0),
                 )
             )
@@ -299,15 +289,8 @@ class SessionTable:
         del self._sessions[session.id]
         session.agent.sessions.discard(session.id)
         session.connector.sessions.discard(session.id)
-        self._relay.close(session.upward)
-        self._relay.close(session.downward)
+        self._relay.close(session.circuit, functools.partial(self._closed, session, reason))
+
+    def _closed(self, session: RelayedSession, reason: str, traffic: Traffic) -> None:
         if session.answered:
-            self._emit(
-                events.RelayClosed(
-                    session.id.hex(),
-                    reason,
-                    sum(channel.frames for channel in session.channels),
-                    sum(channel.bytes for channel in session.channels),
-                    sum(channel.dropped for channel in session.channels),
-                )
-            )
+            self._emit(events.RelayClosed(session.id.hex(), reason, *traffic))

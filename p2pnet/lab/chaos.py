@@ -28,13 +28,16 @@ from p2pnet.lab.invariants import Watch, sizes
 from p2pnet.lab.scenario import Fault, FaultKind, Scenario
 from p2pnet.lab.site import FrugalRealm, ProcessSimulation, Site, Weather, build
 from p2pnet.lab.talker import Talker
+from p2pnet.traversal.mtu import BASE
+from p2pnet.wire.demux import Kind, classify
+from p2pnet.wire.relay import encode_relay_frame
 
 REGISTERED_WITHIN = 20.0  # seconds, on links that may lose every tenth packet
 SETTLED_WITHIN = 100.0  # seconds after the last fault; more than any invariant allows
 FINISHED_WITHIN = 40.0  # seconds for the last bytes and the ends of all streams
 FORGOTTEN_WITHIN = 60.0  # seconds after the agents left: to lose their relays takes 20, to idle 30
 GONE_WITHIN = 15.0  # seconds for Intermediates to stop
-BURST_LOSS = 0.5  # of the packets on a link, in a burst of loss
+LARGEST_RELAYED = len(encode_relay_frame(bytes(8), bytes(BASE)))  # bytes; what every path carries
 
 _realm = functools.cache(FrugalRealm)
 
@@ -98,9 +101,8 @@ class Chaos:
     def __init__(self, scenario: Scenario) -> None:
         self.scenario = scenario
         link = scenario.link
-        burst = dataclasses.replace(link, loss=max(link.loss, BURST_LOSS))
-        self.network = Weather(scenario.seed, link, burst)
-        self.network.tap = self._count
+        self.network = Weather(scenario.seed, link)
+        self.network.tap = self._see
         self.packets = 0
         self._simulation = ProcessSimulation(self.network, _realm())
         self.relays, self.connectors, self.agents = build(scenario, self._simulation)
@@ -123,8 +125,10 @@ class Chaos:
         """Virtual time."""
         return self.network.clock.seconds()
 
-    def _count(self, *_: Any) -> None:
+    def _see(self, data: bytes, *_: Any) -> None:
         self.packets += 1
+        if len(data) > LARGEST_RELAYED and classify(data) is Kind.RELAY:
+            self.watch.problem(f"{len(data)} bytes are too much for a relayed path")
 
     def _joined(self, listener: Any, site: Any) -> None:
         known = listener.number < len(self.conversations)
@@ -231,6 +235,9 @@ class Chaos:
             case FaultKind.LOSS:
                 network.storms += 1
                 undo = self._calm
+            case FaultKind.NARROW:
+                network.bottlenecks += 1
+                undo = self._widen
             case FaultKind.REBIND:
                 site.rebind()
             case FaultKind.MOVE:
@@ -245,6 +252,9 @@ class Chaos:
 
     def _calm(self) -> None:
         self.network.storms -= 1
+
+    def _widen(self) -> None:
+        self.network.bottlenecks -= 1
 
     def _return(self, site: Site) -> None:
         site.downs -= 1

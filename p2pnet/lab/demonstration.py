@@ -162,6 +162,8 @@ class Demonstration:
             both = " and " in path["address"]
             what = "path: relay and direct" if both else f"path: {path['path']}"
             self.note(what, path["time"], path["reason"])
+        for found in self.office.find("packet_size_found"):
+            self.note("Connector: packet size", found["time"], f"{found['size']} bytes, directly")
         for what, when in cable.pulled:
             self.note(what, when)
         direct = [path["time"] for path in selected if path["path"] == "direct"]

@@ -65,6 +65,12 @@ def stat_fields(pid: int) -> list[str]:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
+def cpu_seconds(pid: int) -> float:
+    """Processor time that a process has used (Linux)."""
+    fields = stat_fields(pid)
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 class Process:
     """A child process whose output goes to a file.
 
@@ -112,8 +118,7 @@ class Process:
 
     def cpu_seconds(self) -> float:
         """Processor time that it and its children have used, as far as they still run (Linux)."""
-        fields = [stat_fields(pid) for pid in self.family()]
-        return sum(int(f[11]) + int(f[12]) for f in fields) / os.sysconf("SC_CLK_TCK")
+        return sum(map(cpu_seconds, self.family()))
 
     def family(self) -> list[int]:
         """Its process id and those of its children, theirs included (Linux)."""

@@ -33,6 +33,7 @@ class FaultKind(enum.StrEnum):
     CUT = "cut"  # no packet passes between `who` and `other`
     PARTITION = "partition"  # nor between `who` and anybody
     LOSS = "loss"  # half of all packets are lost, everywhere
+    NARROW = "narrow"  # all packets of more than 1232 bytes are, without a word, everywhere
     REBIND = "rebind"  # the NAT of `who` forgets its mappings
     MOVE = "move"  # `who` has another address from now on
     CRASH = "crash"  # `who` vanishes without a word, and is started again
@@ -43,6 +44,7 @@ class FaultKind(enum.StrEnum):
 
 
 INSTANT = (FaultKind.REBIND, FaultKind.MOVE)
+EVERYWHERE = (FaultKind.LOSS, FaultKind.NARROW)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -62,7 +64,7 @@ class Fault:
 
     def touches(self, names: Collection[str]) -> bool:
         """Whether it concerns what these nodes have to do with each other."""
-        if self.kind is FaultKind.LOSS:
+        if self.kind in EVERYWHERE:
             return True
         return self.who in names and (self.kind is not FaultKind.CUT or self.other in names)
 
@@ -186,7 +188,7 @@ def _fault(draw: random.Random, scenario: Scenario) -> Fault:
             one = draw.choice(nodes)
             others = scenario.intermediates + tuple(connectors if one in agents else agents)
             return Fault(at, kind, one, draw.choice(others), seconds)
-        case FaultKind.LOSS:
+        case FaultKind.LOSS | FaultKind.NARROW:
             return Fault(at, kind, seconds=seconds)
         case FaultKind.REBIND | FaultKind.MOVE:
             return Fault(at, kind, draw.choice(nodes))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.error import CannotListenError
 from zope.interface import implementer
 
-from p2pnet.interfaces import Datagrams, IDatagramTransport
+from p2pnet.interfaces import Datagrams, Forward, IDatagramTransport
 from p2pnet.lab.simclock import VirtualClock
 from p2pnet.wire.address import Address
 
@@ -202,6 +202,7 @@ class SimulatedTransport:
     """A UDP socket on a simulated network."""
 
     gathers = False
+    forward: Forward | None = None  # nothing comes joined
 
     def __init__(self, network: SimulatedNetwork, address: Address) -> None:
         self._network = network

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Iterable
 from typing import Any
@@ -19,6 +20,8 @@ from p2pnet.node import CoreService
 
 PORT = 4433
 CUT = Link(loss=1.0)
+BURST_LOSS = 0.5  # of the packets on a link, in a burst of loss
+NARROW_MTU = 1232  # bytes of UDP payload: the least of IPv6
 
 
 class FrugalRealm(Realm):
@@ -41,13 +44,13 @@ class Weather(SimulatedNetwork):
 
     :ivar cuts: pairs of nodes that reach each other no more; "" stands for everybody.
     :ivar storms: how many bursts of loss there are now.
+    :ivar bottlenecks: how many that large packets do not pass.
     """
 
-    def __init__(self, seed: int, link: Link, burst: Link) -> None:
+    def __init__(self, seed: int, link: Link) -> None:
         super().__init__(seed, link)
         self.cuts: list[frozenset[str]] = []
-        self.storms = 0
-        self._burst = burst
+        self.storms = self.bottlenecks = 0
         self._names: dict[str, str] = {}  # by address outside
 
     def locate(self, name: str, host: str) -> None:
@@ -60,7 +63,12 @@ class Weather(SimulatedNetwork):
             ends = {self._names.get(source, source), self._names.get(destination, destination), ""}
             if any(cut <= ends for cut in self.cuts):
                 return CUT
-        return self._burst if self.storms else self.link
+        link = self.link
+        if self.storms:
+            link = dataclasses.replace(link, loss=max(link.loss, BURST_LOSS))
+        if self.bottlenecks:
+            link = dataclasses.replace(link, mtu=NARROW_MTU)
+        return link
 
 
 class ProcessSimulation(Simulation):

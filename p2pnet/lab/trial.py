@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from p2pnet.lab.expectations import Outcome
-from p2pnet.lab.namespaces import Host, Lab
+from p2pnet.lab.namespaces import MTU, Host, Lab
 from p2pnet.lab.nat import Behavior
 from p2pnet.lab.processes import POLL, Deployment, LabError, RoleProcess, Service
 from p2pnet.lab.topology import Topology
@@ -47,12 +47,14 @@ class Conduct:
     :ivar ipv6: whether both sides have IPv6 behind a stateful firewall as well.
     :ivar patience: seconds that a session gets to become direct.
     :ivar logs: where the processes' files are to stay; None: they are removed.
+    :ivar mtu: of all links, in bytes.
     """
 
     conditions: Conditions | None = None
     ipv6: bool = False
     patience: float = PATIENCE
     logs: Path | None = None
+    mtu: int = MTU
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,8 +145,9 @@ class Cell:
         with contextlib.ExitStack() as stack:
             lab = stack.enter_context(Lab())
             self.topology = Topology(
-                lab, conditions=self.conduct.conditions, ipv6=self.conduct.ipv6
-            )
+                lab, conditions=self.conduct.conditions, ipv6=self.conduct.ipv6,
+                mtu=self.conduct.mtu,
+            )  # fmt: skip
             self.relay = self.topology.site("relay")
             self.sites = (
                 self.topology.site("agent", self.agent),
@@ -178,7 +181,7 @@ class Cell:
         return blocked if any(blocked) else []
 
     @contextlib.contextmanager
-    def _nodes(self, port: int) -> Iterator[list[RoleProcess]]:
+    def nodes(self, port: int) -> Iterator[list[RoleProcess]]:
         """An Agent and a Connector of a service at that port beside it, started."""
         agent, connector = self.sites
         # Names are new each time: the Intermediate may not have noticed yet that others are gone.
@@ -206,7 +209,7 @@ class Cell:
 
     def _unreachable(self) -> Trial:
         """A blocked node has to say in time that it reaches no Intermediate, and why."""
-        with self._nodes(PORT) as nodes:
+        with self.nodes(PORT) as nodes:
             for node, blocked in zip(nodes, self._blocked(), strict=True):
                 if not blocked:
                     continue
@@ -220,7 +223,7 @@ class Cell:
     def _transfer(self) -> Trial:
         source = Source(self.sites[1].host)
         source.start()
-        with self._nodes(source.port) as nodes:
+        with self.nodes(source.port) as nodes:
             agent, connector = nodes
             for node in nodes:
                 node.wait_for("control_connected")

@@ -18,10 +18,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from p2pnet.interfaces import Datagrams, IDatagramTransport
+from p2pnet.interfaces import Datagrams, Forward, IDatagramTransport
+from p2pnet.net import udp
 from p2pnet.net.rest import REST, Gauge
 from p2pnet.net.udp import (
-    BUFFER_SIZE,
     MAX_PACKET,
     hop_limit,
     observed_address,
@@ -31,6 +31,7 @@ from p2pnet.wire.address import Address, canonical_address
 
 # Linux' udp.h; Python does not name them. The level of the options is the protocol's number.
 SOL_UDP, UDP_SEGMENT, UDP_GRO = socket.IPPROTO_UDP, 103, 104
+JOINED = (SOL_UDP, UDP_GRO, 1)  # level, option and value
 SEGMENT_SIZE = struct.Struct("=H")  # what UDP_SEGMENT takes
 GRO_SIZE = struct.Struct("=i")  # what UDP_GRO gives
 ANCILLARY_SPACE = 64  # bytes; the one int needs 24
@@ -60,20 +61,8 @@ def is_available(reactor: object) -> bool:
 
 
 def open_socket(host: str, port: int) -> socket.socket:
-    """A non-blocking UDP socket bound to an IP literal; "::" takes IPv4 too. Raises OSError."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    opened = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-    try:
-        if host == "::":
-            opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-            opened.setsockopt(socket.SOL_SOCKET, option, BUFFER_SIZE)
-        opened.setsockopt(SOL_UDP, UDP_GRO, 1)
-        opened.bind((host, port))
-    except OSError:
-        opened.close()
-        raise
-    return opened
+    """A UDP socket whose datagrams the kernel joins; see p2pnet.net.udp. Raises OSError."""
+    return udp.open_socket(host, port, [JOINED])
 
 
 def cut_into_runs(
@@ -95,14 +84,21 @@ def cut_into_runs(
         start = end
 
 
-def split(data: bytes, ancillary: Iterable[tuple[int, int, bytes]]) -> list[bytes]:
-    """The datagrams that the kernel joined into what recvmsg() gave."""
+def joined_size(data: bytes, ancillary: Iterable[tuple[int, int, bytes]]) -> int:
+    """The size of each datagram, but the last, that the kernel joined into what recvmsg() gave; 0
+    if it is only one."""
     for level, kind, value in ancillary:
         if level == SOL_UDP and kind == UDP_GRO:
-            (size,) = GRO_SIZE.unpack_from(value)
-            if 0 < size < len(data):
-                return [data[start : start + size] for start in range(0, len(data), size)]
-    return [data]
+            size: int = GRO_SIZE.unpack_from(value)[0]
+            return size if 0 < size < len(data) else 0
+    return 0
+
+
+def split(data: bytes, size: int) -> list[bytes]:
+    """The datagrams, of that size but the last, or the only one for 0."""
+    if not size:
+        return [data]
+    return [data[start : start + size] for start in range(0, len(data), size)]
 
 
 @implementer(IDatagramTransport, IReadDescriptor)
@@ -120,6 +116,7 @@ class BatchedUDPTransport:
 
     log = Logger()
     gathers = True
+    forward: Forward | None = None
 
     def __init__(
         self,
@@ -186,14 +183,18 @@ class BatchedUDPTransport:
         if self._socket is None:
             return
         batch: list[tuple[bytes, Address]] = []
+        forwarded = 0
         try:
-            while len(batch) < MAX_BATCH:
+            while len(batch) + forwarded < MAX_BATCH:
                 data, ancillary, _, source = self._socket.recvmsg(MAX_PACKET, ANCILLARY_SPACE)
                 address = observed_address(*source[:2])
-                if ancillary:
-                    batch += [(datagram, address) for datagram in split(data, ancillary)]
-                else:
+                size = joined_size(data, ancillary) if ancillary else 0
+                if not size:
                     batch.append((data, address))
+                elif not batch and (count := self._forward(data, size, address)):
+                    forwarded += count
+                else:  # also after what is received, so that all stays in order
+                    batch += [(datagram, address) for datagram in split(data, size)]
         except OSError:
             pass  # there is no more, or what an earlier datagram met comes to light here
         try:
@@ -202,8 +203,8 @@ class BatchedUDPTransport:
         except Exception:
             self.log.failure("while receiving datagrams")
         if self._gauge is not None:
-            sizes = [len(datagram) for datagram, _ in batch]
-            if self._gauge.calls_for_rest(sizes, self._reactor.seconds()):
+            size = sum(len(datagram) for datagram, _ in batch)
+            if self._gauge.calls_for_rest(size, self._reactor.seconds()):
                 self._rest()
 
     def _rest(self) -> None:
@@ -219,6 +220,20 @@ class BatchedUDPTransport:
     def connectionLost(self, reason: Failure) -> None:
         """The reactor gave the socket up."""
         self.stop()
+
+    def _forward(self, data: bytes, size: int, source: Address) -> int:
+        """Send on as it is what came joined, if that is asked for. Returns how many that were."""
+        count = -(-len(data) // size)
+        if self.forward is None or count > self._max_segments:
+            return 0
+        target = self.forward(data, size, source)
+        if target is None:
+            return 0
+        try:
+            self._write_joined([data], size, target)
+        except (OSError, OverflowError, ValueError):
+            self._send(split(data, size), target)
+        return count
 
     # -- sending ---------------------------------------------------------------------------------
 
@@ -247,9 +262,6 @@ class BatchedUDPTransport:
                 self._send_singly(run, address, error)
             else:
                 self.lost += len(run)
-        else:
-            if len(run) > 1:
-                self._refusals = 0
 
     def _write(self, run: list[bytes], address: Address, hops: int | None) -> None:
         if self._socket is None:
@@ -258,10 +270,16 @@ class BatchedUDPTransport:
         if hops is not None:
             self._socket.sendmsg(run, [hop_limit(address, hops)], 0, target)
         elif len(run) > 1:
-            size = SEGMENT_SIZE.pack(len(run[0]))
-            self._socket.sendmsg(run, [(SOL_UDP, UDP_SEGMENT, size)], 0, target)
+            self._write_joined(run, len(run[0]), address)
         else:
             self._socket.sendto(run[0], target)
+
+    def _write_joined(self, data: list[bytes], size: int, address: Address) -> None:
+        if self._socket is None:
+            raise OSError(errno.EBADF, "closed")
+        segment = SOL_UDP, UDP_SEGMENT, SEGMENT_SIZE.pack(size)
+        self._socket.sendmsg(data, [segment], 0, socket_address(address, self._socket.family))
+        self._refusals = 0
 
     def _send_singly(self, run: list[bytes], address: Address, error: OSError) -> None:
         lost = self.lost

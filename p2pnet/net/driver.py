@@ -23,6 +23,10 @@ class Core(Protocol):
     def handle_timer(self, now: float) -> None: ...
 
 
+Forwarder = Callable[[bytes, int, Address, float], Address | None]
+"""What a core has for IDatagramTransport.forward: it is told the time too."""
+
+
 class Driver:
     """Pumps `core` over `transport`.
 
@@ -30,6 +34,7 @@ class Driver:
     and the timer set: once for the whole batch, not once a datagram.
 
     :param handle: gets each event.
+    :param forward: of the core, for what came joined: see IDatagramTransport.
     :ivar errors: exceptions raised while handling what came from the network, by where; each is
         logged and the node goes on.
     """
@@ -42,6 +47,7 @@ class Driver:
         transport: IDatagramTransport,
         clock: IReactorTime,
         handle: Callable[[Event], Any],
+        forward: Forwarder | None = None,
     ) -> None:
         self.errors: collections.Counter[str] = collections.Counter()
         self._core = core
@@ -53,6 +59,9 @@ class Driver:
         self._timer_at = 0.0
         self._running = False
         self._pumping = False
+        if forward is not None:
+            self._core_forward = forward
+            transport.forward = self._forward
 
     @property
     def now(self) -> float:
@@ -92,6 +101,16 @@ class Driver:
             self._pump()
         else:
             self.wake()
+
+    def _forward(self, datagrams: bytes, size: int, source: Address) -> Address | None:
+        try:
+            target = self._core_forward(datagrams, size, source, self.now)
+        except Exception:
+            self._failed("forward")
+            return None
+        if self._timer_call is None:
+            self._set_timer()
+        return target
 
     def _failed(self, where: str) -> None:
         self.errors[where] += 1

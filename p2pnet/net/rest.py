@@ -6,7 +6,7 @@ reactor and an answer of its own. After a rest, several are read and answered to
 
 REST = 0.001  # seconds; what a rest adds to a round trip at most
 BUSY = 2e6  # bytes/s from which on it pays: far more than questions and answers come to
-FEW = 16  # datagrams; who gets more at once has no need to wait for them
+LITTLE = 1 << 14  # bytes; who gets more at once has no need to wait for it
 SPAN = 0.005  # seconds that the rate is measured over
 
 
@@ -18,11 +18,11 @@ class Gauge:
         self._count = 0
         self._is_busy = False
 
-    def calls_for_rest(self, sizes: list[int], now: float) -> bool:
-        """Whether to rest after reading datagrams of these sizes in bytes."""
-        self._count += sum(sizes)
+    def calls_for_rest(self, size: int, now: float) -> bool:
+        """Whether to rest after reading so many bytes at once."""
+        self._count += size
         span = now - self._since
         if span >= SPAN:
             self._is_busy = self._count >= BUSY * span
             self._since, self._count = now, 0
-        return self._is_busy and len(sizes) < FEW
+        return self._is_busy and size < LITTLE

@@ -1,19 +1,19 @@
 """The UDP socket of a node, on Twisted's Port: the portable way."""
 
+import contextlib
 import functools
 import ipaddress
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IListeningPort, IReactorUDP
 from twisted.internet.protocol import DatagramProtocol
 from zope.interface import implementer
 
-from p2pnet.interfaces import Datagrams, IDatagramTransport
+from p2pnet.interfaces import Datagrams, Forward, IDatagramTransport
 from p2pnet.wire.address import Address, canonical_address
 
 MAX_PACKET = 65535  # bytes
@@ -25,6 +25,10 @@ HOP_LIMIT = {
     False: (socket.IPPROTO_IP, socket.IP_TTL),
     True: (socket.IPPROTO_IPV6, getattr(socket, "IPV6_HOPLIMIT", 0)),
 }
+
+# Linux' in.h and in6.h; Python does not name them. PROBE: packets are not to be cut on their way,
+# and what the kernel believes of the way does not matter.
+IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, PMTUDISC_PROBE = 10, 23, 3
 
 observed_address = functools.lru_cache(KNOWN_ADDRESSES)(canonical_address)
 
@@ -49,6 +53,44 @@ def hop_limit(address: Address, hops: int) -> tuple[int, int, bytes]:
     return (*HOP_LIMIT[":" in address[0]], hops.to_bytes(4, sys.byteorder))
 
 
+def forbid_fragments(opened: socket.socket) -> None:
+    """Have datagrams that are too large for their way get lost, so that probes tell the truth.
+
+    RFC 9000 section 14 asks for that, too. Where the system cannot, nothing is changed.
+    """
+    if sys.platform != "linux":
+        return
+    with contextlib.suppress(OSError):
+        opened.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, PMTUDISC_PROBE)
+        if opened.family == socket.AF_INET6:
+            opened.setsockopt(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, PMTUDISC_PROBE)
+
+
+def open_socket(
+    host: str, port: int, options: Iterable[tuple[int, int, int]] = ()
+) -> socket.socket:
+    """A non-blocking UDP socket bound to an IP literal; "::" takes IPv4 too. Raises OSError.
+
+    :param options: level, name and value of each socket option that it gets first.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    opened = socket.socket(family, socket.SOCK_DGRAM)
+    try:
+        opened.setblocking(False)
+        if host == "::":
+            opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        for buffer in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+            opened.setsockopt(socket.SOL_SOCKET, buffer, BUFFER_SIZE)
+        for option in options:
+            opened.setsockopt(*option)
+        forbid_fragments(opened)
+        opened.bind((host, port))
+    except OSError:
+        opened.close()
+        raise
+    return opened
+
+
 class _Receiver(DatagramProtocol):
     noisy = False
 
@@ -64,18 +106,25 @@ class _Receiver(DatagramProtocol):
 class UDPTransport:
     """One UDP socket on a reactor.
 
+    :param reactor: provides IReactorUDP.
     :param host: an IP literal; "::" takes IPv4 too. "" is any address of both families, or of
         IPv4 alone where the system has no IPv6.
     :param port: 0 for any.
+    :param adopt: a bound socket to use a duplicate of, instead of opening one; the reactor provides
+        IReactorSocket then.
     :ivar lost: datagrams that the system did not take.
     """
 
     gathers = False
+    forward: Forward | None = None  # nothing comes joined
 
-    def __init__(self, reactor: IReactorUDP, host: str, port: int) -> None:
+    def __init__(
+        self, reactor: Any, host: str, port: int, *, adopt: socket.socket | None = None
+    ) -> None:
         self._reactor = reactor
         self._host = host
         self._port_number = port
+        self._adopt = adopt
         self._port: Any = None
         self._receiver: _Receiver | None = None
         self.lost = 0
@@ -93,8 +142,12 @@ class UDPTransport:
         handle = self._port.getHandle()
         for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
             handle.setsockopt(socket.SOL_SOCKET, option, BUFFER_SIZE)
+        forbid_fragments(handle)
 
-    def _listen(self, receiver: _Receiver, host: str) -> IListeningPort:
+    def _listen(self, receiver: _Receiver, host: str) -> Any:
+        if self._adopt is not None:
+            descriptor, family = self._adopt.fileno(), self._adopt.family
+            return self._reactor.adoptDatagramPort(descriptor, family, receiver, MAX_PACKET)
         return self._reactor.listenUDP(self._port_number, receiver, host, MAX_PACKET)
 
     def send(self, datagrams: Datagrams, hops: int | None = None) -> None:

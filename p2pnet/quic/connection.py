@@ -173,6 +173,10 @@ class Connection:
             self.engine.path_changed(now, path=path, lost=lost)
             self._touch(self)
 
+    def set_max_datagram_size(self, size: int) -> None:
+        """Packets made from now on have up to `size` bytes, if the peer takes as much."""
+        self.engine.set_max_datagram_size(size)
+
     def close(self, code: int, reason: str) -> None:
         """Close the connection with an application error code and a reason for people."""
         if self.is_open:
@@ -194,6 +198,8 @@ class Connection:
                 found.append(translated)
         if self._closed:
             return found
+        if engine.has_black_hole():
+            found.append(events.BlackHoleDetected())
         for stream_id in [s for s in self._blocked if engine.unsent(s) <= LOW_WATER]:
             self._blocked.discard(stream_id)
             found.append(events.StreamWritable(stream_id))

@@ -31,7 +31,11 @@ from aioquic.quic.connection import (
     QuicReceiveContext,
 )
 from aioquic.quic.events import ConnectionTerminated
-from aioquic.quic.packet import QuicErrorCode, QuicFrameType
+from aioquic.quic.packet import (
+    QuicErrorCode,
+    QuicFrameType,
+    pull_quic_transport_parameters,
+)
 from aioquic.quic.packet_builder import QuicPacketBuilder
 from aioquic.quic.recovery import QuicPacketSpace
 from aioquic.quic.stream import QuicStream
@@ -41,6 +45,7 @@ from p2pnet.quic.memory import discard, share_handlers
 from p2pnet.quic.recovery import PathAwareRecovery, adopt
 from p2pnet.quic.tls import StrictContext, Verify
 from p2pnet.quic.windows import CONNECTION_WINDOW, STREAM_WINDOW, ReceiveWindows
+from p2pnet.traversal.mtu import BASE
 
 # aioquic logs peer-chosen text at warning level; without a handler Python prints that to stderr.
 logging.getLogger("quic").addHandler(logging.NullHandler())
@@ -48,6 +53,7 @@ logging.getLogger("quic").addHandler(logging.NullHandler())
 MAX_HELD = 64 * STREAM_WINDOW  # bytes unread over all streams before the connection stops too
 MAX_GAPS = 1024  # in a stream's received bytes; every other packet of a window lost makes 220
 MAX_CRYPTO_GAPS = 64  # and in the handshake's, which is a few packets long
+LARGEST = 1 << 14  # bytes of a packet: two are written for the length of a STREAM frame
 MOMENT = 1e-6  # seconds; more than rounding can amount to
 KEY_UPDATE_PACKETS = 1 << 22  # half the AES-GCM limit of 2**23 packets, RFC 9001 section 6.6
 
@@ -86,6 +92,7 @@ class Engine(QuicConnection):
         self._next_key_update = KEY_UPDATE_PACKETS
         # The present keys, and a packet that was sent under them: acknowledged, the peer has them.
         self._proof_of_keys: tuple[bytes, int] | None = None
+        self._largest = LARGEST
         # Both before the handshake, so that the transport parameters carry them.
         self._local_max_streams_bidi.value = self._local_max_streams_bidi.sent = max_streams
         self._local_max_streams_uni.value = self._local_max_streams_uni.sent = 0
@@ -302,12 +309,31 @@ class Engine(QuicConnection):
     def datagram_limit(self) -> int:
         """The largest DATAGRAM payload in bytes that will be sent; 0 if the peer takes none.
 
-        One that does not fit a packet would block all later ones for ever. 30 bytes go to the
-        short header, the tag and the frame's own header.
+        One that does not fit a packet would block all later ones for ever, so that it is the same
+        on every path. 30 bytes go to the short header, the tag and the frame's own header.
         """
         if self._remote_max_datagram_frame_size is None:
             return 0
-        return min(int(self._max_datagram_size) - 30, self._remote_max_datagram_frame_size - 8)
+        return min(BASE - 30, self._remote_max_datagram_frame_size - 8)
+
+    # -- sizes -----------------------------------------------------------------------------------
+
+    def _parse_transport_parameters(self, data: bytes, from_session_ticket: bool = False) -> None:
+        super()._parse_transport_parameters(data, from_session_ticket)
+        parameters = pull_quic_transport_parameters(Buffer(data=data))
+        self._largest = min(LARGEST, parameters.max_udp_payload_size or LARGEST)
+
+    def set_max_datagram_size(self, size: int) -> None:
+        """Make packets of up to `size` bytes from now on, BASE at least; at most LARGEST and what
+        the peer takes, which is known once the connection is established."""
+        size = max(BASE, min(size, self._largest))
+        if size != self._max_datagram_size:
+            self._max_datagram_size = size
+            self._loss.set_max_datagram_size(size)
+
+    def has_black_hole(self) -> bool:
+        """Whether packets larger than BASE got lost over and over, and none arrived; said once."""
+        return self._loss.large.are_gone()
 
     # -- upkeep ----------------------------------------------------------------------------------
 

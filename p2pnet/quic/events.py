@@ -60,6 +60,11 @@ class PingAnswered:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class BlackHoleDetected:
+    """Packets of more than the smallest size get lost, over and over (RFC 8899 section 4.3)."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class ConnectionClosed:
     """The connection is over, by either end or by silence. Nothing follows this event.
 
@@ -88,5 +93,6 @@ Event = (
     | StreamWritable
     | DatagramReceived
     | PingAnswered
+    | BlackHoleDetected
     | ConnectionClosed
 )

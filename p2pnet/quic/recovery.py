@@ -4,27 +4,64 @@ Made of aioquic's own object by adopt(), for nobody asks us for one.
 """
 
 import math
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from typing import Any
 
+from aioquic.quic.congestion.cubic import CubicCongestionControl
 from aioquic.quic.recovery import QuicPacketRecovery
 
 from p2pnet.quic.bbr.controller import Bbr
 from p2pnet.quic.bbr.model import Memory
 from p2pnet.quic.bbr.pacer import Pacer
 from p2pnet.quic.pacer import BurstPacer
+from p2pnet.traversal.mtu import BASE
 
 MAX_PATHS = 16  # that a connection remembers
 MEMORY = 600.0  # seconds; as long as a session tries a path that was given up
+GONE = 3  # losses of large packets in a row, such as three probe timeouts: they do not arrive
+
+
+class LargePackets:
+    """Whether packets of more than BASE bytes arrive (RFC 8899 section 4.3).
+
+    What is lost by chance or in a full queue is soon followed by one that is not. In a black hole
+    they all are, while acknowledgements and other small packets keep the path alive. A mistake
+    costs little: the path is asked whether it carries them, and says so.
+    """
+
+    def __init__(self) -> None:
+        self._losses = 0
+
+    def lost(self, packets: Iterable[Any]) -> None:
+        """Packets were given up at once."""
+        if any(packet.sent_bytes > BASE for packet in packets):
+            self._losses += 1
+
+    def acked(self, ack_rangeset: Any, sent_packets: dict[int, Any]) -> None:
+        """These of the packets that were sent were acknowledged."""
+        if self._losses and any(
+            packet.sent_bytes > BASE and number in ack_rangeset
+            for number, packet in sent_packets.items()
+        ):
+            self._losses = 0
+
+    def are_gone(self) -> bool:
+        """Whether none arrives any more; said once."""
+        if self._losses < GONE:
+            return False
+        self._losses = 0
+        return True
 
 
 class PathAwareRecovery(QuicPacketRecovery):
     """Recovery that takes no RTT sample from packets sent before the last change of path."""
 
     path_changed_at = -math.inf
+    large: LargePackets
 
     def install(self) -> None:
         """Complete what aioquic made."""
+        self.large = LargePackets()
         self._install_pacer()
 
     def _install_pacer(self) -> None:
@@ -34,6 +71,7 @@ class PathAwareRecovery(QuicPacketRecovery):
     def on_ack_received(
         self, *, ack_rangeset: Any, ack_delay: float, now: float, space: Any
     ) -> None:
+        self.large.acked(ack_rangeset, space.sent_packets)
         packet = space.sent_packets.get(ack_rangeset.bounds().stop - 1)
         if packet is None or packet.sent_time > self.path_changed_at:
             super().on_ack_received(
@@ -49,6 +87,28 @@ class PathAwareRecovery(QuicPacketRecovery):
         del self._cc.on_rtt_measurement
         if not self._rtt_initialized:
             self._pacer.packet_time = None
+
+    def _on_packets_lost(self, *, packets: Iterable[Any], **options: Any) -> None:
+        packets = tuple(packets)
+        self.large.lost(packets)
+        super()._on_packets_lost(packets=packets, **options)
+
+    def set_max_datagram_size(self, size: int) -> None:
+        """Packets have up to `size` bytes from now on. See Engine.set_max_datagram_size()."""
+        self._resize_controller(size)
+        self._install_pacer()
+        if self._rtt_initialized:
+            self._pacer.update_rate(
+                congestion_window=self._cc.congestion_window, smoothed_rtt=self._rtt_smoothed
+            )
+
+    def _resize_controller(self, size: int) -> None:
+        controller: Any = self._cc
+        controller._max_datagram_size = size
+        if isinstance(controller, CubicCongestionControl):
+            controller.additive_increase_factor = size
+        # RFC 9002 section 7.2: the window never is less than two packets.
+        controller.congestion_window = max(controller.congestion_window, 2 * size)
 
     def name_path(self, path: Hashable) -> None:
         """Say which path packets take."""
@@ -66,6 +126,7 @@ class PathAwareRecovery(QuicPacketRecovery):
         for space in self.spaces:
             space.loss_time = None
         self.path_changed_at = now
+        self.large = LargePackets()
 
     def _replace_controller(self, now: float, path: Hashable) -> None:
         old: Any = self._cc
@@ -109,6 +170,9 @@ class BbrRecovery(PathAwareRecovery):
             ack_rangeset=ack_rangeset, ack_delay=ack_delay, now=now, space=space
         )
         self._cc.on_ack_done(now)
+
+    def _resize_controller(self, size: int) -> None:
+        self._cc.set_max_datagram_size(size)
 
     def on_packet_sent(self, *, packet: Any, space: Any) -> None:
         super().on_packet_sent(packet=packet, space=space)

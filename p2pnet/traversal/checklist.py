@@ -75,6 +75,7 @@ class _Transaction:
     sent_at: float
     controlling: bool
     nominates: bool
+    size: int  # with padding, 0 without
 
 
 @dataclasses.dataclass(slots=True)
@@ -239,10 +240,10 @@ class CheckList:
 
     # -- sending ---------------------------------------------------------------------------------
 
-    def check(self, pair: CandidatePair, now: float) -> None:
-        """Check a valid pair again, at once: a keepalive, the proof of consent, and a reminder of
-        the nomination for a peer that had given the path up meanwhile."""
-        self._transmit(pair, self.controlling and pair is self.selected, now)
+    def check(self, pair: CandidatePair, now: float, size: int = 0) -> None:
+        """Check a valid pair again, at once: a keepalive, the proof of consent, a reminder of the
+        nomination for a peer that had given the path up meanwhile; padded to `size`, a probe."""
+        self._transmit(pair, self.controlling and pair is self.selected, now, size)
 
     def _nominate(self, nomination: _Nomination, now: float) -> None:
         """Tell the peer which pair stays, again until it answered."""
@@ -260,10 +261,11 @@ class CheckList:
         pair.sends += 1
         self._transmit(pair, False, now)
 
-    def _transmit(self, pair: CandidatePair, nominates: bool, now: float) -> None:
+    def _transmit(self, pair: CandidatePair, nominates: bool, now: float, size: int = 0) -> None:
         self._next_send = now + PACING
         transaction_id = self._entropy(12)
-        self._transactions[transaction_id] = _Transaction(pair, now, self.controlling, nominates)
+        transaction = _Transaction(pair, now, self.controlling, nominates, size)
+        self._transactions[transaction_id] = transaction
         if len(self._transactions) > MAX_TRANSACTIONS:
             self._transactions.popitem(last=False)
         request = Check(
@@ -275,7 +277,7 @@ class CheckList:
             tie_breaker=self._tie_breaker,
             nominates=nominates,
         )
-        self._out.append((encode_request(request, self.remote.password), pair.address))
+        self._out.append((encode_request(request, self.remote.password, size), pair.address))
 
     def datagrams_to_send(self) -> list[tuple[bytes, Address]]:
         """The checks and answers that are due."""
@@ -357,6 +359,7 @@ class CheckList:
         pair = transaction.pair
         pair.rtt = now - transaction.sent_at
         pair.answered_at = now
+        pair.mtu.answered(transaction.size, now)
         if pair.state is PairState.IN_PROGRESS:
             pair.advance(PairState.SUCCEEDED)
             self._events.append(PairSucceeded(pair))

@@ -4,6 +4,7 @@ import dataclasses
 import enum
 
 from p2pnet.traversal.candidate import Candidate
+from p2pnet.traversal.mtu import PathMtu
 from p2pnet.wire.address import Address
 
 
@@ -42,6 +43,7 @@ class CandidatePair:
     :ivar rtt: of the last answered check in seconds, None before.
     :ivar answered_at: when our last transaction on it was answered, None before.
     :ivar next_at: when to check it again while it is in progress.
+    :ivar mtu: how large our packets on it may be.
     """
 
     local: Candidate
@@ -54,6 +56,10 @@ class CandidatePair:
     started_at: float = 0.0
     next_at: float = 0.0
     sends: int = 0
+    mtu: PathMtu = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        self.mtu = PathMtu(self.address)
 
     @property
     def address(self) -> Address:

@@ -1,9 +1,10 @@
 """Connectivity checks: STUN binding requests and their answers (RFC 8489, RFC 8445 section 7).
 
-The attributes in use, all of them standard, at most 128 bytes together::
+The attributes in use, all of them standard, at most 128 bytes together without PADDING::
 
     request   USERNAME "<receiver's ufrag>:<sender's ufrag>", PRIORITY,
-              ICE-CONTROLLING or ICE-CONTROLLED with the tie-breaker, USE-CANDIDATE to nominate
+              ICE-CONTROLLING or ICE-CONTROLLED with the tie-breaker, USE-CANDIDATE to nominate,
+              PADDING (RFC 5780 section 7.6) to see whether a datagram of that size gets through
     success   XOR-MAPPED-ADDRESS, where the request came from
     error     ERROR-CODE 487 for a role conflict (RFC 8445 section 7.3.1.1)
     opener    an indication without attributes; it is not meant to arrive
@@ -20,6 +21,7 @@ from p2pnet.wire.address import Address, canonical_address
 from p2pnet.wire.errors import DecodeError
 
 MAX_CHECK = 128  # bytes of a request, so that checks are of no use as a weapon
+PADDING = 0x0026  # a foreign peer may answer it with error 420: then nothing is known, as without
 ROLE_CONFLICT = 487
 
 
@@ -51,8 +53,29 @@ class Check:
         return self.message is not None and self.message.check_message_integrity(password.encode())
 
 
-def encode_request(check: Check, password: str) -> bytes:
-    """A binding request. `password` is the receiver's."""
+class _Message(stun.Message):
+    """With an attribute that aioice does not know: before the others, and so authenticated."""
+
+    padding = b""
+
+    def __bytes__(self) -> bytes:
+        data = super().__bytes__()
+        body = self.padding + data[stun.HEADER_LENGTH :]
+        return stun.set_body_length(data[: stun.HEADER_LENGTH], len(body)) + body
+
+    def pad(self, size: int) -> None:
+        """Have it `size` bytes when it is complete."""
+        trailer = stun.INTEGRITY_LENGTH + stun.FINGERPRINT_LENGTH
+        room = size - len(bytes(self)) - trailer - 4
+        self.padding = struct.pack("!HH", PADDING, room) + bytes(room)
+
+
+def encode_request(check: Check, password: str, size: int = 0) -> bytes:
+    """A binding request. `password` is the receiver's.
+
+    :param size: bytes that it has with padding, a multiple of four and more than MAX_CHECK; 0 for
+        none.
+    """
     role = "ICE-CONTROLLING" if check.controlling else "ICE-CONTROLLED"
     attributes: dict[str, object] = {
         "USERNAME": check.username,
@@ -61,7 +84,7 @@ def encode_request(check: Check, password: str) -> bytes:
     }
     if check.nominates:
         attributes["USE-CANDIDATE"] = None
-    return _encode(stun.Class.REQUEST, check.transaction_id, attributes, password)
+    return _encode(stun.Class.REQUEST, check.transaction_id, attributes, password, size)
 
 
 def encode_success(transaction_id: bytes, mapped: Address, password: str) -> bytes:
@@ -81,9 +104,15 @@ def encode_opener(transaction_id: bytes) -> bytes:
 
 
 def _encode(
-    kind: stun.Class, transaction_id: bytes, attributes: dict[str, object], password: str
+    kind: stun.Class,
+    transaction_id: bytes,
+    attributes: dict[str, object],
+    password: str,
+    size: int = 0,
 ) -> bytes:
-    message = stun.Message(stun.Method.BINDING, kind, transaction_id, attributes)
+    message = _Message(stun.Method.BINDING, kind, transaction_id, attributes)
+    if size:
+        message.pad(size)
     message.add_message_integrity(password.encode())
     return bytes(message)
 

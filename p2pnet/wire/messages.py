@@ -11,11 +11,10 @@ import msgspec
 from msgspec import Meta, Struct
 
 from p2pnet.wire.errors import DecodeError
+from p2pnet.wire.framing import StreamCutter, add_length
 
 ALPN = "p2pnet/1"
 VERSION = (1, 0)
-MAX_MESSAGE = 64 * 1024
-_LENGTH = 4
 
 Name = Annotated[str, Meta(pattern=r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?\Z")]
 Text = Annotated[str, Meta(max_length=512)]
@@ -243,10 +242,7 @@ _decoders: dict[str, msgspec.msgpack.Decoder[Any]] = {
 
 def encode_message(message: Message) -> bytes:
     """The message with its length before it. Raises ValueError above MAX_MESSAGE bytes."""
-    body = _encoder.encode(message)
-    if len(body) > MAX_MESSAGE:
-        raise ValueError(f"message of {len(body)} bytes is longer than {MAX_MESSAGE}")
-    return len(body).to_bytes(_LENGTH, "big") + body
+    return add_length(_encoder.encode(message))
 
 
 def decode_message(body: bytes) -> Message | None:
@@ -263,20 +259,9 @@ class MessageBuffer:
     """Cuts the control stream into messages, holding at most one incomplete message."""
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
+        self._cutter = StreamCutter()
 
     def feed(self, data: bytes) -> list[Message]:
         """The messages that `data` completes, unknown types left out. Raises DecodeError."""
-        self._buffer += data
-        messages = []
-        while len(self._buffer) >= _LENGTH:
-            length = int.from_bytes(self._buffer[:_LENGTH], "big")
-            if length > MAX_MESSAGE:
-                raise DecodeError(f"control message of {length} bytes is longer than {MAX_MESSAGE}")
-            if len(self._buffer) < _LENGTH + length:
-                break
-            message = decode_message(bytes(self._buffer[_LENGTH : _LENGTH + length]))
-            del self._buffer[: _LENGTH + length]
-            if message is not None:
-                messages.append(message)
-        return messages
+        decoded = map(decode_message, self._cutter.feed(data))
+        return [message for message in decoded if message is not None]

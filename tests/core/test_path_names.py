@@ -9,6 +9,7 @@ from p2pnet.core.path import DirectPath, RelayedPath
 from p2pnet.core.session import Introduction, Session
 from p2pnet.identity import Role
 from p2pnet.quic import events as quic_events
+from p2pnet.traversal.mtu import BASE
 from p2pnet.traversal.selection import PreferDirect
 from tests.core.support import credentials
 
@@ -25,6 +26,7 @@ class FakeConnection:
     def __init__(self) -> None:
         self.owner: Any = None
         self.is_established = False
+        self.size = BASE
         self.told: list[tuple[str, Hashable]] = []
 
     def name_path(self, path: Hashable) -> None:
@@ -34,6 +36,10 @@ class FakeConnection:
     def path_changed(self, now: float, *, path: Hashable = None, lost: bool = False) -> None:
         """Another one."""
         self.told.append(("lost" if lost else "changed", path))
+
+    def set_max_datagram_size(self, size: int) -> None:
+        """How large packets may be."""
+        self.size = size
 
 
 class PathNameTests(SynchronousTestCase):

@@ -19,9 +19,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from p2pnet import events
 from p2pnet.core.registry import MemoryDirectory
-from p2pnet.core.relay import Relay
 from p2pnet.core.sessions import MAX_REQUESTS, SessionTable
 from p2pnet.core.timers import Timers
+from p2pnet.core.workers import SharedRelay
 from p2pnet.identity import Role
 from p2pnet.wire import messages
 from p2pnet.wire.errors import ErrorCode
@@ -35,9 +35,9 @@ class Fixture:
 
     def __init__(self, max_sessions: int = MAX_SESSIONS, max_per_node: int = MAX_PER_NODE) -> None:
         self.directory = MemoryDirectory()
-        self.relay = Relay()
-        self.connectors: dict[str, Told] = {}
         self.events: list[events.Event] = []
+        self.relay = SharedRelay(self.events.append)
+        self.connectors: dict[str, Told] = {}
         self.nodes: list[Told] = []
         self.made = 0
         self.table = SessionTable(

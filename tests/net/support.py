@@ -54,11 +54,12 @@ class Endless:
 
 @implementer(IReactorFDSet)
 class FakeReactor(Clock):
-    """A clock that also keeps readers, and reads when told."""
+    """A clock that also keeps readers and writers, which read and write when told."""
 
     def __init__(self) -> None:
         super().__init__()
         self.readers: list[Any] = []
+        self.writers: list[Any] = []
         self.refuses = False
 
     def addReader(self, reader: Any) -> None:
@@ -73,15 +74,19 @@ class FakeReactor(Clock):
             self.readers.remove(reader)
 
     def addWriter(self, writer: Any) -> None:
-        """Nobody writes."""
-        raise NotImplementedError
+        """Take a writer, once."""
+        if writer not in self.writers:
+            self.writers.append(writer)
 
     def removeWriter(self, writer: Any) -> None:
-        """Nobody writes."""
+        """Give a writer up; it need not be there."""
+        if writer in self.writers:
+            self.writers.remove(writer)
 
     def removeAll(self) -> list[Any]:
-        """Give every reader up."""
-        removed, self.readers = self.readers, []
+        """Give every reader and writer up."""
+        removed = self.readers + self.writers
+        self.readers, self.writers = [], []
         return removed
 
     def getReaders(self) -> list[Any]:
@@ -89,5 +94,5 @@ class FakeReactor(Clock):
         return list(self.readers)
 
     def getWriters(self) -> list[Any]:
-        """Nobody writes."""
-        return []
+        """The writers."""
+        return list(self.writers)

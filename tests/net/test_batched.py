@@ -32,6 +32,7 @@ from p2pnet.net.batched import (
     UDP_SEGMENT,
     BatchedUDPTransport,
     cut_into_runs,
+    joined_size,
     split,
 )
 from p2pnet.wire.address import Address
@@ -154,11 +155,11 @@ class RunTests(SynchronousTestCase):
     @given(st.binary(max_size=200), st.integers(-1, 300))
     def test_what_the_kernel_joined_is_divided(self, data: bytes, size: int) -> None:
         """Whatever it says of the size, nothing is lost."""
-        parts = split(data, gro(size))
+        parts = split(data, joined_size(data, gro(size)))
         self.assertEqual(data, b"".join(parts))
         if 0 < size < len(data):
             self.assertEqual({size}, {len(part) for part in parts[:-1]})
-        self.assertEqual([data], split(data, [(SOL_UDP, UDP_SEGMENT, gro(1)[0][2])]))
+        self.assertEqual(0, joined_size(data, [(SOL_UDP, UDP_SEGMENT, gro(1)[0][2])]))
 
 
 class SendTests(BatchedCase):
@@ -337,6 +338,16 @@ class KernelTests(SynchronousTestCase):
             other.doRead()
             self.assertEqual([sent], [[data for data, _ in batch] for batch in batches])
             self.assertEqual((1, 2, 0), (sending.calls, receiving.calls, source.lost))
+
+    def test_jumbo_datagrams_share_calls_too(self) -> None:
+        """Four of 16000 bytes are what one call takes; each is divided as it was."""
+        source, sending, _ = self.open("127.0.0.1")
+        other, _, batches = self.open("127.0.0.1")
+        sent = [bytes([number]) * 16000 for number in range(8)]
+        source.send([(data, other.get_address()) for data in sent])
+        other.doRead()
+        self.assertEqual(sent, [data for batch in batches for data, _ in batch])
+        self.assertEqual((2, 0), (sending.calls, source.lost))
 
     def test_a_reactor_without_descriptors_cannot_have_it(self) -> None:
         """Such as Windows' proactor."""

@@ -12,7 +12,7 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from p2pnet import events
-from p2pnet.interfaces import Datagrams, IDatagramTransport
+from p2pnet.interfaces import Datagrams, Forward, IDatagramTransport
 from p2pnet.lab.simnet import SimulatedNetwork
 from p2pnet.net.driver import Driver
 from p2pnet.wire.address import Address
@@ -47,6 +47,11 @@ class Scripted:
         self.received.append(data)
         self.outgoing.append((b"answer to " + data, address))
 
+    def forward_joined(self, data: bytes, size: int, source: Address, now: float) -> Address | None:
+        """To another place."""
+        self._note("forward")
+        return THERE
+
     def datagrams_to_send(self, now: float) -> list[tuple[bytes, Address]]:
         """What is due."""
         self._note("send")
@@ -80,6 +85,28 @@ class DriverTests(SynchronousTestCase):
         self.transport = Kept()
         self.driver = Driver(self.core, self.transport, self.clock, lambda e: self.handle(e))
         self.driver.start()
+
+    def forwarding(self) -> Forward:
+        """What the transport asks where to forward to, once a driver wants it."""
+        self.assertIsNone(self.transport.forward)
+        clock, core = self.clock, self.core
+        Driver(core, self.transport, clock, self.handle, core.forward_joined).start()
+        assert self.transport.forward is not None
+        return self.transport.forward
+
+    def test_what_came_joined_may_be_forwarded_as_it_is(self) -> None:
+        """The core says where to, and its timer is set if there is none."""
+        forward = self.forwarding()
+        self.core.timer = 5.0
+        self.assertEqual(THERE, forward(b"onetwo", 3, HERE))
+        self.assertEqual([5.0], [call.getTime() for call in self.clock.getDelayedCalls()])
+
+    def test_a_core_that_fails_to_forward_receives_instead(self) -> None:
+        """It is a failure like any other."""
+        forward = self.forwarding()
+        self.core.broken = "forward"
+        self.assertIsNone(forward(b"onetwo", 3, HERE))
+        self.assertEqual(1, len(self.flushLoggedErrors(Bug)))
 
     def pump(self) -> None:
         """Let what was asked for happen."""
@@ -227,6 +254,7 @@ class Kept:
     """A socket in memory."""
 
     gathers = True
+    forward: Forward | None = None
 
     def __init__(self) -> None:
         self.receive: Callable[[Datagrams], Any]

@@ -2,17 +2,17 @@
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from p2pnet.net.rest import BUSY, FEW, REST, SPAN, Gauge
+from p2pnet.net.rest import BUSY, LITTLE, REST, SPAN, Gauge
 from tests.net.test_batched import BatchedCase
 
 FULL = 1200  # bytes
 
 
-def flow(gauge: Gauge, rate: float, datagrams: int = 1, size: int = FULL) -> list[bool]:
+def flow(gauge: Gauge, rate: float, size: int = FULL) -> list[bool]:
     """What the gauge says of each read of a flow of so many bytes/s, over ten of its spans."""
-    interval = datagrams * size / rate
+    interval = size / rate
     return [
-        gauge.calls_for_rest([size] * datagrams, number * interval)
+        gauge.calls_for_rest(size, number * interval)
         for number in range(1, 2 + round(10 * SPAN / interval))
     ]
 
@@ -28,7 +28,7 @@ class GaugeTests(SynchronousTestCase):
 
     def test_not_when_much_comes_at_once_anyway(self) -> None:
         """There is nothing to gain."""
-        self.assertFalse(any(flow(Gauge(), 50 * BUSY, datagrams=FEW)))
+        self.assertFalse(any(flow(Gauge(), 50 * BUSY, size=LITTLE)))
 
     def test_not_for_questions_and_answers(self) -> None:
         """However fast they follow each other: a rest would make each slower."""
@@ -38,7 +38,7 @@ class GaugeTests(SynchronousTestCase):
         """The first read after a silence finds the rate low again."""
         gauge = Gauge()
         self.assertTrue(flow(gauge, 2 * BUSY)[-1])
-        self.assertFalse(gauge.calls_for_rest([FULL], 10.0))
+        self.assertFalse(gauge.calls_for_rest(FULL, 10.0))
 
 
 class RestingTests(BatchedCase):

@@ -16,7 +16,12 @@ from zope.interface.verify import verifyObject
 from p2pnet.interfaces import Datagrams, IDatagramTransport
 from p2pnet.net import batched
 from p2pnet.net.batched import MAX_BATCH, BatchedUDPTransport
-from p2pnet.net.udp import UDPTransport
+from p2pnet.net.udp import (
+    IP_MTU_DISCOVER,
+    IPV6_MTU_DISCOVER,
+    PMTUDISC_PROBE,
+    UDPTransport,
+)
 
 Transport = UDPTransport | BatchedUDPTransport
 
@@ -51,6 +56,10 @@ class TransportTests(Base):
 
     def make(self, host: str, port: int = 0) -> Transport:
         """A transport that was not started."""
+        raise NotImplementedError
+
+    def handle(self, transport: Any) -> socket.socket:
+        """The socket of a started one."""
         raise NotImplementedError
 
     def start(self, transport: Transport) -> Callable[[], Deferred[Any]]:
@@ -165,6 +174,18 @@ class TransportTests(Base):
             one.send([(data, target)])
             got, _ = yield other_gets()
             self.assertEqual(len(data), len(got))
+
+    def test_datagrams_are_not_cut_on_their_way(self) -> None:
+        """On sockets of both families, and to IPv4 from one of IPv6."""
+        if sys.platform != "linux":
+            raise SkipTest("only Linux is asked to")
+        for host in ("127.0.0.1", *(["::1", "::"] if has_ipv6() else [])):
+            handle = self.handle(self.open(host)[0])
+            options = [(socket.IPPROTO_IP, IP_MTU_DISCOVER)]
+            if ":" in host:
+                options.append((socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER))
+            for option in options:
+                self.assertEqual(PMTUDISC_PROBE, handle.getsockopt(*option), host)
 
     def test_what_cannot_be_sent_is_counted_as_lost(self) -> None:
         """Wrong family, no such route, no address at all, a port that is none."""
@@ -286,7 +307,12 @@ class PlainTests(TransportTests, TestCase):
 
     def make(self, host: str, port: int = 0) -> UDPTransport:
         """A transport that was not started."""
-        return UDPTransport(reactor, host, port)  # type: ignore[arg-type]
+        return UDPTransport(reactor, host, port)
+
+    def handle(self, transport: Any) -> socket.socket:
+        """The socket of a started one."""
+        handle: socket.socket = transport._port.getHandle()
+        return handle
 
     def test_an_unnamed_address_is_ipv4_where_there_is_no_ipv6(self) -> None:
         """The first attempt fails, and nobody needs to know."""
@@ -298,7 +324,7 @@ class PlainTests(TransportTests, TestCase):
                     raise CannotListenError(interface, port, OSError("no such address family"))
                 return reactor.listenUDP(port, protocol, interface, size)  # type: ignore[attr-defined]
 
-        transport = UDPTransport(Older(), "", 0)  # type: ignore[arg-type]
+        transport = UDPTransport(Older(), "", 0)
         self.start(transport)
         self.assertEqual("0.0.0.0", transport.get_address()[0])
 
@@ -314,6 +340,11 @@ class BatchedTests(TransportTests, TestCase):
     def make(self, host: str, port: int = 0) -> BatchedUDPTransport:
         """A transport that was not started."""
         return BatchedUDPTransport(reactor, host, port)
+
+    def handle(self, transport: Any) -> socket.socket:
+        """The socket of a started one."""
+        handle: socket.socket = transport._socket
+        return handle
 
     def test_an_unnamed_address_is_ipv4_where_there_is_no_ipv6(self) -> None:
         """The first attempt fails, and nobody needs to know."""

@@ -128,6 +128,7 @@ class Network:
 
     :ivar now: virtual time in seconds.
     :ivar delay: seconds one way. `loss`: the probability that a datagram is lost.
+    :ivar mtu: bytes; datagrams with more are lost.
     :ivar jitter: seconds that a datagram may take longer, so that others overtake it.
     :ivar copies: the probability that a datagram arrives twice.
     :ivar sent: of every datagram when it was sent, by whom, and its size; lost ones, too.
@@ -137,6 +138,7 @@ class Network:
         self.now = 0.0
         self.delay = delay
         self.loss = loss
+        self.mtu = math.inf
         self.jitter = self.copies = 0.0
         self.sent: list[tuple[float, Address, int]] = []
         self.endpoints: list[Endpoint] = []
@@ -220,7 +222,7 @@ class Network:
 
     def _send(self, sender: Endpoint, data: bytes, address: AnyAddress) -> None:
         self.sent.append((self.now, sender.address, len(data)))
-        if self._random.random() < self.loss:
+        if self._random.random() < self.loss or len(data) > self.mtu:
             return
         times = [self.now + self.delay]
         if self.copies and self._random.random() < self.copies:

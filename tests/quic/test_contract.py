@@ -10,13 +10,18 @@ import inspect
 from typing import Any
 
 from aioquic import tls
+from aioquic.buffer import Buffer  # type: ignore[attr-defined]
 from aioquic.quic.connection import (
     MAX_STREAM_DATA_FRAME_CAPACITY,
     QuicConnection,
     QuicConnectionState,
 )
 from aioquic.quic.events import ConnectionTerminated
-from aioquic.quic.packet import QuicStreamFrame
+from aioquic.quic.packet import (
+    QuicStreamFrame,
+    QuicTransportParameters,
+    push_quic_transport_parameters,
+)
 from aioquic.quic.stream import QuicStreamReceiver, QuicStreamSender
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -107,9 +112,26 @@ class StateTests(ContractTestCase):
         self.assertIs(False, self.client._probe_pending, message)
 
     def test_max_datagram_size(self) -> None:
-        """_max_datagram_size bounds what is sent."""
-        message = "_max_datagram_size: Engine.datagram_limit"
+        """_max_datagram_size bounds what is sent, and may be changed at any time."""
+        message = "_max_datagram_size: Engine.set_max_datagram_size"
         self.assertEqual(1200, self.client._max_datagram_size, message)
+        for size in (1300, 1200):
+            self.client._max_datagram_size = size
+            self.one.send(self.one.open_stream(), bytes(20000))
+            self.pair.sent.clear()
+            self.pair.run(1.0)
+            self.assertEqual(size, max(size for _, _, size in self.pair.sent), message)
+
+    def test_parse_transport_parameters(self) -> None:
+        """_parse_transport_parameters gets what the peer said, and does not keep its limit."""
+        message = "_parse_transport_parameters: Engine.set_max_datagram_size, the peer's limit"
+        parameters = inspect.signature(QuicConnection._parse_transport_parameters).parameters
+        self.assertEqual(["self", "data", "from_session_ticket"], list(parameters), message)
+        said = Buffer(capacity=64)
+        push_quic_transport_parameters(said, QuicTransportParameters(max_udp_payload_size=1300))
+        self.client._parse_transport_parameters(said.data, from_session_ticket=True)
+        self.client.set_max_datagram_size(1452)
+        self.assertEqual(1300, self.client._max_datagram_size, message)
 
     def test_remote_max_datagram_frame_size(self) -> None:
         """_remote_max_datagram_frame_size is the peer's transport parameter, None without it."""

@@ -114,6 +114,26 @@ class RecoveryTests(ContractTestCase):
             loss._cc.on_packets_lost(now=self.pair.now, packets=[sent])
             self.assertLess(loss.congestion_window, window, message)
 
+    def test_packet_sizes(self) -> None:
+        """Controllers keep _max_datagram_size, and Cubic grows by additive_increase_factor."""
+        message = "_max_datagram_size, additive_increase_factor: PathAwareRecovery"
+        loss = self.client._loss
+        for algorithm in ("cubic", "reno"):
+            loss._cc = create_congestion_control(algorithm, max_datagram_size=1200)
+            self.client.set_max_datagram_size(16000)
+            made = create_congestion_control(algorithm, max_datagram_size=16000)
+            names = {name for name, value in vars(made).items() if value == 16000}
+            self.assertEqual({16000}, {getattr(loss._cc, name) for name in names}, message)
+            self.assertEqual(32000, loss._cc.congestion_window, "RFC 9002 section 7.2")
+            self.assertEqual(16000, loss._pacer._max_datagram_size, message)
+            self.client.set_max_datagram_size(1200)
+
+    def test_sent_bytes(self) -> None:
+        """A packet's sent_bytes are the size of its datagram."""
+        message = "sent_bytes: LargePackets"
+        packet = self.ping()
+        self.assertEqual(self.pair.sent[-1][2], packet.sent_bytes, message)
+
     def test_pacer(self) -> None:
         """_pacer can be replaced; a new one lets packets pass at once."""
         message = "_pacer: Engine.__init__ and path_changed"

@@ -8,7 +8,15 @@ from twisted.trial.unittest import SynchronousTestCase
 from p2pnet.quic.settings import STOCK
 from tests.quic import harness
 
-MODULES = "contract", "contract_recovery", "flow_control", "multiplexer", "tls", "transfer"
+MODULES = (
+    "contract",
+    "contract_recovery",
+    "flow_control",
+    "multiplexer",
+    "packet_size",
+    "tls",
+    "transfer",
+)
 
 
 class OnStock(SynchronousTestCase):

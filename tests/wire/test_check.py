@@ -158,6 +158,18 @@ class EncodingTests(SynchronousTestCase):
         data = encode_request(request(nominates=True, username=f"{theirs}:12345678"), PASSWORD)
         self.assertLessEqual(len(data), MAX_CHECK)
 
+    @given(fragments, passwords, st.integers(128 // 4, 65504 // 4), st.booleans())
+    def test_a_padded_request_is_as_long_as_asked_for(
+        self, theirs: str, password: str, words: int, nominates: bool
+    ) -> None:
+        """The padding changes nothing else."""
+        check = request(nominates, username=f"{theirs}:us")
+        data = encode_request(check, password, 4 * words)
+        self.assertEqual(4 * words, len(data))
+        decoded = decode_check(data)
+        self.assertEqual(check, decoded)
+        self.assertTrue(decoded.is_authentic(password))
+
     @given(mapped_addresses)
     def test_an_answer_is_no_longer_than_its_request(self, mapped: Address) -> None:
         """Whoever forges the source of a request gains nothing by it."""

@@ -116,6 +116,12 @@ class Bbr(QuicCongestionControl):
         """Neither the window nor the pacer held us back: there was nothing more to send."""
         self.sampler.app_limited(max(self.bytes_in_flight, 0))
 
+    def set_max_datagram_size(self, size: int) -> None:
+        """Packets have up to `size` bytes from now on."""
+        self.max_datagram_size = size
+        self.model.set_max_datagram_size(size)
+        self.congestion_window = max(self.congestion_window, self.model.min_window)
+
     def remember(self, now: float) -> Memory | None:
         """What to know when packets take this path again; None if there is too little."""
         return self.model.remember(now)

@@ -19,13 +19,14 @@ class LossMeter:
 
     :ivar rate: share of the last round's bytes that was lost, 0..1.
     :ivar events: packets lost in it.
+    :ivar max_datagram_size: bytes of a packet, by which chance is judged.
     """
 
     def __init__(self, max_datagram_size: int) -> None:
         self.rate = 0.0
         self.events = 0
         self.baseline = 0.0
-        self._max_datagram_size = max_datagram_size
+        self.max_datagram_size = max_datagram_size
         self._size = 0  # of the last round, in bytes
         self._counting = 0
         self._delivered = 0
@@ -33,7 +34,7 @@ class LossMeter:
 
     def threshold(self, size: float) -> float:
         """Share of `size` bytes above which loss is our doing: not the path's own, nor chance."""
-        packets = max(size / self._max_datagram_size, 1.0)
+        packets = max(size / self.max_datagram_size, 1.0)
         chance = math.sqrt(self.baseline * (1 - self.baseline) / packets)
         return THRESHOLD + min(self.baseline + DEVIATIONS * chance, MOST)
 

@@ -74,6 +74,10 @@ class Model:
 
     # -- sizes -----------------------------------------------------------------------------------
 
+    def set_max_datagram_size(self, size: int) -> None:
+        """Packets have up to `size` bytes from now on."""
+        self.max_datagram_size = self.loss.max_datagram_size = size
+
     @property
     def bandwidth(self) -> float:
         """Bytes/s that the path is taken to deliver now."""

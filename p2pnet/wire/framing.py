@@ -1,0 +1,34 @@
+"""Messages in a stream of bytes: each has its length before it, four bytes big-endian."""
+
+from p2pnet.wire.errors import DecodeError
+
+MAX_MESSAGE = 64 * 1024  # bytes
+_LENGTH = 4  # bytes
+
+
+def add_length(body: bytes) -> bytes:
+    """The message as it goes into the stream. Raises ValueError above MAX_MESSAGE bytes."""
+    if len(body) > MAX_MESSAGE:
+        raise ValueError(f"message of {len(body)} bytes is longer than {MAX_MESSAGE}")
+    return len(body).to_bytes(_LENGTH, "big") + body
+
+
+class StreamCutter:
+    """Cuts a stream into the bodies of messages, holding at most one incomplete message."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The bodies that `data` completes. Raises DecodeError for one that is too long."""
+        self._buffer += data
+        bodies = []
+        while len(self._buffer) >= _LENGTH:
+            length = int.from_bytes(self._buffer[:_LENGTH], "big")
+            if length > MAX_MESSAGE:
+                raise DecodeError(f"control message of {length} bytes is longer than {MAX_MESSAGE}")
+            if len(self._buffer) < _LENGTH + length:
+                break
+            bodies.append(bytes(self._buffer[_LENGTH : _LENGTH + length]))
+            del self._buffer[: _LENGTH + length]
+        return bodies
