@@ -6,6 +6,7 @@ JOBS ?= 1
 TESTS ?= tests
 TRIALS ?= 20
 SEEDS ?= 2000
+ROUNDS ?= 3
 SIM_JOBS ?= $(shell nproc)
 # The suites without other processes, sockets or builds: for every Python that the machine has.
 QUICK = $(dir $(wildcard $(addsuffix /__init__.py,$(addprefix tests/,wire traversal quic core)))) \
@@ -14,7 +15,7 @@ QUICK = $(dir $(wildcard $(addsuffix /__init__.py,$(addprefix tests/,wire traver
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: help ready test demo lab sim quick lint format typing imports packaging clean
+.PHONY: help ready test demo lab sim bench quick lint format typing imports packaging clean
 
 help:  ## list these targets
 	@echo "Targets (PYTHON=$(PYTHON) and VENV=$(VENV) can be given):"
@@ -33,6 +34,9 @@ lab: $(READY)  ## every pairing of NAT behaviors, TRIALS=20 times each (hours; n
 
 sim: $(READY)  ## SEEDS=2000 runs on a simulated network on which things break (SEED=123 repeats one)
 	@$(BIN)/p2pnet lab sim $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --jobs $(SIM_JOBS))
+
+bench: $(READY)  ## p2pnet beside its peers, ROUNDS=3 times each (half an hour; BRIEF=1: minutes)
+	@$(BIN)/python -m bench --rounds $(ROUNDS) $(if $(BRIEF),--brief)
 
 quick: $(READY)  ## run the suites that need nothing but Python
 	@$(BIN)/python -m tests.run $(QUICK)

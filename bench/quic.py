@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from aioquic.quic.events import DatagramFrameReceived, StreamDataReceived
 
 from p2pnet.identity import Credentials, Role
-from p2pnet.lab.report import Figures, Row, alternate, parser, show
+from p2pnet.lab.report import Figures, Row, alternate, parser, ratio, show
 from p2pnet.lab.simulation import Realm
 from p2pnet.quic.settings import ENGINES, FAST, STOCK, Settings
 
@@ -167,12 +167,11 @@ def rows(options: argparse.Namespace) -> Iterator[Row]:
             },
             options.rounds,
         )
-        rates = {engine: figures["MB/s"] for engine, figures in found.items()}
+        rates = {engine: rate.median for engine, f in found.items() if (rate := f["MB/s"])}
         for engine, figures in found.items():
-            ours, stock = rates[engine], rates[STOCK]
             yield {
                 "case": name, "engine": engine, **figures,
-                "times_stock": ours.median / stock.median if ours and stock else None,
+                "times_stock": ratio(rates.get(engine), rates.get(STOCK)),
             }  # fmt: skip
 
 

@@ -14,29 +14,28 @@ the last process.
 
 import datetime
 import itertools
+import socket
 import statistics
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bench.crowd import load_credentials, receive_all
 from p2pnet import events
 from p2pnet.core.agent import AgentCore
 from p2pnet.core.connector import AllowList, ConnectorCore
 from p2pnet.core.node import NodeCore
-from p2pnet.identity import Credentials, Role
+from p2pnet.identity import Role
 from p2pnet.lab.processes import Deployment, LabError, cpu_seconds
 from p2pnet.lab.report import Figures, alternate, parser, show
 from p2pnet.net.batched import (
-    ANCILLARY_SPACE,
     SEGMENT_SIZE,
     SOL_UDP,
     UDP_SEGMENT,
-    joined_size,
     open_socket,
-    split,
 )
 from p2pnet.wire.address import Address
 from p2pnet.wire.relay import RELAY_OVERHEAD, encode_relay_frame
@@ -69,24 +68,37 @@ class Peer:
         happened = []
         for data, address in self.core.datagrams_to_send(time.monotonic()):
             self.socket.sendto(data, address)
-        for data, source in self.receive():
+        for data, source in receive_all(self.socket):
             self.core.receive_datagram(data, source, time.monotonic())
         self.core.handle_timer(time.monotonic())
         while (event := self.core.next_event()) is not None:
             happened.append(event)
         return happened
 
-    def receive(self) -> list[tuple[bytes, Address]]:
-        """What waits."""
-        received = []
-        try:
-            while True:
-                data, ancillary, _, source = self.socket.recvmsg(65535, ANCILLARY_SPACE)
-                received += [
-                    (datagram, source) for datagram in split(data, joined_size(data, ancillary))
-                ]
-        except BlockingIOError:
-            return received
+
+def pour(
+    bursts: Iterator[tuple[socket.socket, Sequence[bytes]]],
+    receiver: socket.socket,
+    address: Address,
+    frames: int,
+) -> tuple[int, int]:
+    """Send so many frames to `address`: bursts, all frames of one length, and the sockets for them.
+
+    Returns how many came to the receiver, and how many got lost.
+    """
+    sent, received, heard_at = 0, 0, time.monotonic()
+    while sent < frames or sent > received:
+        if sent < frames and sent - received < AT_ONCE:
+            sender, burst = next(bursts)
+            segments = [(SOL_UDP, UDP_SEGMENT, SEGMENT_SIZE.pack(len(burst[0])))]
+            sender.sendmsg(burst, segments, 0, address)
+            sent += len(burst)
+        came = len(receive_all(receiver))
+        if came:
+            received, heard_at = received + came, time.monotonic()
+        elif time.monotonic() - heard_at > LOST_AFTER:
+            break
+    return received, sent - received
 
 
 class Course:
@@ -95,12 +107,8 @@ class Course:
     def __init__(self, deployment: Deployment, name: str, udp: str, workers: int) -> None:
         self.relay = deployment.intermediate(name, udp=udp, session_rate=RATE, workers=workers)
         self._credentials = {
-            node: Credentials.load(
-                cert=deployment.certs / f"{node}.pem", key=deployment.certs / f"{node}.key",
-                ca=deployment.certs / "ca.pem",
-            )
-            for node in ("agent", "connector")
-        }  # fmt: skip
+            node: load_credentials(deployment.certs, node) for node in ("agent", "connector")
+        }
         self._intermediate = deployment.intermediates[-1]
         started = [self.relay.wait_for("worker_started", worker=n) for n in range(1, workers)]
         self._pids = [self.relay.pid, *(event["pid"] for event in started)]
@@ -139,9 +147,12 @@ class Course:
         raise LabError(f"no {kind.__name__} in {PATIENCE} s")
 
     def keep_up(self) -> None:
-        """Let the control connections live."""
+        """Let the control connections live, which nobody looked after for a while."""
+        peers = (*self._agents, self.connector)
+        for link in (link for peer in peers for link in peer.core.links):
+            link.hurry(time.monotonic())  # asks the Intermediate at once
         for _ in range(3):
-            for peer in (*self._agents, self.connector):
+            for peer in peers:
                 peer.turn()
             time.sleep(0.01)
 
@@ -155,21 +166,11 @@ class Course:
         bursts = itertools.cycle(
             (agent.socket, [frame] * BURST) for _, (agent, frame) in sorted(self._sources.items())
         )
-        segments = [(SOL_UDP, UDP_SEGMENT, SEGMENT_SIZE.pack(SIZE))]
-        before, sent, received, heard_at = self.cpu_seconds(), 0, 0, time.monotonic()
-        while sent < frames or sent > received:
-            if sent < frames and sent - received < AT_ONCE:
-                opened, burst = next(bursts)
-                opened.sendmsg(burst, segments, 0, self._address)
-                sent += BURST
-            came = len(self.connector.receive())
-            if came:
-                received, heard_at = received + came, time.monotonic()
-            elif time.monotonic() - heard_at > LOST_AFTER:
-                break
+        before = self.cpu_seconds()
+        received, lost = pour(bursts, self.connector.socket, self._address, frames)
         used = [after - was for was, after in zip(before, self.cpu_seconds(), strict=True)]
         share = max(received, 1) / len(used)
-        return [seconds / share * 1e6 for seconds in used], sent - received
+        return [seconds / share * 1e6 for seconds in used], lost
 
     def alone(self) -> float:
         """Median of the microseconds that one frame takes from end to end."""
@@ -192,7 +193,7 @@ def measure(course: Course, courses: Iterable[Course], frames: int) -> Figures:
     costs, lost = course.pour(frames)
     return {
         "cpu_us": statistics.mean(costs),
-        "per_second": sum(1e6 / cost for cost in costs),
+        "per_second": sum(1e6 / cost for cost in costs) if all(costs) else None,
         "one_way_us": course.alone(),
         "lost": lost,
     }

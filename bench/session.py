@@ -63,7 +63,7 @@ class Course:
             self._keep("cold, relayed", times[:1])
             self._keep("warm, relayed", times[1:])
             return
-        self._keep("cold", client.run("connect", count=1)["seconds"])
+        self._keep("cold, then direct", client.run("connect", count=1)["seconds"])
         direct = agent.wait_for("path_selected", path="direct")
         opened = agent.wait_for("session_opened")
         self._keep("until direct", [direct["time"] - opened["time"]])

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from bench.peers.base import install
+from p2pnet.lab.processes import Process
 from p2pnet.lab.tunnel import Tunnel, Unavailable, await_listener, free_port
 from p2pnet.wire.address import Address
 
@@ -48,7 +48,8 @@ class Ssh(Tunnel):
         """Make keys, and start the server and the client."""
         near, far = self.ends.near, self.ends.far
         for key in ("host_key", "user_key"):
-            install(["ssh-keygen", "-qt", "ed25519", "-N", "", "-f", self.directory / key])
+            command = ["ssh-keygen", "-qt", "ed25519", "-N", "", "-f", key]
+            Process("ssh-keygen", command, self.directory).start().wait()
         there, here = (far.address, free_port()), (near.address, free_port())
         config = self.directory / "sshd_config"
         config.write_text(SERVER.format(address=there[0], port=there[1], directory=self.directory))

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from p2pnet.lab.load import WARM_UP
 from p2pnet.lab.processes import LabError, Process
 from p2pnet.lab.report import Case, Figures
 from p2pnet.lab.tunnel import LOOPBACK, Ends, Place, Tunnel, await_ready
@@ -25,7 +26,7 @@ class Load:
     """How much is measured in a round.
 
     :ivar seconds: that an upload lasts.
-    :ivar echoes: requests of 100 bytes, one after the other, and as many beside an upload.
+    :ivar echoes: requests of 100 bytes, one after the other; a quarter of it beside an upload.
     :ivar connects: connections, one after the other.
     """
 
@@ -98,14 +99,19 @@ def opened(kind: type[Tunnel], ends: Ends) -> Iterator[tuple[Tunnel, Client]]:
 def measure(kind: type[Tunnel], load: Load, ends: Ends) -> Figures:
     """One round of a tunnel. Raises LabError."""
     with opened(kind, ends) as (tunnel, client):
+        began = tunnel.cpu_seconds()
         echo = client.run("echo", count=load.echoes)
+        echoed = tunnel.cpu_seconds() - began
         connect = client.run("connect", count=load.connects)
-        used = tunnel.cpu_seconds()
+        began = tunnel.cpu_seconds()
         upload = client.run("upload", seconds=load.seconds)
-        used, resident = tunnel.cpu_seconds() - used, tunnel.resident()
+        uploaded, resident = tunnel.cpu_seconds() - began, tunnel.resident()
         beside = client.start("upload", seconds=load.seconds)
-        busy = client.run("echo", count=load.echoes // 4)
-        client.finish(beside)
+        try:
+            busy = client.run("echo", count=load.echoes // 4)
+            client.finish(beside)
+        finally:
+            beside.kill()
     carried = bool(tunnel.processes)
     return {
         "MB/s": upload["megabytes_per_second"],
@@ -113,7 +119,8 @@ def measure(kind: type[Tunnel], load: Load, ends: Ends) -> Figures:
         "echo_p99_us": echo["p99_us"],
         "open_ms": connect["p50_us"] / 1e3,
         "beside_bulk_p99_ms": busy["p99_us"] / 1e3,
-        "cpu_s/GB": used / upload["bytes"] * 1e9 if carried else None,
+        "cpu_s/GB": uploaded / upload["bytes"] * 1e9 if carried else None,
+        "echo_cpu_us": echoed / (load.echoes + WARM_UP) * 1e6 if carried else None,
         "memory_MB": resident / MEGA if carried else None,
     }
 

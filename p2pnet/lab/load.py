@@ -93,9 +93,16 @@ def connect(address: tuple[str, int]) -> socket.socket:
     return connection
 
 
-def upload(address: tuple[str, int], seconds: float, streams: int) -> dict[str, Any]:
-    """Send for so long on so many connections at once; the time is until the last answer."""
+def upload(
+    address: tuple[str, int], seconds: float, streams: int, megabytes: float | None = None
+) -> dict[str, Any]:
+    """Send for so long, or so much, on so many connections at once.
+
+    The time is until the last answer. With many connections, what waits in their buffers when the
+    time is up takes longer than that; so much in all is the better measure then.
+    """
     ready = threading.Barrier(streams + 1)
+    most = float("inf") if megabytes is None else megabytes * 1e6 / streams
 
     def send(_: int) -> int:
         block = bytearray(BLOCK)
@@ -103,8 +110,9 @@ def upload(address: tuple[str, int], seconds: float, streams: int) -> dict[str, 
         with connect(address) as connection:
             connection.sendall(UPLOAD)
             ready.wait()
-            sent, end = BLOCK, time.monotonic() + seconds
-            while time.monotonic() < end:
+            sent = BLOCK
+            end = time.monotonic() + seconds if megabytes is None else float("inf")
+            while sent < most and time.monotonic() < end:
                 connection.sendall(block)
                 sent += BLOCK
             block[:1] = LAST
@@ -165,6 +173,7 @@ def main() -> None:
     parser.add_argument("what", choices=("target", "upload", "echo", "connect"))
     parser.add_argument("address", help="HOST:PORT")
     parser.add_argument("--seconds", type=float, default=3.0, help="that an upload sends")
+    parser.add_argument("--megabytes", type=float, help="that it sends, instead")
     parser.add_argument("--streams", type=int, default=1, help="connections of an upload")
     parser.add_argument("--count", type=int, default=1000, help="echoes or connections")
     parser.add_argument("--size", type=int, default=100, help="bytes of an echo")
@@ -175,7 +184,7 @@ def main() -> None:
         case "target":
             serve(address)
         case "upload":
-            figures = upload(address, options.seconds, options.streams)
+            figures = upload(address, options.seconds, options.streams, options.megabytes)
         case "echo":
             figures = echo(address, options.count, options.size)
         case _:

@@ -54,6 +54,11 @@ def summarize(rounds: Sequence[Figures]) -> dict[str, Spread | None]:
     return {name: spread(found) if found else None for name, found in values.items()}
 
 
+def ratio(ours: float | None, other: float | None) -> float | None:
+    """One by the other; None if there is not both, or where the clock was too coarse."""
+    return ours / other if ours is not None and other else None
+
+
 def print_error(line: str) -> None:
     """Print on standard error, where progress goes."""
     print(line, file=sys.stderr, flush=True)
@@ -98,7 +103,7 @@ def cell(value: Any) -> str:
             return number(value)
         case list() | tuple():
             return " ".join(map(cell, value))
-    return str(value)
+    return str(value).replace("|", r"\|")
 
 
 def table(rows: Iterable[Row]) -> Iterable[str]:

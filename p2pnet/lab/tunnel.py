@@ -119,6 +119,7 @@ class P2PNet(Tunnel):
     name = "p2pnet, direct"
     path: ClassVar[str] = "prefer-direct"
     settings: ClassVar[Mapping[str, object]] = {}
+    _deployment: Deployment | None = None
 
     @classmethod
     def prepare(cls) -> str:
@@ -156,7 +157,8 @@ class P2PNet(Tunnel):
 
     def stop(self) -> None:
         """End the roles."""
-        self._deployment.stop()
+        if self._deployment is not None:
+            self._deployment.stop()
 
 
 class Relayed(P2PNet):

@@ -1,0 +1,1 @@
+"""Benchmarks run: with tiny sizes, and nothing said about the figures."""
