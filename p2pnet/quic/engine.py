@@ -41,7 +41,7 @@ from aioquic.quic.recovery import QuicPacketSpace
 from aioquic.quic.stream import QuicStream
 
 from p2pnet.identity import Identity
-from p2pnet.quic.memory import discard, share_handlers
+from p2pnet.quic.memory import discard, economize
 from p2pnet.quic.recovery import PathAwareRecovery, adopt
 from p2pnet.quic.tls import StrictContext, Verify
 from p2pnet.quic.windows import CONNECTION_WINDOW, STREAM_WINDOW, ReceiveWindows
@@ -97,7 +97,7 @@ class Engine(QuicConnection):
         self._local_max_streams_bidi.value = self._local_max_streams_bidi.sent = max_streams
         self._local_max_streams_uni.value = self._local_max_streams_uni.sent = 0
         self._loss: PathAwareRecovery = adopt(self._loss)
-        share_handlers(self)
+        economize(self)
 
     def _initialize(self, peer_cid: bytes) -> None:
         super()._initialize(peer_cid)

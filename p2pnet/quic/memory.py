@@ -1,4 +1,4 @@
-"""What an established connection need not keep of aioquic's: much of its 80 KiB.
+"""What a connection need not have of aioquic's: much of its 80 KiB.
 
 An Intermediate holds thousands of connections that are idle most of the time.
 """
@@ -11,6 +11,10 @@ from aioquic.buffer import Buffer  # type: ignore[attr-defined]
 
 # Of TLS messages after the handshake we send none: no tickets, no certificates (RFC 8446 4.6).
 CRYPTO_BUFFER_SIZE = 512  # bytes, instead of 16 KiB for each of three epochs
+
+# Each costs a frame and an entry of tables at both ends, and stock connections have eight. One is
+# used and one replaces it when the peer moves; the rest are for a peer that moves again at once.
+CONNECTION_IDS = 4
 
 Handler = Callable[..., Any]
 _tables: dict[type, dict[int, tuple[Handler, frozenset[tls.Epoch]]]] = {}  # of functions
@@ -34,7 +38,13 @@ class FrameHandlers:
         return handler.__get__(self._connection), epochs
 
 
-def share_handlers(connection: Any) -> None:
+def economize(connection: Any) -> None:
+    """Have a new connection take less."""
+    _share_handlers(connection)
+    connection._local_active_connection_id_limit = CONNECTION_IDS
+
+
+def _share_handlers(connection: Any) -> None:
     """Have a new connection share its table of handlers with all others of its class."""
     kind = type(connection)
     if kind not in _tables:

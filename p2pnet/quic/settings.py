@@ -12,7 +12,7 @@ from aioquic.tls import CipherSuite
 from cryptography import x509
 
 from p2pnet.identity import Credentials, Identity, Role, verify_peer
-from p2pnet.quic.congestion import DEFAULT_CONTROLLER
+from p2pnet.quic.congestion import CONTROL_CONTROLLER
 from p2pnet.quic.engine import Engine
 from p2pnet.quic.fast import FastEngine
 from p2pnet.quic.windows import CONNECTION_WINDOW, STREAM_WINDOW
@@ -44,7 +44,7 @@ class Settings:
     max_streams: int = 0
     idle_timeout: float = IDLE_TIMEOUT
     datagrams: bool = False
-    congestion: str = DEFAULT_CONTROLLER
+    congestion: str = CONTROL_CONTROLLER
     engine: str = FAST
 
     def verify(self, certificate: x509.Certificate, chain: list[x509.Certificate]) -> Identity:

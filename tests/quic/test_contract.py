@@ -26,6 +26,7 @@ from aioquic.quic.stream import QuicStreamReceiver, QuicStreamSender
 from twisted.trial.unittest import SynchronousTestCase
 
 from p2pnet.quic.engine import Engine
+from p2pnet.quic.memory import CONNECTION_IDS
 from p2pnet.quic.tls import StrictContext
 from p2pnet.quic.windows import STREAM_WINDOW
 from tests.quic.harness import CLIENT, Pair, client_settings, server_settings
@@ -66,6 +67,13 @@ class StateTests(ContractTestCase):
         """_is_client tells the roles apart."""
         message = "_is_client: Engine._initialize, who demands a client certificate"
         self.assertEqual((True, False), (self.client._is_client, self.server._is_client), message)
+
+    def test_connection_ids(self) -> None:
+        """_local_active_connection_id_limit is told, and no more ids than that are given."""
+        message = "_local_active_connection_id_limit: memory.economize"
+        self.assertEqual(CONNECTION_IDS, self.client._remote_active_connection_id_limit, message)
+        self.assertEqual(CONNECTION_IDS, len(self.server._host_cids), message)
+        self.assertEqual(CONNECTION_IDS - 1, len(self.client._peer_cid_available), message)
 
     def test_network_paths(self) -> None:
         """_network_paths is empty until there is an address, which is then the first one's."""
@@ -150,7 +158,7 @@ class StateTests(ContractTestCase):
         """host_cid is there from the start; others come as events when they are sent."""
         message = "host_cid: the Multiplexer's table of connection ids"
         self.assertEqual(8, len(self.client.host_cid), message)
-        self.assertGreater(len(self.one.connection_ids), 4, message)
+        self.assertEqual(CONNECTION_IDS, len(self.one.connection_ids), message)
 
 
 class StreamTests(ContractTestCase):
