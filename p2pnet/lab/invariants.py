@@ -131,18 +131,21 @@ class Watch:
 
     def _way_since(self, talker: Talker) -> float:
         """Since when there is a way all the time: through one of the Intermediates, or directly,
-        where a session is direct; then it matters to nobody whether an Intermediate is there."""
+        where a session is direct; then it matters to nobody whether an Intermediate is there, but
+        one had to be for the session to begin."""
         agent, connectors = talker.agent, [site.name for site in self._connectors(talker)]
-        ways: list[tuple[str, ...]] = [
-            (agent.name, connector, relay) for connector in connectors for relay in self._relays
+        times = [
+            self._calm_since(agent.name, connector, relay)
+            for connector in connectors
+            for relay in self._relays
         ]
         sessions = agent.node.core.sessions.values() if agent.node is not None else ()
-        ways += [
-            (agent.name, session.peer_name)
+        times += [
+            max(session.created, self._calm_since(agent.name, session.peer_name))
             for session in sessions
             if session.peer_name in connectors and session.paths[:1] == (session.direct,)
         ]
-        return min(self._calm_since(*way) for way in ways)
+        return min(times)
 
     def _trouble_since(self, talker: Talker) -> float:
         """When there last was any trouble that could matter to the talker."""

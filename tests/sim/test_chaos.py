@@ -22,6 +22,7 @@ from p2pnet.lab.scenario import (
     simpler,
 )
 from p2pnet.lab.simclock import ProcessClock, VirtualClock
+from p2pnet.lab.simnet import Link
 from p2pnet.lab.voices import Listener
 
 SEEDS = range(1, 17)
@@ -34,6 +35,19 @@ class ChaosTests(SynchronousTestCase):
         """Each seed is another realm with other mishaps. `p2pnet lab sim --seed N` repeats one."""
         for seed in SEEDS:
             self.assertEqual((), run(generate(seed)).problems, f"seed {seed}")
+
+    def test_regression_a_new_session_owes_nothing_to_the_time_before(self) -> None:
+        """The agent comes back while there is no Intermediate, so that it can speak to nobody; the
+        direct path that it has as soon as there is one again has no silence to answer for."""
+        faults = (
+            Fault(17.0, FaultKind.CRASH, "alice", seconds=10.0),
+            Fault(26.0, FaultKind.STOP, "relay1", seconds=45.0),
+        )
+        connectors = (Host("office", "symmetric", ("office",)),)
+        agents = (Host("alice", "open", ("office",)),)
+        link = Link(delay=0.05)
+        scenario = Scenario(2, ("relay1",), connectors, agents, link, "prefer-direct", faults)
+        self.assertEqual((), run(scenario).problems)
 
     def digest(self, seed: int) -> int:
         """A number that stands for every packet of a run."""
