@@ -16,7 +16,7 @@ from functools import partial
 from typing import NamedTuple
 
 from bench import stream
-from bench.peers import LOOPBACK_PEERS
+from bench.peers import PEERS
 from p2pnet.lab.forwarding import Load, cases
 from p2pnet.lab.report import Row, Spread, alternate, parser, print_error, ratio, show
 from p2pnet.lab.tunnel import TUNNELS, Tunnel, Unavailable
@@ -78,7 +78,7 @@ def prepare(kinds: Sequence[type[Tunnel]]) -> tuple[list[type[Tunnel]], dict[str
 def measure(options: argparse.Namespace) -> tuple[Found, dict[str, str]]:
     """The figures by name, and the versions."""
     only = options.only or [""]
-    kinds = [k for k in (*TUNNELS, *LOOPBACK_PEERS) if any(part in k.name for part in only)]
+    kinds = [k for k in (*TUNNELS, *PEERS) if any(part in k.name for part in only)]
     usable, versions = prepare(kinds)
     runs = cases(usable, Load(options.seconds, options.echoes, options.connects))
     if any(part in stream.NAME for part in only):

@@ -25,13 +25,6 @@ class StockAioquic(Pair):
         return importlib.metadata.version("aioquic")
 
 
-class StockAioquicLarge(StockAioquic):
-    """The same with packets as large as p2pnet finds that loopback carries."""
-
-    name = "aioquic, 16 kB packets"
-    arguments = ("--size", "16000")
-
-
 class Iroh(PythonPair):
     """iroh's Python package."""
 
@@ -85,6 +78,3 @@ PEERS: Sequence[type[Tunnel]] = (
     StockAioquic, Ssh, Iroh, IrohFixed, HyperDHT, Wormhole, Aiortc,
 )  # fmt: skip
 """Those that forward TCP, the nearest to p2pnet first."""
-
-LOOPBACK_PEERS: Sequence[type[Tunnel]] = (*PEERS, StockAioquicLarge)
-"""And those that only a path without a usual limit to packets carries."""

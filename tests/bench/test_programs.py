@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from bench import __main__, figures, growth, handshakes, plot, sessions, stream
 from bench.forward import GOALS, Goal
-from bench.peers import LOOPBACK_PEERS, StockAioquic
+from bench.peers import PEERS, StockAioquic
 from p2pnet.lab.forwarding import opened
 from p2pnet.lab.report import Row, Spread
 from p2pnet.lab.tunnel import LOOPBACK
@@ -25,7 +25,7 @@ class ProgramTests(SynchronousTestCase):
 
     def test_every_peer_has_a_name_of_its_own(self) -> None:
         """Figures are kept by it."""
-        self.assertEqual(len(LOOPBACK_PEERS), len({kind.name for kind in LOOPBACK_PEERS}))
+        self.assertEqual(len(PEERS), len({kind.name for kind in PEERS}))
 
     def test_a_forward_over_stock_aioquic_carries_bytes(self) -> None:
         """Both ways, on several connections."""
@@ -75,7 +75,7 @@ class GoalTests(SynchronousTestCase):
 
     def test_a_goal_is_held_against_a_peer(self) -> None:
         """Or the stream without TCP; a name that nobody has would never be missed."""
-        names = {kind.name for kind in LOOPBACK_PEERS} | {stream.NAME}
+        names = {kind.name for kind in PEERS} | {stream.NAME}
         self.assertLessEqual({goal.other for goal in GOALS if goal.other}, names)
 
 

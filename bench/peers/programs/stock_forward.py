@@ -3,7 +3,7 @@
 What somebody would write who needs a forward: a stream for each TCP connection, and after each
 datagram that was received whatever is to be sent, as aioquic's own asyncio code has it. Bytes that
 are not sent yet are bounded by pausing the TCP connection; aioquic has no public word for how many
-there are, so that this one thing is read from its internals. ``--size N`` makes packets of N bytes.
+there are, so that this one thing is read from its internals.
 """
 
 import sys
@@ -82,10 +82,8 @@ class Link(DatagramProtocol):
 
     transport: Any
     quic: QuicConnection
-    packet_size = 1200  # bytes, aioquic's own choice; --size changes it
 
     def __init__(self, configuration: QuicConfiguration) -> None:
-        configuration.max_datagram_size = self.packet_size
         self.streams: dict[int, Forwarded] = {}
         self._configuration = configuration
         self._timer: Any = None
@@ -220,9 +218,5 @@ def near(address: str, there: str) -> None:
 
 if __name__ == "__main__":
     roles: dict[str, Callable[..., None]] = {"near": near, "far": far}
-    arguments = sys.argv[1:]
-    if arguments[0] == "--size":
-        Link.packet_size = int(arguments[1])
-        del arguments[:2]
-    roles[arguments[0]](*arguments[1:])
+    roles[sys.argv[1]](*sys.argv[2:])
     reactor.run()
