@@ -333,7 +333,7 @@ class Engine(QuicConnection):
 
     def has_black_hole(self) -> bool:
         """Whether packets larger than BASE got lost over and over, and none arrived; said once."""
-        return self._loss.large.are_gone()
+        return self._loss.large.are_gone(self._packet_number)
 
     # -- upkeep ----------------------------------------------------------------------------------
 

@@ -31,10 +31,11 @@ class LargePackets:
 
     def __init__(self) -> None:
         self._losses = 0
+        self._first = 0  # number of the first packet that counts
 
     def lost(self, packets: Iterable[Any]) -> None:
         """Packets were given up at once."""
-        if any(packet.sent_bytes > BASE for packet in packets):
+        if any(p.sent_bytes > BASE and p.packet_number >= self._first for p in packets):
             self._losses += 1
 
     def acked(self, ack_rangeset: Any, sent_packets: dict[int, Any]) -> None:
@@ -45,11 +46,11 @@ class LargePackets:
         ):
             self._losses = 0
 
-    def are_gone(self) -> bool:
-        """Whether none arrives any more; said once."""
+    def are_gone(self, next_number: int) -> bool:
+        """Whether none arrives any more; said once of what was sent before `next_number`."""
         if self._losses < GONE:
             return False
-        self._losses = 0
+        self._losses, self._first = 0, next_number
         return True
 
 

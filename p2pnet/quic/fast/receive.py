@@ -52,6 +52,7 @@ class FastReceiver(Engine):
         self._idle_rtt: Any = None  # what _idle was worked out from
         self._idle = 0.0
         self._newest_before = 0  # packets of the handshake
+        self._acked_at = 0.0  # when the last acknowledgement went out
         self._number_at = 1 + len(self.host_cid)  # of the packet number in a short header
 
     def receive_datagram(self, data: bytes, addr: Any, now: float) -> None:
@@ -129,9 +130,12 @@ class FastReceiver(Engine):
         _add_last(space.ack_queue, number)
         space.received_packets.add(number)
         if elicits:
-            # RFC 9000 section 13.2.1: what comes singly is acknowledged with the answer to it.
-            due = now + (ACK_ALONE if space.ack_at is None else self._ack_delay)
-            space.ack_at = due if space.ack_at is None else min(due, space.ack_at)
+            # RFC 9000 section 13.2: what comes singly is acknowledged with the answer to it, the
+            # second packet at once, but not each two of a burst.
+            if space.ack_at is None:
+                space.ack_at = now + ACK_ALONE
+            else:
+                space.ack_at = min(space.ack_at, max(now, self._acked_at + self._ack_delay))
 
     def _idle_timeout(self) -> float:
         loss = self._loss

@@ -90,6 +90,8 @@ class FastEngine(FastReceiver):
                 break
             if packet.parts:
                 datagram = self._finish(packet, now)
+                if ack_at is not None:
+                    self._acked_at = now
                 path.bytes_sent += len(datagram)
                 sent.append((datagram, path.addr))
                 pacer.update_after_send(now=now)
