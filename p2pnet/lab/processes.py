@@ -20,7 +20,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -63,6 +63,12 @@ def guarded(command: Sequence[str]) -> list[str]:
 def stat_fields(pid: int) -> list[str]:
     """What Linux tells of a process, from its state on: field 3 of proc(5) is the first."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+
+
+def resident(pid: int) -> int:
+    """Resident memory of a process in bytes (Linux)."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def cpu_seconds(pid: int) -> float:
@@ -113,12 +119,18 @@ class Process:
 
     def resident(self) -> int:
         """Resident memory in bytes of it and its children (Linux)."""
-        pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in self.family())
-        return pages * os.sysconf("SC_PAGE_SIZE")
+        return round(self._sum(resident))
 
     def cpu_seconds(self) -> float:
         """Processor time that it and its children have used, as far as they still run (Linux)."""
-        return sum(map(cpu_seconds, self.family()))
+        return self._sum(cpu_seconds)
+
+    def _sum(self, figure: Callable[[int], float]) -> float:
+        total = 0.0
+        for pid in self.family():
+            with contextlib.suppress(OSError):  # a child that ended just now
+                total += figure(pid)
+        return total
 
     def family(self) -> list[int]:
         """Its process id and those of its children, theirs included (Linux)."""
