@@ -38,7 +38,10 @@ KERNEL = ("cubic", "bbr")
 
 @dataclasses.dataclass(frozen=True)
 class Link:
-    """`rate` in Mbit/s, `rtt` in ms without any queue, `loss` in percent each way."""
+    """`rate` in Mbit/s, `rtt` in ms without any queue, `loss` in percent each way.
+
+    A rate of 0 is for a cable between the two, with Ethernet's packets and nothing else to it.
+    """
 
     rate: float
     rtt: float
@@ -51,12 +54,16 @@ class Link:
         return cls(rate, rtt, loss)
 
     @property
-    def conditions(self) -> Conditions:
-        """Of the wire."""
+    def conditions(self) -> Conditions | None:
+        """Of the wire, None if it is a cable."""
+        if not self.rate:
+            return None
         rate, rtt = self.rate * MBIT, self.rtt / 1e3
         return Conditions(rtt / 2, self.loss / 100, rate, round(rate * rtt))
 
     def __str__(self) -> str:
+        if not self.rate:
+            return "cable, 1500 bytes"
         return f"{self.rate:g} Mbit/s, {self.rtt:g} ms, {self.loss:g} %"
 
 
@@ -90,14 +97,14 @@ def rate(kind: type[Tunnel], link: Link, congestion: str, seconds: float) -> Fig
     mbit = upload["bytes"] / upload["seconds"] / MBIT
     return {
         "Mbit/s": mbit,
-        "of the link %": 100 * mbit / link.rate,
+        "of the link %": 100 * mbit / link.rate if link.rate else None,
         "cpu_s/GB": used / upload["bytes"] * 1e9 if tunnel.processes else None,
     }
 
 
 def latency(kind: type[Tunnel], link: Link, congestion: str, seconds: float) -> Figures:
     """100-byte requests, one after the other, beside nothing. Raises LabError, OSError."""
-    count = max(10, round(seconds * 1000 / link.rtt))
+    count = max(10, round(seconds * 1000 / (link.rtt or 1)))
     with laboratory(link, congestion) as ends, opened(kind, ends) as (_, client):
         echo = client.run("echo", count=count)
     return {"p50_ms": echo["p50_us"] / 1e3, "p99_ms": echo["p99_us"] / 1e3}
