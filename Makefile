@@ -24,7 +24,7 @@ help:  ## list these targets
 ready: $(READY)  ## install p2pnet and what its tests need into VENV
 
 test: $(READY)  ## run the whole test suite (TESTS=tests.test_x for some, JOBS=4 in parallel)
-	@$(BIN)/python -m tests.run -j $(JOBS) $(TESTS)
+	@$(BIN)/python -m tests.run -j $(JOBS) $(SWITCHES) $(TESTS)
 
 demo: $(READY)  ## start the three roles, download 64 MiB through them, show what happened
 	@$(BIN)/p2pnet demo

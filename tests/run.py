@@ -3,14 +3,18 @@
 ::
 
     python -m tests.run [-j N] [tests.test_config | tests/wire | tests.test_x.FooTests.test_y ...]
+    python -m tests.run --quic stock --udp plain
 
 The exit status is 0 only if something ran (a skipped test did not) and nothing failed. An error
 counts as failed, and so does a test that was expected to fail and did not; one that failed as
 expected counts as skipped.
-With ``-j`` each test file runs in a process of its own, N at a time.
+With ``-j`` each test file runs in a process of its own, N at a time. ``--quic`` and ``--udp`` are
+for all nodes whose test does not say otherwise.
 """
 
 import argparse
+import functools
+import importlib
 import os
 import re
 import subprocess
@@ -61,9 +65,9 @@ def find_files(name: str) -> Iterator[str]:
         yield ".".join(path.with_suffix("").parts)
 
 
-def run_apart(name: str) -> Counts:
+def run_apart(name: str, switches: Sequence[str]) -> Counts:
     """Run the named tests in a process of its own and print its output when it has ended."""
-    command = [sys.executable, "-m", "tests.run", name]
+    command = [sys.executable, "-m", "tests.run", *switches, name]
     done = subprocess.run(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
@@ -82,6 +86,8 @@ def main(arguments: Sequence[str]) -> int:
     """The exit status of a run with these command-line arguments."""
     parser = argparse.ArgumentParser(prog="python -m tests.run")
     parser.add_argument("-j", "--jobs", type=int, default=1, help="test files run at a time")
+    parser.add_argument("--quic", choices=("fast", "stock"), default="fast")
+    parser.add_argument("--udp", choices=("auto", "plain"), default="auto")
     parser.add_argument("names", nargs="*", default=["tests"], help="what to run, dotted or a path")
     options = parser.parse_args(arguments)
     # No deadline: other processes may hold the machine. In CI a run is the same as the last one.
@@ -91,9 +97,13 @@ def main(arguments: Sequence[str]) -> int:
     if options.jobs > 1:
         files = [file for name in names for file in find_files(name)]
         with ThreadPoolExecutor(options.jobs) as pool:
-            each = list(pool.map(run_apart, dict.fromkeys(files)))
+            switches = [f"--quic={options.quic}", f"--udp={options.udp}"]
+            run = functools.partial(run_apart, switches=switches)
+            each = list(pool.map(run, dict.fromkeys(files)))
         counts = Counts(*map(sum, zip(*each, strict=True))) if each else Counts(0, 0, 0)
     else:
+        if (options.quic, options.udp) != ("fast", "auto"):
+            importlib.import_module("tests.switches").turn(options.quic, options.udp)
         counts = run_here(names)
     ran = counts.passed + counts.failed
     if not ran:

@@ -22,7 +22,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from p2pnet import pki
 from p2pnet.identity import Role
@@ -242,7 +242,11 @@ class Deployment:
     """A realm of its own in `directory`, and the processes that belong to it.
 
     A `prefix` has its process run elsewhere, such as on a host of a laboratory.
+
+    :cvar defaults: settings of every role, unless it is given others.
     """
+
+    defaults: ClassVar[Mapping[str, object]] = {}
 
     def __init__(self, directory: Path, realm: str = "lab") -> None:
         self.directory = directory
@@ -286,7 +290,9 @@ class Deployment:
             "cert": str(self.certs / f"{name}.pem"),
             "key": str(self.certs / f"{name}.key"),
         }
-        sections: list[tuple[str, Mapping[str, object]]] = [(f"[{role}]", {**files, **settings})]
+        sections: list[tuple[str, Mapping[str, object]]] = [
+            (f"[{role}]", {**files, **self.defaults, **settings})
+        ]
         sections += [(f"[[{table}]]", row) for table, row in tables]
         config = self.directory / f"{name}.toml"
         config.write_text(

@@ -1,0 +1,18 @@
+"""The two switches that change nothing but the speed, for a run of any tests: see tests/run.py."""
+
+from typing import Any
+
+from p2pnet.core.agent import AgentCore
+from p2pnet.core.connector import ConnectorCore
+from p2pnet.core.intermediate import IntermediateCore
+from p2pnet.lab.processes import Deployment
+from tests.quic import harness
+
+
+def turn(quic: str, udp: str) -> None:
+    """Have all nodes made from now on begin with these settings, whatever makes them."""
+    for core in (AgentCore, ConnectorCore, IntermediateCore):
+        defaults: Any = core.__init__.__kwdefaults__
+        defaults["engine"] = quic
+    harness.ENGINE = quic
+    Deployment.defaults = {"quic": quic, "udp": udp}
