@@ -29,6 +29,8 @@ LOCAL_NETWORKS = tuple(
 # The constants of RFC 8899 section 5.1; a path that is checked all the time needs no 15 s.
 MAX_PROBES = 3  # unanswered, then the size is too large
 PROBE_TIMER = 1.0  # seconds from one to the next
+# A path without BASE is given up, so on one that loses packets that takes more than chance.
+BASE_PROBES, BASE_TIMER = 6, 0.5
 RAISE_TIMER = 600.0  # seconds after which larger sizes are tried again
 ERROR_TIMER = 30.0  # seconds after which a path is tried again that does not even carry BASE
 FIRST_PAUSE = 1.0  # seconds without probes after a black hole, doubled by each up to RAISE_TIMER
@@ -106,12 +108,12 @@ class PathMtu:
         if self.phase is Phase.SEARCH_COMPLETE:
             self._too_large = math.inf
             self._search(now)
-        elif self._probes >= MAX_PROBES:
+        elif self._probes >= (BASE_PROBES if self._probe == BASE else MAX_PROBES):
             self._failed(now)
         if now < self._next_at:
             return None
         self._probes += 1
-        self._next_at = now + (ERROR_TIMER if self.phase is Phase.ERROR else PROBE_TIMER)
+        self._next_at = now + (BASE_TIMER if self._probe == BASE else PROBE_TIMER)
         return self._probe
 
     def answered(self, size: int, now: float) -> None:
@@ -126,8 +128,9 @@ class PathMtu:
         if self.phase is Phase.SEARCHING:
             self._too_large = min(self._too_large, self._probe)
             self._search(now)
-        elif self.phase is Phase.BASE:
+        else:
             self._advance(Phase.ERROR)
+            self._try(BASE, now + ERROR_TIMER)
 
     def _search(self, now: float) -> None:
         """Try the next size, from `now` on, or be content with what there is."""

@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from p2pnet.lab.simnet import Link
 from p2pnet.traversal.mtu import (
     BASE,
+    BASE_PROBES,
     ERROR_TIMER,
     FIRST_PAUSE,
     LOCAL_SIZES,
@@ -195,13 +196,25 @@ class ChangeTests(SynchronousTestCase):
         """Until it does, which is looked at now and then, however often it is taken."""
         prober = Prober(1100)
         prober.run_until(lambda: prober.mtu.phase is Phase.ERROR)
-        self.assertEqual([BASE] * (MAX_PROBES + 1), prober.sizes)
+        self.assertEqual([BASE] * BASE_PROBES, prober.sizes)
         failed = prober.now
         prober.mtu.restart(prober.now)
         self.assertIs(Phase.ERROR, prober.mtu.phase)
         prober.carried = 1472
         self.assertEqual(USUAL, prober.settle())
         self.assertAlmostEqual(failed + ERROR_TIMER, prober.sent[-2][0])
+
+    def test_regression_chance_does_not_make_it_one(self) -> None:
+        """Five probes in a row may get lost; and a path that was given up is asked as often."""
+        prober = Prober(1100)
+        for times in (1, 2):
+            prober.run_until(lambda: len(prober.sent) == times * BASE_PROBES - 1)  # noqa: B023
+            self.assertIs(Phase.BASE if times == 1 else Phase.ERROR, prober.mtu.phase)
+            if times == 1:
+                prober.run_until(lambda: prober.mtu.phase is Phase.ERROR)
+        prober.carried = 1472
+        self.assertEqual(USUAL, prober.settle())
+        self.assertAlmostEqual(ERROR_TIMER, prober.sent[BASE_PROBES][0] - prober.sent[5][0], 0)
 
 
 class AnyOrderTests(SynchronousTestCase):
