@@ -61,9 +61,7 @@ class SharedRelay(Relay):
         circuit.move(agent, connector)
         self._tell(_describe(circuit))
 
-    def close(
-        self, circuit: Circuit, closed: Callable[[Traffic], object] = lambda traffic: None
-    ) -> None:
+    def close(self, circuit: Circuit, closed: Callable[[Traffic], object]) -> None:
         """Forward its frames no more; `closed` gets all of its traffic, once that is known."""
         self.remove(circuit.upward)
         self._tell(Forget(circuit.upward))

@@ -1,7 +1,6 @@
 """Joining two connections; their life together is tested with real ones in tests/integration."""
 
 import socket
-from typing import Any
 
 from twisted.internet import tcp
 from twisted.internet.protocol import Protocol
@@ -12,30 +11,12 @@ from p2pnet.net.splice import Splice
 from tests.net.support import FakeReactor
 
 
-class Writers(FakeReactor):
-    """A reactor that keeps writers, and writes when told."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.writers: list[Any] = []
-
-    def addWriter(self, writer: Any) -> None:
-        """Take a writer."""
-        if writer not in self.writers:
-            self.writers.append(writer)
-
-    def removeWriter(self, writer: Any) -> None:
-        """Give a writer up."""
-        if writer in self.writers:
-            self.writers.remove(writer)
-
-
 class WriteNowTests(SynchronousTestCase):
     """What comes for a TCP connection goes out in the same turn of the reactor."""
 
     def setUp(self) -> None:
         """A TCP connection, and one that feeds it."""
-        self.reactor = Writers()
+        self.reactor = FakeReactor()
         ours, self.theirs = socket.socketpair()
         self.addCleanup(self.theirs.close)
         self.theirs.setblocking(False)

@@ -205,16 +205,16 @@ class ChangeTests(SynchronousTestCase):
         self.assertAlmostEqual(failed + ERROR_TIMER, prober.sent[-2][0])
 
     def test_regression_chance_does_not_make_it_one(self) -> None:
-        """Five probes in a row may get lost; and a path that was given up is asked as often."""
+        """Five probes in a row may get lost, also of those that ask again."""
         prober = Prober(1100)
-        for times in (1, 2):
-            prober.run_until(lambda: len(prober.sent) == times * BASE_PROBES - 1)  # noqa: B023
-            self.assertIs(Phase.BASE if times == 1 else Phase.ERROR, prober.mtu.phase)
-            if times == 1:
-                prober.run_until(lambda: prober.mtu.phase is Phase.ERROR)
+        prober.run_until(lambda: len(prober.sent) == BASE_PROBES - 1)
+        self.assertIs(Phase.BASE, prober.mtu.phase)
+        prober.run_until(lambda: len(prober.sent) == 2 * BASE_PROBES - 1)
+        self.assertIs(Phase.ERROR, prober.mtu.phase)
         prober.carried = 1472
         self.assertEqual(USUAL, prober.settle())
-        self.assertAlmostEqual(ERROR_TIMER, prober.sent[BASE_PROBES][0] - prober.sent[5][0], 0)
+        times = [time for time, _ in prober.sent]
+        self.assertLess(times[2 * BASE_PROBES - 1] - times[BASE_PROBES], ERROR_TIMER)
 
 
 class AnyOrderTests(SynchronousTestCase):
