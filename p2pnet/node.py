@@ -259,7 +259,7 @@ class AgentNode(Node):
         once; if the service refuses, the protocol's connectionLost() gets the ServiceError."""
         stream = self.core.open_stream(service, self.driver.now)
         self.driver.wake()
-        return StreamTransport(stream, self.driver.wake)
+        return StreamTransport(stream, self.driver)
 
     def open_flow(self, service: str) -> Stream:
         """A UDP flow to `service`."""
@@ -328,7 +328,7 @@ class ConnectorNode(Node):
             if stream.kind is not StreamKind.BYTES:
                 stream.refuse(ErrorCode.TARGET_REFUSED, f"{service} takes no datagrams")
                 return
-            transport = StreamTransport(stream, self.driver.wake)
+            transport = StreamTransport(stream, self.driver)
             protocol = factory.buildProtocol(transport.getPeer())
             if protocol is None:
                 stream.refuse(ErrorCode.TARGET_REFUSED, f"{service} takes no more connections")

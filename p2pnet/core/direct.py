@@ -13,7 +13,7 @@ from p2pnet.core.path import DirectPath
 from p2pnet.core.timers import Deadlines
 from p2pnet.traversal import checklist
 from p2pnet.traversal.checklist import IceCredentials
-from p2pnet.traversal.health import Health, PathHealth
+from p2pnet.traversal.health import ASK_AFTER, Health, PathHealth
 from p2pnet.traversal.pair import CandidatePair
 from p2pnet.wire.address import Address, format_address
 from p2pnet.wire.check import CheckKind, decode_check
@@ -156,7 +156,7 @@ class DirectPaths:
         if attempt is None or attempt.health is None or session.paths[0].kind != "direct":
             return
         if attempt.health.sent(now):
-            self._deadlines.touch(attempt)
+            self._deadlines.touch(attempt, now + ASK_AFTER)
 
     def session_at(self, source: Address) -> Session | None:
         """The session that has no connection yet, and whose proven path leads to `source`."""

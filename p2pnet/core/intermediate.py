@@ -136,8 +136,9 @@ class IntermediateCore:
     def datagrams_to_send(self, now: float) -> list[tuple[bytes, Address]]:
         """The datagrams that are due, each with the address to send it to."""
         datagrams, self._forwarded = self._forwarded, []
-        datagrams += self._mux.datagrams_to_send(now)
-        self._handle_connections(now)
+        while self._mux.may_send:
+            datagrams += self._mux.datagrams_to_send(now)
+            self._handle_connections(now)  # which may give more to send
         return datagrams
 
     def next_event(self) -> events.Event | None:

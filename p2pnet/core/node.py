@@ -37,7 +37,8 @@ class NodeCore:
 
     Feed it with receive_datagram() and handle_timer(), then take next_event() until None and
     datagrams_to_send(), in that order and again until there are no more events; call it again at
-    get_timer(). `now` is in seconds of any steady clock, the same for all calls.
+    get_timer(). What is due is sent by one call of datagrams_to_send(). `now` is in seconds of any
+    steady clock, the same for all calls.
 
     :param credentials: who this node is.
     :param intermediates: "host:port" of each Intermediate; a connection to each is kept up.
@@ -188,13 +189,14 @@ class NodeCore:
     def datagrams_to_send(self, now: float) -> list[tuple[bytes, Address]]:
         """The datagrams that are due, each with the address to send it to."""
         datagrams: list[tuple[bytes, Address]] = []
-        made = self._mux.datagrams_to_send(now)
-        for address, group in itertools.groupby(made, operator.itemgetter(1)):
-            if isinstance(address, PeerAddress):
-                datagrams += self._along_paths(address, [data for data, _ in group], now)
-            else:
-                datagrams += group
-        self._handle_connections(now)
+        while self._mux.may_send:
+            made = self._mux.datagrams_to_send(now)
+            for address, group in itertools.groupby(made, operator.itemgetter(1)):
+                if isinstance(address, PeerAddress):
+                    datagrams += self._along_paths(address, [data for data, _ in group], now)
+                else:
+                    datagrams += group
+            self._handle_connections(now)  # which may give more to send
         datagrams += self.direct.datagrams_to_send()
         return datagrams
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from p2pnet import events
 from p2pnet.core.path import RelayedPath
 from p2pnet.core.timers import Deadlines
+from p2pnet.traversal.relays import ASK_AFTER
 from p2pnet.wire.address import Address
 from p2pnet.wire.demux import Kind, classify
 from p2pnet.wire.errors import DecodeError
@@ -118,7 +119,7 @@ class RelayedPaths:
     def sent(self, session: Session, now: float) -> None:
         """A packet of the session went out by a relay."""
         if session.relay_choice.sent(now, unanswered=session.connection.is_answer_due):
-            self._deadlines.touch(session)
+            self._deadlines.touch(session, now + ASK_AFTER)
 
     # -- time ------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 import functools
 import heapq
 import itertools
+import math
 from collections.abc import Callable, Hashable
 from typing import Any, Generic, TypeVar
 
@@ -86,9 +87,11 @@ class Deadlines(Generic[T]):
         self._touched: dict[T, None] = {}
         self._set: dict[T, Timer] = {}
 
-    def touch(self, thing: T) -> None:
-        """Its time may be earlier now."""
-        self._touched[thing] = None
+    def touch(self, thing: T, earliest: float = -math.inf) -> None:
+        """Its time may be earlier now, but not before `earliest`."""
+        timer = self._set.get(thing)
+        if timer is None or timer.when > earliest:
+            self._touched[thing] = None
 
     def forget(self, thing: T) -> None:
         """It has no time any more."""

@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
-from p2pnet.events import Event
+from p2pnet.events import Event, Report
 from p2pnet.interfaces import Datagrams, IDatagramTransport
 from p2pnet.wire.address import Address
 
@@ -23,15 +23,26 @@ class Core(Protocol):
     def handle_timer(self, now: float) -> None: ...
 
 
+class Pump(Protocol):
+    """How a driver is told that something was asked of its core; see Driver."""
+
+    def wake(self) -> None: ...
+    def flush(self) -> None: ...
+
+
 Forwarder = Callable[[bytes, int, Address, float], Address | None]
 """What a core has for IDatagramTransport.forward: it is told the time too."""
+
+
+TOGETHER = 200e-6  # seconds after a flush in which another one waits for more of its kind
 
 
 class Driver:
     """Pumps `core` over `transport`.
 
     All datagrams of a batch are received first, then events are handled, then everything is sent
-    and the timer set: once for the whole batch, not once a datagram.
+    and the timer set: once for the whole batch, not once a datagram. Reports are handled after
+    that, because nobody at the other end of a connection waits for what is written of it here.
 
     :param handle: gets each event.
     :param forward: of the core, for what came joined: see IDatagramTransport.
@@ -57,6 +68,7 @@ class Driver:
         self._pump_call: IDelayedCall | None = None
         self._timer_call: IDelayedCall | None = None
         self._timer_at = 0.0
+        self._flushed_at = 0.0
         self._running = False
         self._pumping = False
         if forward is not None:
@@ -89,6 +101,17 @@ class Driver:
         """
         if self._pump_call is None and self._running and not self._pumping:
             self._pump_call = self._clock.callLater(0, self._pump)
+
+    def flush(self) -> None:
+        """The same, but someone waits for it: pump at once, if that was not just asked for.
+
+        Not for code that could not bear to get events meanwhile.
+        """
+        if self._pumping or self.now - self._flushed_at < TOGETHER:
+            self.wake()
+        elif self._running:
+            self._pump()
+            self._flushed_at = self.now
 
     def _receive(self, datagrams: Datagrams) -> None:
         now, receive = self.now, self._core.receive_datagram
@@ -129,13 +152,21 @@ class Driver:
 
     def _handle_and_send(self) -> None:
         core = self._core
-        event, datagrams = core.next_event(), True
-        while self._running and (event is not None or datagrams):
+        event: Event | None = core.next_event()
+        goes_on = self._running
+        while goes_on:
+            reports = []
             while event is not None:
-                self._handle_guarded(event)
+                if isinstance(event, Report):
+                    reports.append(event)
+                else:
+                    self._handle_guarded(event)
                 event = core.next_event()
-            datagrams = self._send_all()
+            self._send_all()
+            for report in reports:
+                self._handle_guarded(report)
             event = core.next_event()  # sending causes events too
+            goes_on = self._running and (event is not None or bool(reports))
 
     def _handle_guarded(self, event: Event) -> None:
         try:
@@ -143,16 +174,14 @@ class Driver:
         except Exception:
             self._failed(type(event).__name__)
 
-    def _send_all(self) -> bool:
-        """Send what is due. Returns whether there was anything."""
+    def _send_all(self) -> None:
         try:
             datagrams = self._core.datagrams_to_send(self.now)
         except Exception:
             self._failed("send")
-            return False
+            return
         if datagrams:
             self._transport.send(datagrams)
-        return bool(datagrams)
 
     def _set_timer(self) -> None:
         if not self._running:
@@ -160,8 +189,9 @@ class Driver:
         when = self._core.get_timer()
         call = self._timer_call
         if call is not None and call.active():
-            # A call that comes too early does no harm: it sets the right time then.
-            if when is None or call.getTime() <= when:
+            # A call that comes too early does no harm: it sets the right time then. It is asked
+            # when it was to come, for it comes later by what setting it took.
+            if when is None or self._timer_at <= when:
                 return
             call.cancel()
         if when is not None:

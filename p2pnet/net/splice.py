@@ -8,13 +8,21 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from p2pnet.net.stream import StreamTransport
 
-def write_now(transport: Any) -> None:
-    """Write what was just given to a TCP transport, rather than in the reactor's next turn.
+QUESTION = 4096  # bytes; more than that is part of a flow, of which much should go together
+
+
+def write_now(transport: Any, data: bytes) -> None:
+    """Write to a transport, and rather now than in the reactor's next turn.
 
     The other end of a question waits for it, and before that turn this node would look after what
     else it has to send. What goes wrong is met again by the reactor, which deals with it.
     """
+    if isinstance(transport, StreamTransport) and len(data) <= QUESTION:
+        transport.write_now(data)
+        return
+    transport.write(data)
     if isinstance(transport, tcp.Connection) and not (transport.TLS or transport.disconnecting):
         transport.doWrite()
 
@@ -61,8 +69,7 @@ class Splice(Protocol):
     def dataReceived(self, data: bytes) -> None:
         """Pass bytes on."""
         if self._other is not None and self._other.is_live:
-            self._other.transport.write(data)
-            write_now(self._other.transport)
+            write_now(self._other.transport, data)
 
     def readConnectionLost(self) -> None:
         """Pass a half-close on."""

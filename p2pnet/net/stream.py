@@ -18,6 +18,7 @@ from zope.interface import implementer
 
 from p2pnet.core.stream import Stream
 from p2pnet.errors import error_for
+from p2pnet.net.driver import Pump
 from p2pnet.wire.errors import ErrorCode
 
 
@@ -40,6 +41,7 @@ class StreamTransport:
     As a consumer it pauses its producer while too many bytes are unsent. As a producer it keeps
     what arrives while paused, and gives QUIC no credit for it, so that the other end stops too.
 
+    :param pump: of the node, which sends what is written.
     :ivar stream: the Stream below, for what ITransport has no word for (who the peer is).
     :ivar given_up: called if the stream breaks before there is a protocol. One that ended properly
         is still to be delivered.
@@ -48,11 +50,11 @@ class StreamTransport:
     log = Logger()
     disconnecting = False
 
-    def __init__(self, stream: Stream, wake: Callable[[], None]) -> None:
+    def __init__(self, stream: Stream, pump: Pump) -> None:
         self.stream = stream
         self.protocol: IProtocol | None = None
         self.given_up: Callable[[], Any] | None = None
-        self._wake = wake
+        self._pump = pump
         self._producer: Any = None
         self._streaming = True
         self._producer_paused = False
@@ -67,11 +69,19 @@ class StreamTransport:
 
     def write(self, data: bytes) -> None:
         """Send bytes."""
+        self._write(data)
+        self._pump.wake()
+
+    def write_now(self, data: bytes) -> None:
+        """Send bytes at once; other events may be handled meanwhile."""
+        self._write(data)
+        self._pump.flush()
+
+    def _write(self, data: bytes) -> None:
         # A producer may still write after loseConnection(), until it is done.
         if (self.disconnecting and self._producer is None) or self.stream.is_closed:
             return
         writable = self.stream.write(bytes(data))
-        self._wake()
         if not self._streaming:
             self.stream.watch_writable()
         elif not writable:
@@ -84,7 +94,7 @@ class StreamTransport:
     def loseWriteConnection(self) -> None:
         """Half-close: no more bytes to the other end, which may still send."""
         self.stream.write_end()
-        self._wake()
+        self._pump.wake()
 
     def loseConnection(self) -> None:
         """Close once everything written is sent."""
@@ -99,13 +109,13 @@ class StreamTransport:
         self.stream.write_end()
         self.stream.discard_input()
         self._kept.clear()
-        self._wake()
+        self._pump.wake()
 
     def abortConnection(self) -> None:
         """Break the stream off, as a TCP reset would."""
         self.stream.reset(ErrorCode.CANCELLED, "aborted here")
         self._kept.clear()
-        self._wake()
+        self._pump.wake()
 
     def getPeer(self) -> ServiceAddress:
         """The service, and the name of the node at the other end ("" before that is known)."""
@@ -183,7 +193,7 @@ class StreamTransport:
         while self._kept and not self._paused and self.protocol is not None:
             data = self._kept.pop(0)
             self.stream.consume(len(data))
-            self._wake()
+            self._pump.wake()
             try:
                 self.protocol.dataReceived(data)
             except Exception:

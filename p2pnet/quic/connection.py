@@ -185,6 +185,12 @@ class Connection:
 
     # -- for the multiplexer ---------------------------------------------------------------------
 
+    @property
+    def has_news(self) -> bool:
+        """Whether sending may have given take_events() something."""
+        engine = self.engine
+        return engine.has_events or bool(self._blocked) or engine.closing is not None
+
     def take_events(self) -> list[events.Event | quic_events.QuicEvent]:
         """What happened since the last call; connection-id events come through untranslated."""
         found: list[events.Event | quic_events.QuicEvent] = []

@@ -142,6 +142,11 @@ class Engine(QuicConnection):
         return bool(self._state is QuicConnectionState.TERMINATED)
 
     @property
+    def has_events(self) -> bool:
+        """Whether next_event() has one."""
+        return bool(self._events)
+
+    @property
     def smoothed_rtt(self) -> float | None:
         """Smoothed round-trip time in seconds (RFC 9002 section 5.3), None before a sample."""
         return self._loss._rtt_smoothed if self._loss._rtt_initialized else None

@@ -58,6 +58,7 @@ class Multiplexer:
         self._fresh: dict[Connection, None] = {}  # may have events to collect
         self._answers: list[tuple[bytes, Any]] = []
         self._events: collections.deque[tuple[Connection, events.Event]] = collections.deque()
+        self._unarmed: dict[Connection, None] = {}  # whose timers may be others now
         self._timers: list[tuple[float, int, Connection]] = []
         self._count = itertools.count()
 
@@ -96,7 +97,10 @@ class Multiplexer:
         return connection
 
     def datagrams_to_send(self, now: float) -> list[tuple[bytes, Any]]:
-        """Datagrams with their addresses: real ones, or a PeerAddress for the layer above."""
+        """Datagrams with their addresses: real ones, or a PeerAddress for the layer above.
+
+        All that are due, but the events that this causes may give more to send: see may_send.
+        """
         self._collect_fresh()
         datagrams, self._answers = self._answers, []
         dirty, self._dirty = self._dirty, {}
@@ -105,9 +109,15 @@ class Multiplexer:
             engine.update_keys_if_due()
             if engine.can_transmit:
                 datagrams += engine.datagrams_to_send(now)
-            self._collect(connection)  # sending issues connection ids
-            self._arm(connection)
+            if connection.has_news:  # sending issues connection ids
+                self._collect(connection)
+        self._unarmed |= dirty
         return datagrams
+
+    @property
+    def may_send(self) -> bool:
+        """Whether datagrams_to_send() may have some."""
+        return bool(self._dirty or self._answers)
 
     @property
     def has_events(self) -> bool:
@@ -122,6 +132,9 @@ class Multiplexer:
 
     def get_timer(self) -> float | None:
         """When handle_timer() is to be called, in seconds of the caller's clock, or None."""
+        unarmed, self._unarmed = self._unarmed, {}
+        for connection in unarmed:  # only now, for what they sent has left meanwhile
+            self._arm(connection)
         while self._timers:
             deadline, _, connection = self._timers[0]
             if connection in self._connections:
@@ -248,7 +261,7 @@ class Multiplexer:
         connection.timer = None
 
     def _arm(self, connection: Connection) -> None:
-        if connection in self._connections:
+        if connection in self._connections:  # still
             connection.timer = connection.engine.get_timer()
             self._schedule(connection)
 

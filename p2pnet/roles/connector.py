@@ -15,6 +15,7 @@ from p2pnet.assembly import connector_node
 from p2pnet.config import ConnectorConfig, ServiceConfig
 from p2pnet.core.stream import Stream
 from p2pnet.errors import code_for
+from p2pnet.net.driver import Pump
 from p2pnet.net.flow import FlowTarget, parse_udp
 from p2pnet.net.resolve import resolve
 from p2pnet.net.splice import Splice
@@ -37,7 +38,6 @@ class ConnectorService(RoleService):
             node.serve(service.name, self._handler(service, node))
 
     def _handler(self, service: ServiceConfig, node: ConnectorNode) -> Handler:
-        wake = node.driver.wake
         if service.target.startswith("udp:"):
             try:
                 host, port = parse_udp(service.target)
@@ -46,22 +46,22 @@ class ConnectorService(RoleService):
             if not host:
                 raise ConfigError(f"service {service.name}: target {service.target!r} has no host")
             limit = self.config.max_flows
-            return FlowForwarder(self.reactor, host, port, limit, wake).take
+            return FlowForwarder(self.reactor, host, port, limit, node.driver.wake).take
         try:
             target = clientFromString(self.reactor, service.target)
         except (TypeError, ValueError) as error:
             raise ConfigError(
                 f"service {service.name}: target {service.target!r}: {error}"
             ) from None
-        return StreamForwarder(target, wake).take
+        return StreamForwarder(target, node.driver).take
 
 
 class StreamForwarder:
     """Connects each stream to a target of its own, and accepts it once that is connected."""
 
-    def __init__(self, target: IStreamClientEndpoint, wake: Callable[[], None]) -> None:
+    def __init__(self, target: IStreamClientEndpoint, pump: Pump) -> None:
         self._target = target
-        self._wake = wake
+        self._pump = pump
 
     def take(self, stream: Stream) -> None:
         """Connect a requested stream to the target."""
@@ -69,7 +69,7 @@ class StreamForwarder:
             stream.refuse(ErrorCode.TARGET_REFUSED, f"{stream.service} is not a UDP service")
             return
         outer, inner = Splice.pair()
-        transport = StreamTransport(stream, self._wake)
+        transport = StreamTransport(stream, self._pump)
         factory = Factory.forProtocol(lambda: inner)
         factory.noisy = False
         connecting = self._target.connect(factory)
@@ -79,13 +79,13 @@ class StreamForwarder:
             transport.given_up = None
             stream.accept()
             transport.connect(outer)
-            self._wake()
+            self._pump.flush()
 
         def failed(failure: Failure) -> None:
             transport.given_up = None
             if failure.check(CancelledError) is None:
                 stream.refuse(code_for(failure), failure.getErrorMessage())
-            self._wake()
+            self._pump.wake()
 
         connecting.addCallbacks(connected, failed)
 

@@ -122,6 +122,19 @@ class DeadlinesTests(SynchronousTestCase):
         self.handled.append((thing, now))
         self.times[thing] = None
 
+    def test_what_cannot_be_earlier_is_not_asked(self) -> None:
+        """Its timer comes before the earliest time that it may have now."""
+        self.deadlines.touch("a", 6.0)
+        self.deadlines.settle()
+        self.assertEqual(["a"], self.asked)
+        self.deadlines.touch("a", 5.0)
+        self.deadlines.settle()
+        self.assertEqual(["a"], self.asked)
+        self.times["a"] = 4.5
+        self.deadlines.touch("a", 4.5)
+        self.deadlines.settle()
+        self.assertEqual((["a", "a"], 4.5), (self.asked, self.timers.get_timer()))
+
     def test_what_is_touched_is_asked_once_and_handled_in_time(self) -> None:
         """The rest costs nothing."""
         for _ in range(3):

@@ -33,6 +33,7 @@ class Scripted:
         self.received: list[bytes] = []
         self.pending: list[events.Event] = []
         self.outgoing: list[tuple[bytes, Address]] = []
+        self.caused: list[events.Event] = []  # by sending
         self.timer: float | None = None
         self.broken = ""
 
@@ -56,6 +57,8 @@ class Scripted:
         """What is due."""
         self._note("send")
         datagrams, self.outgoing = self.outgoing, []
+        self.pending += self.caused
+        self.caused = []
         return datagrams
 
     def next_event(self) -> events.Event | None:
@@ -112,15 +115,18 @@ class DriverTests(SynchronousTestCase):
         """Let what was asked for happen."""
         self.clock.advance(0)
 
-    def report(self, number: int) -> events.Event:
-        """An event like any other."""
+    def report(self, number: int) -> events.DrainFinished:
+        """An event for people."""
         return events.DrainFinished(number)
+
+    def need(self, number: int) -> events.OpenerNeeded:
+        """An event for the host."""
+        return events.OpenerNeeded(b"%d" % number, THERE, 1)
 
     def test_many_datagrams_are_answered_by_one_flush(self) -> None:
         """All that waited are received before anything is sent, and at once."""
         self.transport.receive([(b"%d" % number, THERE) for number in range(5)])
-        # Once to send, and once to see that there is no more.
-        self.assertEqual(["receive"] * 5 + ["send"] * 2, self.core.calls)
+        self.assertEqual(["receive"] * 5 + ["send"], self.core.calls)
         self.assertEqual([[(b"answer to %d" % n, THERE) for n in range(5)]], self.transport.batches)
         self.assertEqual([], self.clock.getDelayedCalls())
 
@@ -148,7 +154,7 @@ class DriverTests(SynchronousTestCase):
             self.driver.wake()
 
         self.handle = handle
-        self.core.pending = [self.report(1)]
+        self.core.pending = [self.need(1)]
         self.transport.receive([(b"hello", THERE)])
         expected = [[(b"answer to hello", THERE), (b"about it", THERE)]]
         self.assertEqual(expected, self.transport.batches)
@@ -165,18 +171,70 @@ class DriverTests(SynchronousTestCase):
 
     def test_events_come_before_what_is_sent_and_again_after_it(self) -> None:
         """A handler may give the core something to send, and sending may make events."""
-        self.core.pending = [self.report(1), self.report(2)]
+        self.core.pending = [self.need(1), self.need(2)]
         self.core.outgoing = [(b"one", THERE)]
+        self.core.caused = [self.need(3)]
 
         def handle(event: Any) -> None:
             self.handled.append(event)
-            self.core.outgoing.append((b"about %d" % event.sessions, THERE))
+            self.core.outgoing.append((b"about " + event.data, THERE))
 
         self.handle = handle
         self.driver.wake()
         self.pump()
-        self.assertEqual([self.report(1), self.report(2)], self.handled)
-        self.assertEqual([b"one", b"about 1", b"about 2"], [d for d, _ in self.transport.sent])
+        self.assertEqual([self.need(1), self.need(2), self.need(3)], self.handled)
+        expected = [b"one", b"about 1", b"about 2", b"about 3"]
+        self.assertEqual(expected, [d for d, _ in self.transport.sent])
+
+    def test_reports_come_after_what_is_sent(self) -> None:
+        """The other end does not wait until a log is written; what is asked for then is sent."""
+        sent: list[list[bytes]] = []
+
+        def handle(event: Any) -> None:
+            self.handled.append(event)
+            sent.append([data for data, _ in self.transport.sent])
+            if event == self.report(1):
+                self.core.outgoing.append((b"about it", THERE))
+
+        self.handle = handle
+        self.core.pending = [self.report(1), self.need(2), self.report(3)]
+        self.transport.receive([(b"hello", THERE)])
+        self.assertEqual([self.need(2), self.report(1), self.report(3)], self.handled)
+        self.assertEqual([[], [b"answer to hello"], [b"answer to hello"]], sent)
+        self.assertEqual([b"answer to hello", b"about it"], [d for d, _ in self.transport.sent])
+
+    def test_a_flush_is_a_pump_at_once_but_not_one_after_the_other(self) -> None:
+        """What is asked for right after one goes together."""
+        self.clock.advance(1.0)
+        for number in range(3):
+            self.core.outgoing.append((b"%d" % number, THERE))
+            self.driver.flush()
+        self.assertEqual([[(b"0", THERE)]], self.transport.batches)
+        self.pump()
+        self.assertEqual([[(b"1", THERE), (b"2", THERE)]], self.transport.batches[1:])
+        self.assertEqual([], self.clock.getDelayedCalls())
+
+    def test_a_flush_within_a_pump_is_part_of_it(self) -> None:
+        """Nothing is pumped twice at a time."""
+
+        def handle(event: Any) -> None:
+            self.core.outgoing.append((b"about it", THERE))
+            self.driver.flush()
+
+        self.handle = handle
+        self.clock.advance(1.0)
+        self.core.pending = [self.need(1)]
+        self.driver.flush()
+        self.assertEqual([[(b"about it", THERE)]], self.transport.batches)
+        self.assertEqual(["send"], self.core.calls)
+
+    def test_a_stopped_driver_flushes_nothing(self) -> None:
+        """There is no socket any more."""
+        self.successResultOf(self.driver.stop())
+        self.core.calls.clear()
+        self.clock.advance(1.0)
+        self.driver.flush()
+        self.assertEqual([], self.core.calls)
 
     def test_a_handler_that_raises_is_logged_and_counted_and_the_rest_goes_on(self) -> None:
         """By the name of the event."""
@@ -224,6 +282,20 @@ class DriverTests(SynchronousTestCase):
         self.assertEqual(1, self.core.calls.count("timer"))
         self.clock.advance(100.0)
         self.assertEqual(1, self.core.calls.count("timer"))
+
+    def test_a_timer_that_stays_the_same_is_not_set_again(self) -> None:
+        """Although a clock that runs while it is set puts the call a little later than asked."""
+        self.clock.callLater = lambda delay, *call: Clock.callLater(  # type: ignore[method-assign]
+            self.clock, delay + 1e-5, *call
+        )
+        self.core.timer = 5.0
+        calls = []
+        for _ in range(2):
+            self.driver.wake()
+            self.clock.advance(1e-5)
+            calls.append(self.clock.getDelayedCalls())
+        self.assertEqual(1, len(calls[0]))
+        self.assertIs(calls[0][0], calls[1][0])
 
     def test_a_stop_sends_what_is_left_and_leaves_nothing_to_do(self) -> None:
         """No delayed call, and no more datagrams taken or pumps made."""

@@ -99,7 +99,7 @@ class EarlyTests(SimulationCase):
         agent, connector, _ = self.trio(simulation)
         target: Deferred[Any] = Deferred()
         connector.unserve("web")
-        connector.serve("web", StreamForwarder(Later(target), connector.driver.wake).take)
+        connector.serve("web", StreamForwarder(Later(target), connector.driver).take)
         transport = agent.open("web")
         transport.connect(Talk())
         transport.write(b"the last word")

@@ -1,5 +1,6 @@
 """Taking 1-RTT packets with frames of the usual kinds."""
 
+from collections.abc import Hashable
 from typing import Any
 
 from aioquic import tls
@@ -46,6 +47,7 @@ class FastReceiver(Engine):
         super().__init__(**options)
         self._streams = Streams()
         self._gathering: dict[int, Chunks] = {}  # those among the events that may yet grow
+        self._acks: list[tuple[frames.AckFrame, float]] = []  # taken, and when
         self._is_usual = False  # whether the connection is established and usual packets may come
         self._space: Any = None  # of 1-RTT packets, and their keys
         self._pair: Any = None
@@ -59,7 +61,7 @@ class FastReceiver(Engine):
         """Take a datagram from the network, at `now` seconds of the caller's clock."""
         if self._is_usual:
             if not self._receive(data, addr, now):
-                self._gathering.clear()  # what aioquic delivers stands behind it
+                self._leave()
                 super().receive_datagram(data, addr, now)
             return
         super().receive_datagram(data, addr, now)
@@ -69,6 +71,11 @@ class FastReceiver(Engine):
             self._newest_before = super().newest_packet - self._space.largest_received_packet
             self._is_usual = self._quic_logger is None
             self._idle_rtt = None
+
+    def _leave(self) -> None:
+        """Finish with what came before, for what aioquic does stands behind it."""
+        self._gathering.clear()
+        self._settle_acks()
 
     def _receive(self, data: bytes, addr: Any, now: float) -> bool:
         """Take a datagram if it is a usual one: on our path, with our id, under the same keys."""
@@ -178,7 +185,7 @@ class FastReceiver(Engine):
         return elicits if size else self._leave_frames(plain, now)
 
     def _leave_frames(self, plain: bytes, now: float) -> bool:
-        self._gathering.clear()
+        self._leave()
         context = QuicReceiveContext(
             epoch=ONE_RTT,
             host_cid=self.host_cid,
@@ -262,17 +269,36 @@ class FastReceiver(Engine):
         frame = frames.read_ack(plain, at)
         if frame is None:
             return 0
-        acked = RangeSet()
-        for numbers in frame.ranges:
-            acked.add(numbers.start, numbers.stop)
-        self._loss.peer_completed_address_validation = True
-        self._loss.on_ack_received(
-            ack_rangeset=acked,
-            ack_delay=(frame.delay << self._remote_ack_delay_exponent) / 1_000_000,
-            now=now,
-            space=self._space,
-        )
+        self._acks.append((frame, now))
         return frame.end
+
+    def _settle_acks(self) -> None:
+        """Look at what was acknowledged. That comes after delivering what came with it, which
+        somebody waits for, and before anything is sent or any timer handled."""
+        if not self._acks:
+            return
+        acks, self._acks = self._acks, []
+        for frame, now in acks:
+            acked = RangeSet()
+            for numbers in frame.ranges:
+                acked.add(numbers.start, numbers.stop)
+            self._loss.peer_completed_address_validation = True
+            self._loss.on_ack_received(
+                ack_rangeset=acked,
+                ack_delay=(frame.delay << self._remote_ack_delay_exponent) / 1_000_000,
+                now=now,
+                space=self._space,
+            )
+
+    def handle_timer(self, now: float) -> None:
+        """Do what is due. See Engine.handle_timer()."""
+        self._settle_acks()
+        super().handle_timer(now)
+
+    def path_changed(self, now: float, *, path: Hashable = None, lost: bool = False) -> None:
+        """Forget what was learnt about the old path. See Engine.path_changed()."""
+        self._settle_acks()
+        super().path_changed(now, path=path, lost=lost)
 
     # -- what wakes a stream, apart from its own parts -------------------------------------------
 

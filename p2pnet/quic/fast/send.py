@@ -65,6 +65,7 @@ class FastEngine(FastReceiver):
         self._limits_due: list[Limit] = []
 
     def _make_datagrams(self, now: float) -> list[tuple[bytes, Any]]:
+        self._settle_acks()
         if not self._is_usual or self._is_aioquics_turn():
             return super()._make_datagrams(now)
         space, pacer = self._space, self._loss._pacer
