@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import datetime
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -28,6 +29,7 @@ SESSION_LINGER = 300.0  # seconds that a session without streams is kept for the
 FIRST_RESUME, LAST_RESUME = 0.25, 4.0  # seconds between tries to give a session a relay again
 LAST_JOIN = 60.0  # and between tries to give it one more
 MAX_WAITING = 1024  # streams that wait for one service
+MAX_DECLINED = 64  # sessions; each was the answer to a request of a few seconds before
 
 
 def trouble(link: Link) -> str:
@@ -68,6 +70,8 @@ class AgentCore(NodeCore):
         self._policies = dict(policies or {})
         self._policy = policy
         self._routes: dict[str, AgentSession] = {}  # by service
+        self._declined: collections.OrderedDict[tuple[Link, bytes], None]
+        self._declined = collections.OrderedDict()
         self._waiting: dict[str, list[Stream]] = {}  # by service, for a route
         self._requests = Requests(self, self._fail_waiting)
         self._flows: dict[str, Stream] = {}  # of connect_p2p()
@@ -226,8 +230,12 @@ class AgentCore(NodeCore):
         session = self.find_session(message.session)
         if request is None or (session is None and request.resumes is not None):
             if session is None:  # it was given up, or ended meanwhile
-                reason = "the agent has no use for it any more"
-                link.send(messages.SessionClosed(message.session, ErrorCode.NO_ERROR, reason))
+                self._decline(link, message.session)
+            return
+        if session is None and (link, message.session) in self._declined:
+            # This request was answered with the same session before the Intermediate was told.
+            if self.awaits(request.service):
+                self._requests.find(request.service)
             return
         if session is not None and session.instance != message.instance:
             reason = f"connector {session.peer_name} restarted"
@@ -246,6 +254,14 @@ class AgentCore(NodeCore):
         self._routes[request.service] = session
         if session.connection.is_established:
             self._open_waiting(session)
+
+    def _decline(self, link: Link, session_id: bytes) -> None:
+        """An Intermediate opened a session that is of no use any more."""
+        reason = "the agent has no use for it any more"
+        link.send(messages.SessionClosed(session_id, ErrorCode.NO_ERROR, reason))
+        self._declined[link, session_id] = None
+        if len(self._declined) > MAX_DECLINED:
+            self._declined.popitem(last=False)
 
     def _start_session(
         self, request: Request, message: messages.SessionOpened, now: float

@@ -35,7 +35,9 @@ from p2pnet.wire.relay import encode_relay_frame
 REGISTERED_WITHIN = 20.0  # seconds, on links that may lose every tenth packet
 SETTLED_WITHIN = 100.0  # seconds after the last fault; more than any invariant allows
 FINISHED_WITHIN = 40.0  # seconds for the last bytes and the ends of all streams
-FORGOTTEN_WITHIN = 60.0  # seconds after the agents left: to lose their relays takes 20, to idle 30
+# Seconds after the agents left: their relays are lost within 30, then QUIC asks for a last time and
+# has 30 more, and last words may be repeated for 3.
+FORGOTTEN_WITHIN = 65.0
 GONE_WITHIN = 15.0  # seconds for Intermediates to stop
 LARGEST_RELAYED = len(encode_relay_frame(bytes(8), bytes(BASE)))  # bytes; what every path carries
 

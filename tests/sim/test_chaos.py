@@ -49,6 +49,34 @@ class ChaosTests(SynchronousTestCase):
         scenario = Scenario(2, ("relay1",), connectors, agents, link, "prefer-direct", faults)
         self.assertEqual((), run(scenario).problems)
 
+    def test_regression_a_session_that_was_declined_is_not_begun(self) -> None:
+        """Three requests come late and are answered with one session: to the first answer the
+        agent, which had given that request up, said no; then it used the session for 30 s."""
+        faults = (
+            Fault(8.09, FaultKind.CRASH, "office", seconds=25.04),
+            Fault(13.26, FaultKind.CRASH, "relay1", seconds=29.76),
+            Fault(33.4, FaultKind.LOSS, seconds=22.72),
+        )
+        connectors = (Host("office", "port-restricted", ("office",)),)
+        agents = (Host("alice", "symmetric", ("office",)),)
+        link = Link(delay=0.025, loss=0.08)
+        scenario = Scenario(31427, ("relay1",), connectors, agents, link, "prefer-direct", faults)
+        self.assertEqual((), run(scenario).problems)
+
+    def test_regression_a_session_may_be_idle_for_as_long_as_quic_says(self) -> None:
+        """That was a few seconds longer than was allowed for: the loss of the last relay makes QUIC
+        ask once more, and wait for the answer."""
+        faults = (
+            Fault(7.35, FaultKind.REBIND, "office"),
+            Fault(30.51, FaultKind.MOVE, "office"),
+            Fault(33.12, FaultKind.CRASH, "office", seconds=9.13),
+        )
+        connectors = (Host("office", "full-cone", ("office",)),)
+        agents = (Host("alice", "full-cone", ("office",)),)
+        link, relays = Link(delay=0.002, loss=0.08), ("relay1", "relay2")
+        scenario = Scenario(47965, relays, connectors, agents, link, "prefer-direct", faults)
+        self.assertEqual((), run(scenario).problems)
+
     def digest(self, seed: int) -> int:
         """A number that stands for every packet of a run."""
         chaos = Chaos(generate(seed))
