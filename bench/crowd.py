@@ -86,16 +86,16 @@ class Crowd:
     def idle(self, seconds: float) -> None:
         """Let that much time pass."""
         end = time.monotonic() + seconds
-        while (now := time.monotonic()) < end:
-            while self._pings and self._pings[0][0] <= now:
-                when, number, connection = heapq.heappop(self._pings)
-                connection.ping()
-                heapq.heappush(self._pings, (when + PING_EVERY, number, connection))
+        while time.monotonic() < end:
             self.turn()
 
     def turn(self) -> None:
         """Send what is due, wait a moment for an answer, and take it."""
         now = time.monotonic()
+        while self._pings and self._pings[0][0] <= now:
+            when, number, connection = heapq.heappop(self._pings)
+            connection.ping()
+            heapq.heappush(self._pings, (when + PING_EVERY, number, connection))
         for data, address in self._mux.datagrams_to_send(now):
             self.socket.sendto(data, address)
         timer = self._mux.get_timer()

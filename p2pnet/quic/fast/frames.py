@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+PADDING = 0x00
 PING = b"\x01"
 ACK = 0x02
 RESET_STREAM = b"\x04"

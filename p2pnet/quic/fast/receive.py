@@ -138,8 +138,10 @@ class FastReceiver(Engine):
         space.received_packets.add(number)
         if elicits:
             # RFC 9000 section 13.2: what comes singly is acknowledged with the answer to it, the
-            # second packet at once, but not each two of a burst.
-            if space.ack_at is None:
+            # second packet at once, but not each two of a burst. A mere PING has no other answer.
+            if plain[:1] == frames.PING and not plain[1:].strip(b"\0"):
+                space.ack_at = now
+            elif space.ack_at is None:
                 space.ack_at = now + ACK_ALONE
             else:
                 space.ack_at = min(space.ack_at, max(now, self._acked_at + self._ack_delay))
@@ -177,6 +179,10 @@ class FastReceiver(Engine):
                 elicits = elicits or end > 0
             elif kind == frames.ACK:
                 end = self._take_ack(plain, at, now)
+            elif plain[at : at + 1] == frames.PING:
+                end, elicits = at + 1, True
+            elif kind == frames.PADDING:
+                end = size - len(plain[at:].lstrip(b"\0"))
             else:
                 end = 0
             if not end:
