@@ -74,6 +74,8 @@ class Forge:
 
     def state(self) -> dict[str, Any]:
         """All that a packet may change."""
+        if isinstance(self.server, FastEngine):
+            self.server._settle_acks()  # as it would before it sends anything
         server, space = self.server, self.server._loss.spaces[-1]
         return {
             "events": told(server._events),
@@ -154,6 +156,29 @@ class PacketTests(SynchronousTestCase):
                 forge.give(forge.packet(payload, size=4))  # enough to sample, if empty
             fast, stock = (forge.state() for forge in forges)
             self.assertEqual(stock, fast)
+
+    def test_both_engines_make_the_same_of_an_acknowledgement(self) -> None:
+        """The fast one a little later: it delivers what came with it first."""
+        states = []
+        for engine in (FAST, STOCK):
+            forge = Forge(engine)
+            forge.other.send(0, b"more")
+            forge.server.datagrams_to_send(forge.pair.now)
+            self.assertGreater(forge.server.bytes_in_flight, 0)
+            number = encode_uint_var(forge.server._packet_number - 1)
+            forge.give(forge.packet(b"\x02" + number + bytes(2) + number + b"\x31\x02hi"))
+            self.assertEqual(1, len(forge.server._events))
+            states.append(forge.state())
+            self.assertEqual((0, 0), states[-1]["in flight"])
+        self.assertEqual(*states)
+
+    def test_a_mere_ping_is_answered_at_once(self) -> None:
+        """Nothing else will go with the answer; with that to anything else, it may."""
+        for payload, packets in ((b"\x01" + bytes(9), 1), (b"\x31\x02hi", 0)):
+            forge = Forge(FAST)
+            forge.server.datagrams_to_send(forge.pair.now)
+            forge.give(forge.packet(payload))
+            self.assertEqual(packets, len(forge.server.datagrams_to_send(forge.pair.now)))
 
     def test_packet_numbers_of_any_length_are_taken(self) -> None:
         """One to four bytes, in order, late, and with the bytes that are left out carried over."""
