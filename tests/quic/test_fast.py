@@ -40,6 +40,15 @@ def told(events: Iterable[Any]) -> dict[int | None, list[Any]]:
     return rows
 
 
+def fast_pair(loss: float = 0.0, **options: Any) -> Pair:
+    """Two fast engines, whatever the rest of the suite is run with."""
+    return Pair(
+        client=client_settings(engine=FAST),
+        server=server_settings(engine=FAST, **options),
+        loss=loss,
+    )
+
+
 class Forge:
     """A server with an engine, and a client of which every packet can be made by hand."""
 
@@ -250,7 +259,7 @@ class ShareTests(SynchronousTestCase):
     def test_a_transfer_needs_aioquic_for_nothing(self) -> None:
         """Not one packet, over loss and out of order, but for probes and what follows them."""
         for loss, jitter in ((0.0, 0.0), (0.02, 0.005)):
-            pair = Pair(loss=loss)
+            pair = fast_pair(loss=loss)
             pair.jitter = jitter
             one, other = pair.connect()
             self.left.clear()
@@ -259,7 +268,7 @@ class ShareTests(SynchronousTestCase):
 
     def test_fast_again_after_the_client_moved(self) -> None:
         """Its server validates the new path first."""
-        pair = Pair()
+        pair = fast_pair()
         one, other = pair.connect()
         pair.client.address = (pair.client.address[0], 50_009)
         one.ping()
@@ -271,7 +280,7 @@ class ShareTests(SynchronousTestCase):
 
     def test_fast_again_after_a_key_update(self) -> None:
         """By either end."""
-        pair = Pair()
+        pair = fast_pair()
         one, other = pair.connect()
         for end in (one, other):
             end.engine.request_key_update()
@@ -287,7 +296,7 @@ class IdleTests(SynchronousTestCase):
 
     def test_idle_streams_are_not_looked_at(self) -> None:
         """Neither end has any awake while another stream transfers."""
-        pair = Pair(server=server_settings(max_streams=200))
+        pair = fast_pair(max_streams=200)
         one, other = pair.connect()
         for _ in range(100):
             one.send(one.open_stream(), b"x")
@@ -303,7 +312,7 @@ class IdleTests(SynchronousTestCase):
 
     def test_streams_take_turns(self) -> None:
         """Ten uploads are never far apart."""
-        pair = Pair()
+        pair = fast_pair()
         one, other = pair.connect()
         ids = []
         for _ in range(10):
