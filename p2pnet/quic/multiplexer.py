@@ -261,7 +261,7 @@ class Multiplexer:
         connection.timer = None
 
     def _arm(self, connection: Connection) -> None:
-        if connection in self._connections:  # still
+        if connection in self._connections:
             connection.timer = connection.engine.get_timer()
             self._schedule(connection)
 

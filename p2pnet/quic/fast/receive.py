@@ -179,7 +179,7 @@ class FastReceiver(Engine):
                 elicits = elicits or end > 0
             elif kind == frames.ACK:
                 end = self._take_ack(plain, at, now)
-            elif plain[at : at + 1] == frames.PING:
+            elif kind == frames.PING[0]:
                 end, elicits = at + 1, True
             elif kind == frames.PADDING:
                 end = size - len(plain[at:].lstrip(b"\0"))
