@@ -16,7 +16,7 @@ from aioquic.quic.connection import (
     QuicConnection,
     QuicConnectionState,
 )
-from aioquic.quic.events import ConnectionTerminated
+from aioquic.quic.events import ConnectionTerminated, PingAcknowledged
 from aioquic.quic.packet import (
     QuicStreamFrame,
     QuicTransportParameters,
@@ -95,6 +95,15 @@ class StateTests(ContractTestCase):
         self.assertEqual(expected, self.client._close_event, message)
         self.pair.run(0.02)
         self.assertEqual(expected, self.server._close_event, message)
+
+    def test_events(self) -> None:
+        """_events holds what next_event() gives, and nothing else."""
+        message = "_events: Engine.has_events"
+        self.assertEqual(0, len(self.client._events), message)
+        self.client._events.append(PingAcknowledged(uid=7))
+        self.assertTrue(self.client.has_events, message)
+        self.assertEqual(PingAcknowledged(uid=7), self.client.next_event(), message)
+        self.assertFalse(self.client.has_events, message)
 
     def test_handshake_confirmed(self) -> None:
         """_handshake_confirmed follows the handshake, at the client with HANDSHAKE_DONE."""
