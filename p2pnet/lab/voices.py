@@ -16,14 +16,15 @@ NUMBER_LENGTH = 4  # bytes, with which the Agent's end begins: which conversatio
 SIZES = (1, 40, 40, 300, 300, 300, 300, 1_100, 1_100, 6_000)  # bytes said at once
 PAUSES: tuple[float, ...] = (0.02, 2.0, 4.0, 6.0, 8.0, 10.0)  # seconds between that
 HARDLY_ANY: tuple[float, ...] = (0.1,)
-_TEXT = random.Random(0).randbytes(65_521) * 2  # no part of it occurs twice in a period
-_PERIOD = len(_TEXT) // 2
+_PERIOD = 65_521  # bytes; no part of the text occurs twice in one
+_TEXT = random.Random(0).randbytes(_PERIOD) * 2
 
 
 def text(number: int, from_agent: bool, offset: int, size: int) -> bytes:
-    """What one end of a conversation says there, at most a period of it."""
+    """What one end of a conversation says there."""
     start = (number * 4_099 + from_agent * 32_003 + offset) % _PERIOD
-    return _TEXT[start : start + size]
+    known = _TEXT if size <= _PERIOD else _TEXT * (1 + size // _PERIOD)
+    return known[start : start + size]
 
 
 @implementer(IHalfCloseableProtocol)

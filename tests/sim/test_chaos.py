@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import operator
+import random
 import zlib
 from typing import Any
 
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from p2pnet.lab import invariants
@@ -23,7 +25,7 @@ from p2pnet.lab.scenario import (
 )
 from p2pnet.lab.simclock import ProcessClock, VirtualClock
 from p2pnet.lab.simnet import Link
-from p2pnet.lab.voices import Listener
+from p2pnet.lab.voices import Listener, text
 
 SEEDS = range(1, 17)
 
@@ -130,6 +132,18 @@ class NoticeTests(SynchronousTestCase):
         self.assertIn(
             "the connector heard something else at byte", self.problems(Chaos(self.PLAIN))
         )
+
+    def test_regression_much_is_compared_at_once(self) -> None:
+        """What waited for a lost packet comes in one piece, longer than the text's period."""
+        said = text(4, True, 200_000, 150_000)
+        for changed in (None, 0, 65_521, 149_999):
+            heard = bytearray(said)
+            if changed is not None:
+                heard[changed] ^= 1
+            listener = Listener(Clock(), random.Random(0), lambda _: None)
+            listener.number, listener.heard = 4, 200_000
+            listener.dataReceived(bytes(heard))
+            self.assertEqual(changed is None, not listener.wrong, changed)
 
     def test_silence_is_noticed(self) -> None:
         """Nobody announced that these ways are cut."""
