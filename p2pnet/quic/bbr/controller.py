@@ -7,12 +7,14 @@ from typing import Any
 from aioquic.quic.congestion.base import QuicCongestionControl, register_congestion_control
 
 from p2pnet.quic.bbr.model import INITIAL_WINDOW, Ack, Memory, Model
-from p2pnet.quic.bbr.phases import ACCELERATING, GAINS, PROBE_BW, Phase, PhaseMachine
+from p2pnet.quic.bbr.phases import GAINS, PROBE_BW, STEADY, Phase, PhaseMachine
 from p2pnet.quic.bbr.rate import RateSampler
 
 MARGIN = 0.99  # of the bandwidth to send at, so that a queue of some rounding errors empties
 SHORTEST_RTT = 0.001  # seconds; to derive a first rate from
 RTT_SLACK = 0.999  # of an RTT that is as long as one, in spite of rounding
+EXPECTED = 1e6  # bytes/s that a path is thought to carry, so that a long one starts with more
+MAX_INITIAL_WINDOW = 32  # packets, as in Chromium's QUIC
 NEARLY = 3  # packets of room in a window that counts as full
 
 
@@ -33,6 +35,7 @@ class Bbr(QuicCongestionControl):
         self.machine = PhaseMachine(self.model)
         self.max_datagram_size = max_datagram_size
         self._rtt: float | None = None
+        self._initial_window = INITIAL_WINDOW * max_datagram_size
         self._cwnd_limited = False
         self._has_restarted = False
         self._saved_window = 0  # of before ProbeRTT
@@ -64,7 +67,7 @@ class Bbr(QuicCongestionControl):
             self.bytes_in_flight -= packet.sent_bytes
             prior = self.sampler.lost_one(packet)
             if prior is not None:
-                self.model.loss.lost_one()
+                self.model.loss.lost_one(prior.delivered, packet.sent_bytes)
                 lost = self.sampler.lost - prior.lost
                 self.machine.lost(prior, lost, now, self.congestion_window, self.sampler.delivered)
 
@@ -80,6 +83,9 @@ class Bbr(QuicCongestionControl):
         """The round-trip time of the newest acknowledged packet, in seconds."""
         self._rtt = rtt
         if self.pacing_rate is None:
+            most = MAX_INITIAL_WINDOW * self.max_datagram_size
+            self._initial_window = max(self._initial_window, int(min(EXPECTED * rtt, most)))
+            self.congestion_window = max(self.congestion_window, self._initial_window)
             gain = GAINS[Phase.STARTUP].pacing
             self.pacing_rate = gain * self.congestion_window / max(rtt, SHORTEST_RTT)
 
@@ -96,13 +102,8 @@ class Bbr(QuicCongestionControl):
         ack = Ack(
             now, rtt, sample, self.bytes_in_flight, self.congestion_window, self._cwnd_limited
         )
-        model.update(
-            ack,
-            calm=machine.is_calm,
-            delivered=self.sampler.delivered,
-            lost=self.sampler.lost,
-        )
-        if machine.phase not in ACCELERATING:
+        model.update(ack, calm=machine.is_calm, delivered=self.sampler.delivered)
+        if machine.phase in STEADY:
             model.adapt_to_loss(self.congestion_window)
         before = machine.phase
         machine.update(ack, self.sampler.delivered, restarted=self._has_restarted)
@@ -179,9 +180,7 @@ class Bbr(QuicCongestionControl):
         window = self.congestion_window
         if model.pipe.ever:
             window = min(window + acked, int(target))
-        elif (
-            window < target or self.sampler.delivered < 2 * INITIAL_WINDOW * self.max_datagram_size
-        ):
+        elif window < target or self.sampler.delivered < 2 * self._initial_window:
             window += acked
         window = max(window, model.min_window)
         self.congestion_window = int(min(window, machine.bound))

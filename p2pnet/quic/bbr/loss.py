@@ -28,9 +28,10 @@ class LossMeter:
         self.baseline = 0.0
         self.max_datagram_size = max_datagram_size
         self._size = 0  # of the last round, in bytes
-        self._counting = 0
-        self._delivered = 0
-        self._lost = 0
+        self._counting = 0  # packets lost in this one
+        self._lost = 0  # and their bytes
+        self._delivered = 0  # bytes, when it began
+        self._since = 0  # bytes delivered, before which what was sent does not count
 
     def threshold(self, size: float) -> float:
         """Share of `size` bytes above which loss is our doing: not the path's own, nor chance."""
@@ -43,17 +44,29 @@ class LossMeter:
         """Whether the last round lost more than the path does by itself."""
         return self.events >= FEWEST and self.rate > self.threshold(self._size)
 
-    def lost_one(self) -> None:
-        """A packet is lost."""
-        self._counting += 1
+    def lost_one(self, prior: int, size: int) -> None:
+        """A packet of `size` bytes is lost; `prior` were delivered when it was sent."""
+        if prior >= self._since:
+            self._counting += 1
+            self._lost += size
 
-    def end_round(self, delivered: int, lost: int, *, calm: bool) -> None:
-        """A round ended, with so many bytes delivered and lost since the connection began.
+    def restart(self, delivered: int) -> None:
+        """Count from here: what was sent before is a probe's flight, judged by other means.
+
+        Or the end of Startup, which loses what overflows, would take away 30 % of the rate that it
+        found, until the next probe.
+        """
+        self._since = self._delivered = delivered
+        self.events = self._counting = self._lost = 0
+        self.rate = 0.0
+
+    def end_round(self, delivered: int, *, calm: bool) -> None:
+        """A round ended, with so many bytes delivered since the connection began.
 
         :param calm: nothing was probed for, so that the loss is the path's own. What is above the
             threshold is not learnt: it is a drop of bandwidth, a policer or a burst.
         """
-        lost, self._lost = lost - self._lost, lost
+        lost, self._lost = self._lost, 0
         delivered, self._delivered = delivered - self._delivered, delivered
         self._size = lost + delivered
         self.rate = lost / max(self._size, 1)

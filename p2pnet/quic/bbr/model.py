@@ -106,18 +106,18 @@ class Model:
 
     # -- samples ---------------------------------------------------------------------------------
 
-    def update(self, ack: Ack, *, calm: bool, delivered: int, lost: int) -> None:
+    def update(self, ack: Ack, *, calm: bool, delivered: int) -> None:
         """Take an acknowledgement.
 
         :param calm: nothing is being probed for.
-        :param delivered: bytes since the connection began, and `lost`.
+        :param delivered: bytes since the connection began.
         """
         sample = ack.sample
         rate, most = self._latest
         self._latest = max(rate, sample.rate), max(most, sample.delivered)
         self.rounds.update(sample.prior.delivered, delivered)
         if self.rounds.started:
-            self.loss.end_round(delivered, lost, calm=calm)
+            self.loss.end_round(delivered, calm=calm)
             self.extra_acked.count_round(AGGREGATION_ROUNDS if self.pipe.ever else 1)
         self.max_bandwidth.update(sample)
         self._loss_rounds.update(sample.prior.delivered, delivered)

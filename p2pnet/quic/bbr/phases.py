@@ -56,8 +56,8 @@ TRANSITIONS = {
 }
 
 PROBE_BW = {Phase.DOWN, Phase.CRUISE, Phase.REFILL, Phase.UP}
-ACCELERATING = {Phase.STARTUP, Phase.REFILL, Phase.UP}
-"""Phases that look for more, in which loss does not lower the short-term bounds."""
+STEADY = {Phase.DOWN, Phase.CRUISE, Phase.PROBE_RTT}
+"""In these loss lowers the short-term bounds. Others look for more, or drain what that left."""
 
 
 class PhaseMachine:
@@ -160,6 +160,7 @@ class PhaseMachine:
         self._rounds = int(chance < 0.5)
         self.model.pipe.found()
         self.model.rounds.restart(delivered)
+        self.model.loss.restart(delivered)
 
     def resume(self, delivered: int) -> None:
         """Begin on a path that is known: fill it, then look whether it has more than it had."""

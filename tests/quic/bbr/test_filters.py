@@ -163,15 +163,14 @@ class LossTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.meter = LossMeter(1000)
-        self.delivered = self.lost = 0
+        self.delivered = 0
 
     def round(self, lost: int, of: int = 100, *, calm: bool = True) -> None:
         """A round of so many packets."""
-        self.lost += 1000 * lost
-        self.delivered += 1000 * (of - lost)
         for _ in range(lost):
-            self.meter.lost_one()
-        self.meter.end_round(self.delivered, self.lost, calm=calm)
+            self.meter.lost_one(self.delivered, 1000)
+        self.delivered += 1000 * (of - lost)
+        self.meter.end_round(self.delivered, calm=calm)
 
     def test_a_clean_path_has_the_drafts_threshold(self) -> None:
         """Two percent; and a single packet is none."""
@@ -191,6 +190,19 @@ class LossTests(SynchronousTestCase):
             high += self.meter.is_high
         self.assertLess(high, 10)
         self.round(20)
+        self.assertTrue(self.meter.is_high)
+
+    def test_what_was_sent_before_a_restart_does_not_count(self) -> None:
+        """Neither what was lost already nor what is found out later; but what is sent then does."""
+        self.round(20, calm=False)
+        self.assertTrue(self.meter.is_high)
+        self.meter.restart(self.delivered)
+        self.assertFalse(self.meter.is_high)
+        for _ in range(20):
+            self.meter.lost_one(self.delivered - 1, 1000)
+        self.meter.end_round(self.delivered + 80_000, calm=False)
+        self.assertFalse(self.meter.is_high)
+        self.round(20, calm=False)
         self.assertTrue(self.meter.is_high)
 
     def test_what_a_probe_loses_is_not_learnt(self) -> None:

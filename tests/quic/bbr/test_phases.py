@@ -7,10 +7,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from p2pnet.quic.bbr.model import Ack, Model
 from p2pnet.quic.bbr.phases import (
-    ACCELERATING,
     GAINS,
     PROBE_BW,
     PROBE_RTT_SECONDS,
+    STEADY,
     TRANSITIONS,
     Phase,
     PhaseMachine,
@@ -50,12 +50,12 @@ class PhaseCase(SynchronousTestCase):
         self.delivered += size
         self.lost += lost
         for _ in range(lost // SIZE):
-            self.model.loss.lost_one()
+            self.model.loss.lost_one(prior.delivered, SIZE)
         sample = RateSample(self.rate, size, lost, prior, size, lost)
         ack = Ack(self.now, RTT + self.queue, sample, self.in_flight, window or size, True)
         calm = self.machine.is_calm
-        self.model.update(ack, calm=calm, delivered=self.delivered, lost=self.lost)
-        if self.machine.phase not in ACCELERATING:
+        self.model.update(ack, calm=calm, delivered=self.delivered)
+        if self.machine.phase in STEADY:
             self.model.adapt_to_loss(size)
         self.machine.update(ack, self.delivered, restarted=False)
         self.model.end_loss_round(sample)
@@ -120,6 +120,25 @@ class TransitionTests(PhaseCase):
         self.in_flight = 10 * int(RATE * RTT)
         phases = [self.round(lost=int(RATE * RTT * 0.1)) for _ in range(2)]
         self.assertEqual([Phase.STARTUP, Phase.DRAIN], phases)
+
+    def test_regression_what_startup_overflows_does_not_lower_the_rate_after_it(self) -> None:
+        """By 30 %, until the next probe."""
+        self.rate = RATE
+        self.round()
+        self.in_flight = 10 * int(RATE * RTT)
+        while self.round(lost=int(RATE * RTT * 0.1)) is not Phase.DRAIN:
+            pass
+        self.rate = RATE / 2  # more is not sent now
+        self.round(lost=int(RATE * RTT * 0.1))
+        self.round(lost=int(RATE * RTT * 0.1))
+        self.in_flight = int(RATE * RTT / 2)
+        for _ in range(3):
+            self.round()
+        self.assertIs(Phase.CRUISE, self.machine.phase)
+        self.assertEqual(RATE, self.model.bandwidth)
+        self.round(lost=int(RATE * RTT * 0.1))  # of what was sent since
+        self.round()
+        self.assertLess(self.model.bandwidth, RATE)
 
     def test_lack_of_data_does_not_end_startup(self) -> None:
         """Nothing is known of the path then."""
