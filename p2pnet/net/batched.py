@@ -180,8 +180,21 @@ class BatchedUDPTransport:
 
     def doRead(self) -> None:
         """Pass on what waits; the reactor comes back if there is more."""
+        if self._socket is not None and self._read() and self._socket is not None:
+            self._reactor.removeReader(self)
+            self._reactor.callLater(REST, self._go_on)
+
+    def _go_on(self) -> None:
         if self._socket is None:
             return
+        if self._read():
+            self._reactor.callLater(REST, self._go_on)
+        elif self._socket is not None:
+            self._reactor.addReader(self)
+
+    def _read(self) -> bool:
+        """Pass on what waits; returns whether to rest before the next time."""
+        assert self._socket is not None
         batch: list[tuple[bytes, Address]] = []
         forwarded = 0
         try:
@@ -202,20 +215,10 @@ class BatchedUDPTransport:
                 self._receive(batch)
         except Exception:
             self.log.failure("while receiving datagrams")
-        if self._gauge is not None:
-            size = sum(len(datagram) for datagram, _ in batch)
-            if self._gauge.calls_for_rest(size, self._reactor.seconds()):
-                self._rest()
-
-    def _rest(self) -> None:
-        if self._socket is not None:
-            self._reactor.removeReader(self)
-            self._reactor.callLater(REST, self._go_on)
-
-    def _go_on(self) -> None:
-        if self._socket is not None:
-            self._reactor.addReader(self)
-            self.doRead()
+        if self._gauge is None:
+            return False
+        size = sum(len(datagram) for datagram, _ in batch)
+        return self._gauge.calls_for_rest(size, self._reactor.seconds())
 
     def connectionLost(self, reason: Failure) -> None:
         """The reactor gave the socket up."""

@@ -200,9 +200,14 @@ class Driver:
 
     def _timer(self) -> None:
         self._timer_call = None
+        # Not a rounding error before its time, or the core would ask for it again for ever.
+        now = max(self.now, self._timer_at)
+        when = self._core.get_timer()
+        if when is None or when > now:  # it was put off since it was set
+            self._set_timer()
+            return
         try:
-            # Not a rounding error before its time, or the core would ask for it again for ever.
-            self._core.handle_timer(max(self.now, self._timer_at))
+            self._core.handle_timer(now)
         except Exception:
             self._failed("timer")
         self._pump()

@@ -6,7 +6,7 @@ reactor and an answer of its own. After a rest, several are read and answered to
 
 REST = 0.001  # seconds; what a rest adds to a round trip at most
 BUSY = 2e6  # bytes/s from which on it pays: far more than questions and answers come to
-LITTLE = 1 << 14  # bytes; who gets more at once has no need to wait for it
+LITTLE = 3 << 14  # bytes; who gets more at once has no need to wait for it
 SPAN = 0.005  # seconds that the rate is measured over
 
 

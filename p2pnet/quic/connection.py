@@ -36,7 +36,7 @@ class Connection:
         self.connection_ids: set[bytes] = set()
         self.was_news = True
         self.timer: float | None = None  # when the engine wants to be called
-        self.check_ins: list[float] = []  # when the multiplexer will look; the earliest is not late
+        self.check_ins: list[float] = []  # when the multiplexer looks; the earliest is hardly late
         self._touch = touch
         self._blocked: set[int] = set()
         self._stopped: set[int] = set()

@@ -9,6 +9,7 @@ which aioquic validates (RFC 9000 section 9).
 import collections
 import heapq
 import itertools
+import math
 import os
 from collections.abc import Callable
 from typing import Any
@@ -24,6 +25,8 @@ from p2pnet.quic.settings import Settings
 from p2pnet.wire.address import Address, PeerAddress
 
 INTERNAL_ERROR = 0x01  # RFC 9000 section 20.1
+FAR = 4.0  # seconds; a timer that is so far away may be looked at a little late
+TOGETHER = 0.25  # seconds; those of many connections then, that are idle, are looked at together
 
 AnyAddress = Address | PeerAddress
 
@@ -151,8 +154,11 @@ class Multiplexer:
                 connection.timer = None  # armed again once it has sent
                 connection.engine.handle_timer(now)
                 self._fresh[connection] = self._dirty[connection] = None
-            else:
-                self._schedule(connection)
+            elif connection.timer is not None:
+                later = connection.timer
+                if later - now > FAR:
+                    later = math.ceil(later / TOGETHER) * TOGETHER
+                self._check_in(connection, later)
 
     # -- inside ----------------------------------------------------------------------------------
 
@@ -263,12 +269,12 @@ class Multiplexer:
     def _arm(self, connection: Connection) -> None:
         if connection in self._connections:
             connection.timer = connection.engine.get_timer()
-            self._schedule(connection)
+            if connection.timer is not None:
+                self._check_in(connection, connection.timer)
 
-    def _schedule(self, connection: Connection) -> None:
+    def _check_in(self, connection: Connection, at: float) -> None:
         # A later timer waits until an earlier entry comes up, so that the heap does not grow with
         # every packet that moves the idle or loss timer.
-        timer = connection.timer
-        if timer is not None and all(timer < check_in for check_in in connection.check_ins):
-            connection.check_ins.append(timer)
-            heapq.heappush(self._timers, (timer, next(self._count), connection))
+        if all(at < check_in for check_in in connection.check_ins):
+            connection.check_ins.append(at)
+            heapq.heappush(self._timers, (at, next(self._count), connection))

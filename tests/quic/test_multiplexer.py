@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from p2pnet.quic import events
 from p2pnet.quic.admission import Limits
 from p2pnet.quic.connection import Connection
-from p2pnet.quic.multiplexer import AnyAddress, Multiplexer
+from p2pnet.quic.multiplexer import TOGETHER, AnyAddress, Multiplexer
 from p2pnet.wire.address import Address, PeerAddress
 from p2pnet.wire.errors import ErrorCode
 from tests.quic.harness import (
@@ -333,6 +333,36 @@ class AdmissionTests(SynchronousTestCase):
         pair.server.mux.receive_datagram(data, CLIENT, 0.0)
         pair.run(60.0)
         self.assertTrue(0 < sum(size for _, _, size in pair.sent) <= 3 * len(data))
+
+
+class TimerTests(SynchronousTestCase):
+    """When a multiplexer wants to be called."""
+
+    def test_idle_connections_are_looked_at_together(self) -> None:
+        """Each ping puts the idle timeout off, which is found out at the old time: not a call for
+        each connection. And one that fell silent ends hardly later than it should."""
+        pair = Pair()
+        mux = pair.server.mux
+        ones = [pair.connect()[0] for _ in range(20)]
+        handle, calls = mux.handle_timer, []
+
+        def count(now: float) -> None:
+            calls.append(now)
+            handle(now)
+
+        self.patch(mux, "handle_timer", count)
+        idle = ones[0].engine._idle_timeout()
+        for _ in range(round(3 * idle / 5.0)):
+            for one in ones:
+                one.ping()
+                pair.run(0.01)
+            pair.run(4.8)
+        spread = len(ones) * 0.1
+        self.assertTrue(0 < len(calls) < 3 * (1 + spread / TOGETHER), calls)
+        self.assertEqual(len(ones), len(mux))
+        self.patch(pair, "loss", 1.0)
+        pair.run(idle + 2 * TOGETHER)
+        self.assertEqual(0, len(mux))
 
 
 class LeakTests(SynchronousTestCase):

@@ -13,8 +13,9 @@ from p2pnet.quic.bbr.rate import RateSampler
 MARGIN = 0.99  # of the bandwidth to send at, so that a queue of some rounding errors empties
 SHORTEST_RTT = 0.001  # seconds; to derive a first rate from
 RTT_SLACK = 0.999  # of an RTT that is as long as one, in spite of rounding
-EXPECTED = 1e6  # bytes/s that a path is thought to carry, so that a long one starts with more
-MAX_INITIAL_WINDOW = 32  # packets, as in Chromium's QUIC
+EXPECTED = 5e5  # bytes/s that a path is thought to carry, so that a long one starts with more
+MAX_INITIAL_WINDOW = 20  # packets; with more, the queue of a slow link takes too long to empty
+UNCONDITIONAL = 2 * INITIAL_WINDOW  # packets delivered before the first rate counts for anything
 NEARLY = 3  # packets of room in a window that counts as full
 
 
@@ -35,7 +36,6 @@ class Bbr(QuicCongestionControl):
         self.machine = PhaseMachine(self.model)
         self.max_datagram_size = max_datagram_size
         self._rtt: float | None = None
-        self._initial_window = INITIAL_WINDOW * max_datagram_size
         self._cwnd_limited = False
         self._has_restarted = False
         self._saved_window = 0  # of before ProbeRTT
@@ -84,8 +84,7 @@ class Bbr(QuicCongestionControl):
         self._rtt = rtt
         if self.pacing_rate is None:
             most = MAX_INITIAL_WINDOW * self.max_datagram_size
-            self._initial_window = max(self._initial_window, int(min(EXPECTED * rtt, most)))
-            self.congestion_window = max(self.congestion_window, self._initial_window)
+            self.congestion_window = max(self.congestion_window, int(min(EXPECTED * rtt, most)))
             gain = GAINS[Phase.STARTUP].pacing
             self.pacing_rate = gain * self.congestion_window / max(rtt, SHORTEST_RTT)
 
@@ -180,7 +179,7 @@ class Bbr(QuicCongestionControl):
         window = self.congestion_window
         if model.pipe.ever:
             window = min(window + acked, int(target))
-        elif window < target or self.sampler.delivered < 2 * self._initial_window:
+        elif window < target or self.sampler.delivered < UNCONDITIONAL * self.max_datagram_size:
             window += acked
         window = max(window, model.min_window)
         self.congestion_window = int(min(window, machine.bound))

@@ -3,14 +3,15 @@
 from collections.abc import Callable
 
 BURST = 0.001  # seconds of the rate that leave at once: fewer wake-ups, and offloading has some use
+PATIENCE = 0.002  # seconds of it to wait for: mostly an acknowledgement wakes us before, for less
 MAX_BURST = 64 * 1024  # bytes
 IDLE_BURST = 10  # packets that may leave at once after a pause (RFC 9002 section 7.7)
 MAX_LATENESS = 0.01  # seconds that a host may come late without losing rate
 
 
-def send_quantum(rate: float, max_datagram_size: int) -> float:
-    """Bytes that leave at once at `rate`: at least two packets."""
-    return max(2 * max_datagram_size, min(rate * BURST, MAX_BURST))
+def send_quantum(rate: float, max_datagram_size: int, seconds: float = BURST) -> float:
+    """Bytes that leave at once at `rate`, so many seconds of it: at least two packets."""
+    return max(2 * max_datagram_size, min(rate * seconds, MAX_BURST))
 
 
 class Pacer:
@@ -38,7 +39,7 @@ class Pacer:
         rate = self._rate()
         if rate is None:
             return None
-        burst = send_quantum(rate, self._max_datagram_size)
+        burst = send_quantum(rate, self._max_datagram_size, PATIENCE)
         if now > self._at:
             late = 0.0 if self._due is None else min(max(now - self._due, 0.0), MAX_LATENESS)
             most = max(burst, IDLE_BURST * self._max_datagram_size) + late * rate

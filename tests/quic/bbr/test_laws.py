@@ -108,8 +108,8 @@ class InitialWindowTests(SynchronousTestCase):
     """What may be under way before anything is known of the path but its round trip."""
 
     def test_a_long_path_starts_with_more(self) -> None:
-        """Ten packets in a LAN, 32 from where a megabyte a second has so many under way."""
-        for rtt, window in ((0.0005, 10 * SIZE), (0.02, 20_000), (0.2, 32 * SIZE)):
+        """Ten packets in a LAN, 20 from where half a megabyte a second has so many under way."""
+        for rtt, window in ((0.0005, 10 * SIZE), (0.03, 15_000), (0.2, 20 * SIZE)):
             controller = Bbr(max_datagram_size=SIZE)
             controller.on_rtt_measurement(now=1.0, rtt=rtt)
             self.assertEqual(window, controller.congestion_window)

@@ -4,7 +4,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from p2pnet.quic.bbr.pacer import IDLE_BURST, MAX_BURST, MAX_LATENESS, Pacer, send_quantum
+from p2pnet.quic.bbr.pacer import (
+    IDLE_BURST,
+    MAX_BURST,
+    MAX_LATENESS,
+    PATIENCE,
+    Pacer,
+    send_quantum,
+)
 
 SIZE = 1200
 
@@ -54,7 +61,7 @@ class RateTests(PacerCase):
             self.assertGreater(due, now)
             now = due
             sent += self.send_all(now, size)
-        burst = send_quantum(rate, SIZE)
+        burst = send_quantum(rate, SIZE, PATIENCE)
         self.assertTrue(abs(sent - rate * (now - 1.0)) <= burst + SIZE)
 
     def test_a_sender_that_comes_late_loses_nothing(self) -> None:
