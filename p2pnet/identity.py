@@ -14,6 +14,7 @@ peers would refuse does not start. That the peer holds the certificate's key is 
 from __future__ import annotations
 
 import enum
+import functools
 import os
 import re
 import stat
@@ -374,8 +375,7 @@ def _check_chain(
     if len(chain) > MAX_CHAIN:
         text = f"{_named(identity)} came with {len(chain)} others; at most {MAX_CHAIN} may follow"
         raise IdentityError(Problem.MALFORMED, text)
-    store = crypto.X509Store()
-    store.add_cert(crypto.X509.from_cryptography(ca))
+    store = _store_of(ca)
     store.set_time(now.astimezone(UTC))  # it drops the time zone
     leaf = crypto.X509.from_cryptography(certificate)
     others = [crypto.X509.from_cryptography(other) for other in chain]
@@ -384,6 +384,14 @@ def _check_chain(
     except crypto.X509StoreContextError as error:
         text = f"{_named(identity)} is not signed by this realm's CA ({error})"
         raise IdentityError(Problem.UNTRUSTED, text) from error
+
+
+@functools.lru_cache(maxsize=8)
+def _store_of(ca: x509.Certificate) -> crypto.X509Store:
+    """A store of that certificate alone: turning it into OpenSSL's takes as long as a signature."""
+    store = crypto.X509Store()
+    store.add_cert(crypto.X509.from_cryptography(ca))
+    return store
 
 
 def _check_host(identity: Identity, certificate: x509.Certificate, host: str) -> None:

@@ -16,6 +16,7 @@ from p2pnet.core.session import Introduction, Session
 from p2pnet.core.stream import Stream, StreamState
 from p2pnet.identity import Credentials, Role, check_name
 from p2pnet.quic import events as quic_events
+from p2pnet.quic.multiplexer import prepare
 from p2pnet.quic.settings import FAST
 from p2pnet.traversal.selection import SELECTORS, RelayOnly
 from p2pnet.wire import messages
@@ -250,7 +251,7 @@ class AgentCore(NodeCore):
         self.relayed.add(session, link, message.send_channel, message.receive_channel, cost)
         self._join(session, FIRST_RESUME, now)
         if not session.has_connection:
-            self._handshake(session, now)
+            self._handshake(session, request, now)
         self._routes[request.service] = session
         if session.connection.is_established:
             self._open_waiting(session)
@@ -277,8 +278,11 @@ class AgentCore(NodeCore):
         )
         return session
 
-    def _handshake(self, session: AgentSession, now: float) -> None:
-        session.set_connection(self._mux.connect(self.peer_settings(), session.address, now))
+    def _handshake(self, session: AgentSession, request: Request, now: float) -> None:
+        engine = request.engine
+        if engine is None or request.session_id != session.id:
+            engine = prepare(self.peer_settings(), session.address, now)
+        session.set_connection(self._mux.begin(engine, now))
         self.timers.call_at(now + HANDSHAKE_TIMEOUT, lambda t: self._check_handshake(session, t))
         self.timers.call_at(now + KEEPALIVE, lambda t: self._keep_alive(session, t))
 

@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING
 
 from p2pnet.core.ends import AgentSession
 from p2pnet.core.link import Link
+from p2pnet.quic.engine import Engine
+from p2pnet.quic.multiplexer import prepare
 from p2pnet.wire import messages
+from p2pnet.wire.address import PeerAddress
 from p2pnet.wire.errors import ErrorCode
 
 if TYPE_CHECKING:
@@ -26,17 +29,21 @@ ELSEWHERE = {
 }
 
 
-@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+@dataclasses.dataclass(slots=True, eq=False)
 class Request:
     """A SessionRequest that is not answered yet.
 
+    :ivar session_id: of the session that is asked for.
     :ivar resumes: the session that is to have another relay; None: any session for the service.
+    :ivar engine: the connection that is prepared meanwhile for a new session.
     """
 
     number: int
+    session_id: bytes
     service: str
     link: Link
     resumes: AgentSession | None
+    engine: Engine | None = None
 
 
 class Requests:
@@ -105,12 +112,21 @@ class Requests:
     def _send(self, link: Link, service: str, resumes: AgentSession | None) -> None:
         node = self._node
         self._last += 1
-        request = self._open[self._last] = Request(self._last, service, link, resumes)
-        policy = node.policy_of(service)
         session_id = resumes.id if resumes is not None else node.entropy(16)
+        request = Request(self._last, session_id, service, link, resumes)
+        self._open[self._last] = request
+        policy = node.policy_of(service)
         connector = resumes.peer_name if resumes is not None else None
         link.send(messages.SessionRequest(request.number, session_id, service, connector, policy))
         node.timers.call_at(node.now + ANSWER_TIMEOUT, lambda _: self._overdue(request))
+        if resumes is None:
+            node.timers.call_at(node.now, lambda now: self._prepare(request, now))
+
+    def _prepare(self, request: Request, now: float) -> None:
+        """Make the connection while the answer is on its way: that takes no less time."""
+        if request.number in self._open:
+            address = PeerAddress.of_session(request.session_id)
+            request.engine = prepare(self._node.peer_settings(), address, now)
 
     def answered(self, number: int) -> Request | None:
         """The request of an answer, which is no longer open. None: it was given up."""

@@ -121,10 +121,12 @@ class Stream:
             self.session.connection.stop(self.stream_id, ErrorCode.NO_ERROR)
             self.session.close_if_finished(self)
 
-    def consume(self, size: int) -> None:
-        """Tell that `size` received bytes were used, so that the peer may send as many more."""
-        if self.session is not None:
-            self.session.connection.consume(self.stream_id, size)
+    def consume(self, size: int) -> bool:
+        """Tell that `size` received bytes were used, so that the peer may send as many more.
+
+        Returns whether there is something to send because of it.
+        """
+        return self.session is not None and self.session.connection.consume(self.stream_id, size)
 
     def reset(self, code: int = ErrorCode.CANCELLED, reason: str = "") -> None:
         """Break the stream off in both directions."""

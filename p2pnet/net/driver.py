@@ -26,7 +26,7 @@ class Core(Protocol):
 class Pump(Protocol):
     """How a driver is told that something was asked of its core; see Driver."""
 
-    def wake(self) -> None: ...
+    def wake(self, within: float = 0.0) -> None: ...
     def flush(self) -> None: ...
 
 
@@ -66,6 +66,7 @@ class Driver:
         self._clock = clock
         self._handle = handle
         self._pump_call: IDelayedCall | None = None
+        self._may_wait = False  # that call, as long as nobody asks for more
         self._timer_call: IDelayedCall | None = None
         self._timer_at = 0.0
         self._flushed_at = 0.0
@@ -94,13 +95,22 @@ class Driver:
                 call.cancel()
         return maybeDeferred(self._transport.stop)
 
-    def wake(self) -> None:
+    def wake(self, within: float = 0.0) -> None:
         """Something was asked of the core: pump it soon, once for all that is asked until then.
 
         A handler of events need not: what it asks for is sent when it has returned.
+
+        :param within: seconds that it may wait for something else to go with.
         """
-        if self._pump_call is None and self._running and not self._pumping:
-            self._pump_call = self._clock.callLater(0, self._pump)
+        if not self._running or self._pumping:
+            return
+        if self._pump_call is None:
+            self._pump_call = self._clock.callLater(within, self._pump)
+        elif self._may_wait and not within:
+            self._pump_call.reset(0)
+        else:
+            return
+        self._may_wait = within > 0
 
     def flush(self) -> None:
         """The same, but someone waits for it: pump at once, if that was not just asked for.

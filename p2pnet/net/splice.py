@@ -27,6 +27,15 @@ def write_now(transport: Any, data: bytes) -> None:
         transport.doWrite()
 
 
+def read_now(transport: Any) -> None:
+    """Read what waits at a new TCP connection: a client's question often is there already.
+
+    An end or an error is met again by the reactor.
+    """
+    if isinstance(transport, tcp.Connection) and not transport.TLS:
+        transport.doRead()
+
+
 @implementer(IHalfCloseableProtocol)
 class Splice(Protocol):
     """One end of a pair. Whichever end is connected second joins the two."""
@@ -59,6 +68,7 @@ class Splice(Protocol):
             self._feed(other)
             other._feed(self)
             other.transport.resumeProducing()
+            read_now(self.transport)
         else:
             self.transport.pauseProducing()
 

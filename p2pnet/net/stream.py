@@ -173,6 +173,11 @@ class StreamTransport:
 
     # -- from the node ---------------------------------------------------------------------------
 
+    @property
+    def has_input(self) -> bool:
+        """Whether bytes wait to be delivered."""
+        return bool(self._kept)
+
     def connect(self, protocol: IProtocol) -> None:
         """Join `protocol` to the stream; what arrived meanwhile is delivered at once."""
         self.protocol = protocol
@@ -192,8 +197,8 @@ class StreamTransport:
     def _deliver(self) -> None:
         while self._kept and not self._paused and self.protocol is not None:
             data = self._kept.pop(0)
-            self.stream.consume(len(data))
-            self._pump.wake()
+            if self.stream.consume(len(data)):
+                self._pump.wake()
             try:
                 self.protocol.dataReceived(data)
             except Exception:

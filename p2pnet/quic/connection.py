@@ -133,10 +133,15 @@ class Connection:
             return False
         return True
 
-    def consume(self, stream_id: int, size: int) -> None:
-        """Tell that `size` bytes of received data were used, which gives the peer new credit."""
-        if self.engine.consume(stream_id, size):
+    def consume(self, stream_id: int, size: int) -> bool:
+        """Tell that `size` bytes of received data were used, which gives the peer new credit.
+
+        Returns whether it is time to tell it so.
+        """
+        is_due = self.engine.consume(stream_id, size)
+        if is_due:
             self._touch(self)
+        return is_due
 
     def unsent(self, stream_id: int) -> int:
         """Bytes of the stream that were not yet sent once."""

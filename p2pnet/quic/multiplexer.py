@@ -31,6 +31,13 @@ TOGETHER = 0.25  # seconds; those of many connections then, that are idle, are l
 AnyAddress = Address | PeerAddress
 
 
+def prepare(settings: Settings, address: AnyAddress, now: float) -> Engine:
+    """Make a connection that can be begun, or dropped: keys and a ClientHello take their time."""
+    engine = settings.make_engine(is_client=True)
+    engine.connect(address, now)
+    return engine
+
+
 class Multiplexer:
     """All QUIC connections of one node.
 
@@ -70,8 +77,10 @@ class Multiplexer:
 
     def connect(self, settings: Settings, address: AnyAddress, now: float) -> Connection:
         """Start a connection to `address`; HandshakeCompleted or ConnectionClosed follows."""
-        engine = settings.make_engine(is_client=True)
-        engine.connect(address, now)
+        return self.begin(prepare(settings, address, now), now)
+
+    def begin(self, engine: Engine, now: float) -> Connection:
+        """Start a connection that was prepared."""
         return self._adopt(engine, is_client=True, now=now)
 
     # -- the five verbs --------------------------------------------------------------------------

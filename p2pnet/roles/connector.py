@@ -26,6 +26,8 @@ from p2pnet.settings import ConfigError
 from p2pnet.wire.errors import ErrorCode
 from p2pnet.wire.stream import StreamKind
 
+ANSWERED_WITHIN = 0.001  # seconds that word of the target waits for its answer, to go with it
+
 
 class ConnectorService(RoleService):
     """The Connector of a configuration."""
@@ -78,8 +80,12 @@ class StreamForwarder:
         def connected(_: Any) -> None:
             transport.given_up = None
             stream.accept()
+            is_asked = transport.has_input
             transport.connect(outer)
-            self._pump.flush()
+            if is_asked:  # nobody waits for less than the answer
+                self._pump.wake(ANSWERED_WITHIN)
+            else:
+                self._pump.flush()
 
         def failed(failure: Failure) -> None:
             transport.given_up = None

@@ -169,6 +169,23 @@ class DriverTests(SynchronousTestCase):
         self.pump()
         self.assertEqual(["send"], self.core.calls)
 
+    def test_a_wake_that_may_wait_goes_with_the_next_pump(self) -> None:
+        """At its own time if there is none, and never later than another one asks for."""
+        self.driver.wake(1.0)
+        self.driver.wake(1.0)
+        self.clock.advance(0.9)
+        self.assertEqual([], self.core.calls)
+        self.clock.advance(0.1)
+        self.assertEqual(["send"], self.core.calls)
+        self.driver.wake(1.0)
+        self.driver.wake()
+        self.driver.wake(1.0)
+        self.pump()
+        self.assertEqual(["send"] * 2, self.core.calls)
+        self.driver.wake(1.0)
+        self.transport.receive([(b"question", THERE)])
+        self.assertEqual([], self.clock.getDelayedCalls())
+
     def test_events_come_before_what_is_sent_and_again_after_it(self) -> None:
         """A handler may give the core something to send, and sending may make events."""
         self.core.pending = [self.need(1), self.need(2)]

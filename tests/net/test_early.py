@@ -10,10 +10,11 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.testing import StringTransportWithDisconnection
 from zope.interface import implementer
 
+from p2pnet.core.stream import StreamState
 from p2pnet.lab.simulation import Simulation
 from p2pnet.net.stream import StreamTransport
 from p2pnet.quic.connection import HIGH_WATER
-from p2pnet.roles.connector import StreamForwarder
+from p2pnet.roles.connector import ANSWERED_WITHIN, StreamForwarder
 from tests.net.support import CHUNK, Endless
 from tests.sim.support import Echo, SimulationCase, Talk, Talks
 
@@ -93,8 +94,8 @@ class EarlyTests(SimulationCase):
         simulation.network.run(2.0)
         self.assertEqual([], served.made)
 
-    def test_regression_an_early_close_does_not_cost_the_target_the_last_word(self) -> None:
-        """A client that wrote and closed was forgotten while the target was being connected to."""
+    def late(self) -> tuple[Simulation, StreamTransport, Deferred[Any]]:
+        """A stream to a target that is not connected to before the Deferred fires."""
         simulation = self.simulate()
         agent, connector, _ = self.trio(simulation)
         target: Deferred[Any] = Deferred()
@@ -102,6 +103,31 @@ class EarlyTests(SimulationCase):
         connector.serve("web", StreamForwarder(Later(target), connector.driver).take)
         transport = agent.open("web")
         transport.connect(Talk())
+        return simulation, transport, target
+
+    def opening(self, question: bytes, answer: bytes) -> float:
+        """Seconds from the target's connection to word of it, with what was asked and answered."""
+        simulation, transport, target = self.late()
+        transport.write(question)
+        simulation.network.run(1.0)
+        clock = simulation.network.clock
+        begun, connection = clock.seconds(), Target()
+        target.callback(connection)
+        if answer:
+            connection.protocol.dataReceived(answer)
+        self.run_until(simulation, lambda: transport.stream.state is StreamState.OPEN, 1.0)
+        self.assertEqual(answer, transport.protocol.heard)  # type: ignore[union-attr]
+        return clock.seconds() - begun
+
+    def test_word_of_the_target_goes_with_its_answer(self) -> None:
+        """If it was asked something, and answers soon; else for itself."""
+        alone = self.opening(b"", b"")
+        self.assertAlmostEqual(alone, self.opening(b"question", b"answer"))
+        self.assertAlmostEqual(alone + ANSWERED_WITHIN, self.opening(b"question", b""))
+
+    def test_regression_an_early_close_does_not_cost_the_target_the_last_word(self) -> None:
+        """A client that wrote and closed was forgotten while the target was being connected to."""
+        simulation, transport, target = self.late()
         transport.write(b"the last word")
         transport.loseConnection()
         simulation.network.run(1.0)

@@ -2,7 +2,7 @@
 
 import socket
 
-from twisted.internet import tcp
+from twisted.internet import main, tcp
 from twisted.internet.protocol import Protocol
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
@@ -11,8 +11,8 @@ from p2pnet.net.splice import Splice
 from tests.net.support import FakeReactor
 
 
-class WriteNowTests(SynchronousTestCase):
-    """What comes for a TCP connection goes out in the same turn of the reactor."""
+class ConnectionCase(SynchronousTestCase):
+    """One end is a TCP connection, the other is not."""
 
     def setUp(self) -> None:
         """A TCP connection, and one that feeds it."""
@@ -24,6 +24,37 @@ class WriteNowTests(SynchronousTestCase):
         self.connection = tcp.Connection(ours, Protocol(), self.reactor)
         self.connection.connected = 1
         self.addCleanup(ours.close)
+
+
+class ReadNowTests(ConnectionCase):
+    """What a client asked before it was accepted."""
+
+    def setUp(self) -> None:
+        """The other end is there first."""
+        super().setUp()
+        self.connection.protocol = self.near
+        self.far.makeConnection(StringTransport())
+
+    def test_it_is_passed_on_at_once(self) -> None:
+        """Before the reactor looks at the connection."""
+        self.theirs.send(b"question")
+        self.near.makeConnection(self.connection)
+        self.assertEqual(b"question", self.far.transport.value())
+
+    def test_nothing_and_an_end_are_left_to_the_reactor(self) -> None:
+        """It finds the same when it looks."""
+        self.near.makeConnection(self.connection)
+        self.assertEqual(b"", self.far.transport.value())
+        self.theirs.close()
+        self.assertIs(main.CONNECTION_DONE, self.connection.doRead())
+
+
+class WriteNowTests(ConnectionCase):
+    """What comes for a TCP connection goes out in the same turn of the reactor."""
+
+    def setUp(self) -> None:
+        """The other end is there, too."""
+        super().setUp()
         self.near.makeConnection(self.connection)
         self.far.makeConnection(StringTransport())
 

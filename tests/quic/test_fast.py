@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from p2pnet.quic.fast import FastEngine
-from p2pnet.quic.fast.receive import Chunks
+from p2pnet.quic.fast.receive import ACK_ALONE, Chunks
 from p2pnet.quic.settings import ENGINES, FAST, STOCK
 from p2pnet.quic.windows import STREAM_WINDOW
 from tests.quic.harness import CLIENT, Pair, client_settings, server_settings
@@ -188,6 +188,21 @@ class PacketTests(SynchronousTestCase):
             forge.server.datagrams_to_send(forge.pair.now)
             forge.give(forge.packet(payload))
             self.assertEqual(packets, len(forge.server.datagrams_to_send(forge.pair.now)))
+
+    def test_a_question_in_parts_is_acknowledged_with_its_answer(self) -> None:
+        """A second packet is acknowledged at once only if it is large, or one was lost before."""
+        large = b"\x31\x42\x58" + bytes(0x258)
+        for payloads, gap, packets in (
+            ([b"\x31\x02hi"] * 2, 0, 0), ([large] * 2, 0, 1), ([b"\x31\x02hi"] * 2, 1, 1),
+        ):  # fmt: skip
+            forge = Forge(FAST)
+            forge.server.datagrams_to_send(forge.pair.now)
+            for payload in payloads:
+                forge.give(forge.packet(payload))
+                forge.number += gap
+            self.assertEqual(packets, len(forge.server.datagrams_to_send(forge.pair.now)), gap)
+            later = forge.server.datagrams_to_send(forge.pair.now + ACK_ALONE)
+            self.assertEqual(1, packets + len(later))
 
     def test_packet_numbers_of_any_length_are_taken(self) -> None:
         """One to four bytes, in order, late, and with the bytes that are left out carried over."""

@@ -7,8 +7,13 @@ from math import sqrt
 from typing import Any
 
 from p2pnet import events
+from p2pnet.core import agent, requests
+from p2pnet.core.requests import Request
+from p2pnet.errors import UnknownService
 from p2pnet.lab.simnet import Link, Packet
 from p2pnet.lab.simulation import Simulation
+from p2pnet.quic.engine import Engine
+from p2pnet.quic.multiplexer import prepare
 from tests.sim.support import Echo, SimulationCase, leftovers
 
 MEBIBYTE = 1 << 20
@@ -78,6 +83,44 @@ class TransferTests(SimulationCase):
     def test_another_seed_gives_another_run(self) -> None:
         """Or the seed would not be used."""
         self.assertNotEqual(self.trace(7), self.trace(8))
+
+
+class PreparationTests(SimulationCase):
+    """An agent makes its connection while the Intermediate looks for the connector."""
+
+    def setUp(self) -> None:
+        """Count what is prepared before an answer, and after it."""
+        self.early: list[Engine] = []
+        self.late: list[Engine] = []
+        for module, made in ((requests, self.early), (agent, self.late)):
+            self.patch(
+                module, "prepare", lambda *args, made=made: made.append(prepare(*args)) or made[-1]
+            )
+
+    def test_what_was_prepared_is_used(self) -> None:
+        """For the session that was asked for."""
+        simulation = self.simulate()
+        node, _, _ = self.trio(simulation)
+        self.talk(simulation, node)
+        (session,) = node.core.sessions.values()
+        self.assertEqual([session.connection.engine], self.early)
+        self.assertEqual([], self.late)
+
+    def test_what_was_prepared_in_vain_is_dropped(self) -> None:
+        """Nobody serves that."""
+        simulation = self.simulate()
+        node, _, _ = self.trio(simulation)
+        self.refused(simulation, node, UnknownService, "printer")
+        self.assertEqual(1, len(self.early))
+        self.assertEqual({}, leftovers(node.core, "links", "_mux", "timers"))
+
+    def test_another_session_than_was_asked_for_has_a_connection_of_its_own(self) -> None:
+        """The Intermediate has one already, which this agent does not know."""
+        simulation = self.simulate()
+        node, _, _ = self.trio(simulation)
+        self.patch(Request, "session_id", property(lambda _: bytes(16), lambda *_: None))
+        self.talk(simulation, node)
+        self.assertEqual((1, 1), (len(self.early), len(self.late)))
 
 
 class LifeTests(SimulationCase):

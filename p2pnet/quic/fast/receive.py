@@ -26,6 +26,7 @@ from p2pnet.quic.windows import STREAM_WINDOW
 ONE_RTT = tls.Epoch.ONE_RTT
 CONNECTED = QuicConnectionState.CONNECTED
 ACK_ALONE = 0.003  # seconds that the acknowledgement of one packet waits for something to go with
+SMALL = 256  # bytes; a packet of more is part of a flow, whose sender waits for acknowledgements
 SAMPLE_AT = 4  # bytes behind the start of the packet number, RFC 9001 section 5.4.2
 SAMPLE = 16  # bytes
 
@@ -137,13 +138,14 @@ class FastReceiver(Engine):
         _add_last(space.ack_queue, number)
         space.received_packets.add(number)
         if elicits:
-            # RFC 9000 section 13.2: what comes singly is acknowledged with the answer to it, the
-            # second packet at once, but not each two of a burst. A mere PING has no other answer.
+            # RFC 9000 section 13.2: what comes singly is acknowledged with the answer to it, as are
+            # small packets, which may be a question in parts; the second large one or one behind a
+            # gap at once, but not each two of a burst. A mere PING has no other answer.
             if plain[:1] == frames.PING and not plain[1:].strip(b"\0"):
                 space.ack_at = now
             elif space.ack_at is None:
                 space.ack_at = now + ACK_ALONE
-            else:
+            elif len(plain) > SMALL or len(space.ack_queue) > 1:
                 space.ack_at = min(space.ack_at, max(now, self._acked_at + self._ack_delay))
 
     def _idle_timeout(self) -> float:
