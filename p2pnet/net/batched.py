@@ -40,6 +40,7 @@ MAX_SEGMENTS = 64  # in one call: UDP_MAX_SEGMENTS, which older kernels have
 MAX_RUN = 65000  # bytes in one call; together they are one IP packet for a while
 
 MAX_BATCH = 64  # datagrams after which others have their turn: a millisecond's work or two
+MAX_TURN = 1 << 18  # bytes after which they have it, too
 
 # What a kernel, a route or a device says that will not cut. One that lacks it altogether does so
 # every time; a datagram that is too long, or a way through a tunnel, only now and then.
@@ -196,10 +197,11 @@ class BatchedUDPTransport:
         """Pass on what waits; returns whether to rest before the next time."""
         assert self._socket is not None
         batch: list[tuple[bytes, Address]] = []
-        forwarded = 0
+        forwarded = taken = 0
         try:
-            while len(batch) + forwarded < MAX_BATCH:
+            while len(batch) + forwarded < MAX_BATCH and taken < MAX_TURN:
                 data, ancillary, _, source = self._socket.recvmsg(MAX_PACKET, ANCILLARY_SPACE)
+                taken += len(data)
                 address = observed_address(*source[:2])
                 size = joined_size(data, ancillary) if ancillary else 0
                 if not size:
@@ -217,8 +219,7 @@ class BatchedUDPTransport:
             self.log.failure("while receiving datagrams")
         if self._gauge is None:
             return False
-        size = sum(len(datagram) for datagram, _ in batch)
-        return self._gauge.calls_for_rest(size, self._reactor.seconds())
+        return self._gauge.calls_for_rest(taken, self._reactor.seconds())
 
     def connectionLost(self, reason: Failure) -> None:
         """The reactor gave the socket up."""

@@ -36,6 +36,8 @@ class Pacer:
 
     def next_send_time(self, now: float) -> float | None:
         """None if a packet may be sent now, else when to ask again."""
+        if now == self._at and self._credit > 0:
+            return None  # within a burst
         rate = self._rate()
         if rate is None:
             return None
