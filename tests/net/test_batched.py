@@ -27,6 +27,7 @@ from p2pnet.net.batched import (
     MAX_REFUSALS,
     MAX_RUN,
     MAX_SEGMENTS,
+    MAX_TURN,
     SOL_UDP,
     UDP_GRO,
     UDP_SEGMENT,
@@ -269,6 +270,12 @@ class ReceiveTests(BatchedCase):
         self.transport.doRead()
         self.assertEqual(MAX_BATCH + 1, len(self.batches[1]))
         self.assertEqual(9, len(self.socket.waiting))
+
+    def test_a_turn_of_large_datagrams_is_shorter(self) -> None:
+        """Or a megabyte would come before anything else has its turn."""
+        self.socket.waiting = [(bytes(64_000), gro(16_000))] * 10
+        self.transport.doRead()
+        self.assertEqual(-(-MAX_TURN // 64_000) * 4, len(self.batches[0]))
 
     def test_an_error_ends_a_turn_and_no_more(self) -> None:
         """What came before it is there, and so is what comes after."""
