@@ -375,7 +375,8 @@ def _check_chain(
     if len(chain) > MAX_CHAIN:
         text = f"{_named(identity)} came with {len(chain)} others; at most {MAX_CHAIN} may follow"
         raise IdentityError(Problem.MALFORMED, text)
-    store = _store_of(ca)
+    store = crypto.X509Store()  # anew: the time of one cannot be set a second time
+    store.add_cert(_in_openssl(ca))
     store.set_time(now.astimezone(UTC))  # it drops the time zone
     leaf = crypto.X509.from_cryptography(certificate)
     others = [crypto.X509.from_cryptography(other) for other in chain]
@@ -387,11 +388,9 @@ def _check_chain(
 
 
 @functools.lru_cache(maxsize=8)
-def _store_of(ca: x509.Certificate) -> crypto.X509Store:
-    """A store of that certificate alone: turning it into OpenSSL's takes as long as a signature."""
-    store = crypto.X509Store()
-    store.add_cert(crypto.X509.from_cryptography(ca))
-    return store
+def _in_openssl(ca: x509.Certificate) -> crypto.X509:
+    """OpenSSL's form of a CA's certificate: making it takes as long as a signature."""
+    return crypto.X509.from_cryptography(ca)
 
 
 def _check_host(identity: Identity, certificate: x509.Certificate, host: str) -> None:

@@ -260,6 +260,13 @@ class VerifyPeerTests(SynchronousTestCase):
         )
         self.assertIn("clocks", text)
 
+    def test_each_certificate_is_judged_at_its_own_time(self) -> None:
+        """In a process that has run for years, and has judged others under the same CA."""
+        for days in (0, 400, 0, 800):
+            later = NOW + timedelta(days=days)
+            new, _ = issue(REALM.ca, REALM.ca_key, Role.AGENT, "bob", days=30, now=later)
+            self.assertEqual("bob", self.judge(new, now=later + timedelta(days=1)).name)
+
     @given(st.timedeltas(timedelta(minutes=-10), timedelta(minutes=10)), st.integers(-12, 12))
     @settings(deadline=None)
     def test_the_dates_are_judged_alike_by_us_and_openssl(
