@@ -4,7 +4,7 @@ At some thousands of datagrams a second each would be read by itself, and would 
 reactor and an answer of its own. After a rest, several are read and answered together.
 """
 
-REST = 0.001  # seconds; what a rest adds to a round trip at most
+REST = 0.002  # seconds; what a rest adds to a round trip at most
 BUSY = 2e6  # bytes/s from which on it pays: far more than questions and answers come to
 LITTLE = 3 << 14  # bytes; who gets more at once has no need to wait for it
 SPAN = 0.005  # seconds that the rate is measured over

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 BURST = 0.001  # seconds of the rate that leave at once: fewer wake-ups, and offloading has some use
-PATIENCE = 0.002  # seconds of it to wait for: mostly an acknowledgement wakes us before, for less
+PATIENCE = 0.003  # seconds of it to wait for: mostly an acknowledgement wakes us before, for less
 MAX_BURST = 64 * 1024  # bytes
 IDLE_BURST = 10  # packets that may leave at once after a pause (RFC 9002 section 7.7)
 MAX_LATENESS = 0.01  # seconds that a host may come late without losing rate
