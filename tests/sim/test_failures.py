@@ -95,7 +95,7 @@ class InterruptionTests(SimulationCase):
         assert isinstance(agent, AgentNode)
         simulation.network.connect("198.51.100.1", "192.0.2.1", Link(loss=1.0))
         self.run_until(simulation, lambda: self.path(simulation, agent) == "none", 25.0)
-        simulation.network.run(3.0)  # the agent asks for it again ever more seldom
+        simulation.network.run(2.5)  # between two tries of the agent's, which come ever more seldom
         simulation.network.connect("198.51.100.1", "192.0.2.1", SLOW)
         self.run_until(
             simulation, lambda: len(simulation.reported(connector, events.Registered)) == 2
