@@ -14,7 +14,6 @@ peers would refuse does not start. That the peer holds the certificate's key is 
 from __future__ import annotations
 
 import enum
-import functools
 import os
 import re
 import stat
@@ -375,8 +374,8 @@ def _check_chain(
     if len(chain) > MAX_CHAIN:
         text = f"{_named(identity)} came with {len(chain)} others; at most {MAX_CHAIN} may follow"
         raise IdentityError(Problem.MALFORMED, text)
-    store = crypto.X509Store()  # anew: the time of one cannot be set a second time
-    store.add_cert(_in_openssl(ca))
+    store = crypto.X509Store()
+    store.add_cert(crypto.X509.from_cryptography(ca))
     store.set_time(now.astimezone(UTC))  # it drops the time zone
     leaf = crypto.X509.from_cryptography(certificate)
     others = [crypto.X509.from_cryptography(other) for other in chain]
@@ -385,12 +384,6 @@ def _check_chain(
     except crypto.X509StoreContextError as error:
         text = f"{_named(identity)} is not signed by this realm's CA ({error})"
         raise IdentityError(Problem.UNTRUSTED, text) from error
-
-
-@functools.lru_cache(maxsize=8)
-def _in_openssl(ca: x509.Certificate) -> crypto.X509:
-    """OpenSSL's form of a CA's certificate: making it takes as long as a signature."""
-    return crypto.X509.from_cryptography(ca)
 
 
 def _check_host(identity: Identity, certificate: x509.Certificate, host: str) -> None:

@@ -90,12 +90,19 @@ class PreparationTests(SimulationCase):
 
     def setUp(self) -> None:
         """Count what is prepared before an answer, and after it."""
-        self.early: list[Engine] = []
-        self.late: list[Engine] = []
-        for module, made in ((requests, self.early), (agent, self.late)):
-            self.patch(
-                module, "prepare", lambda *args, made=made: made.append(prepare(*args)) or made[-1]
-            )
+        self.early = self.count(requests)
+        self.late = self.count(agent)
+
+    def count(self, module: Any) -> list[Engine]:
+        """What a module prepares from now on."""
+        made: list[Engine] = []
+
+        def keep(*args: Any) -> Engine:
+            made.append(prepare(*args))
+            return made[-1]
+
+        self.patch(module, "prepare", keep)
+        return made
 
     def test_what_was_prepared_is_used(self) -> None:
         """For the session that was asked for."""

@@ -14,7 +14,7 @@ MARGIN = 0.99  # of the bandwidth to send at, so that a queue of some rounding e
 SHORTEST_RTT = 0.001  # seconds; to derive a first rate from
 RTT_SLACK = 0.999  # of an RTT that is as long as one, in spite of rounding
 EXPECTED = 5e5  # bytes/s that a path is thought to carry, so that a long one starts with more
-MAX_INITIAL_WINDOW = 20  # packets; with more, the queue of a slow link takes too long to empty
+MAX_INITIAL_WINDOW = 20  # packets; the queue of a link of 20 kB/s takes long to empty already
 UNCONDITIONAL = 2 * INITIAL_WINDOW  # packets delivered before the first rate counts for anything
 NEARLY = 3  # packets of room in a window that counts as full
 
