@@ -59,7 +59,7 @@ class CoreService(Service):
         self.core: Any = core
         self.transport = transport
         self.driver = Driver(core, transport, reactor, self.handle, forward)
-        self.event_log = EventLog(event_log, utcnow)
+        self.event_log = EventLog(event_log, utcnow, reactor)
         self.observers: list[Callable[[events.Report], Any]] = []
 
     def startService(self) -> None:

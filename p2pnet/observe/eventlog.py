@@ -6,9 +6,13 @@ from pathlib import Path
 from typing import IO
 
 import msgspec
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from p2pnet.events import Report
+
+LATER = 0.05  # seconds that a report waits for others
+MANY = 64  # reports that do not wait for more
 
 _encoder = msgspec.json.Encoder()
 
@@ -18,37 +22,66 @@ class EventLog:
 
     A line is ``{"time": <seconds since 1970>, "event": <name>, ...fields}``. The file is opened
     for appending when the node starts; a write that fails is logged, and the node goes on.
+
+    Between open() and close() that is done a little later and for several at once: what causes a
+    report is what somebody waits for, and two lines take as long as a packet.
+
+    :param utcnow: the calendar's clock, for the time of a report.
     """
 
     log = Logger(namespace="p2pnet")
 
-    def __init__(self, path: Path | None, utcnow: Callable[[], datetime.datetime]) -> None:
+    def __init__(
+        self, path: Path | None, utcnow: Callable[[], datetime.datetime], clock: IReactorTime
+    ) -> None:
         self._path = path
         self._utcnow = utcnow
+        self._clock = clock
+        self._is_open = False
         self._file: IO[bytes] | None = None
+        self._waiting: list[tuple[float, Report]] = []  # with the times of the calendar
+        self._call: IDelayedCall | None = None
 
     def open(self) -> None:
         """Open the file. Raises OSError."""
         if self._path is not None:
             self._file = self._path.open("ab", buffering=0)
+        self._is_open = True
 
     def close(self) -> None:
-        """Close the file."""
+        """Write what waits, and close the file."""
+        self._is_open = False
+        self._write()
         file, self._file = self._file, None
         if file is not None:
             file.close()
 
     def write(self, report: Report) -> None:
         """Log one report."""
-        fields = report.fields()
-        self.log.info("{event}: {fields}", event=report.name, fields=_for_people(fields))
-        if self._file is None:
-            return
-        record = {"time": self._utcnow().timestamp(), "event": report.name, **fields}
-        try:
-            self._file.write(_encoder.encode(record) + b"\n")
-        except OSError:
-            self.log.failure("while writing {path}", path=str(self._path))
+        self._waiting.append((self._utcnow().timestamp(), report))
+        if not self._is_open or len(self._waiting) >= MANY:
+            self._write()
+        elif self._call is None:
+            self._call = self._clock.callLater(LATER, self._write)
+
+    def _write(self) -> None:
+        call, self._call = self._call, None
+        if call is not None and call.active():
+            call.cancel()
+        waiting, self._waiting = self._waiting, []
+        lines = bytearray()
+        for at, report in waiting:
+            fields = report.fields()
+            self.log.info(
+                "{event}: {fields}", event=report.name, fields=_for_people(fields), log_time=at
+            )
+            if self._file is not None:
+                lines += _encoder.encode({"time": at, "event": report.name, **fields}) + b"\n"
+        if self._file is not None and lines:
+            try:
+                self._file.write(lines)
+            except OSError:
+                self.log.failure("while writing {path}", path=str(self._path))
 
 
 def _for_people(fields: dict[str, object]) -> str:

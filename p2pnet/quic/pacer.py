@@ -36,6 +36,17 @@ class BurstPacer(QuicPacketPacer):
         if self.packet_time is not None:
             self.bucket_time = max(0.0, self.bucket_time - self.packet_time)
 
+    def room(self) -> int:
+        """Packets that may go together, when next_send_time() lets one go."""
+        if self.packet_time is None:
+            return MAX_BURST
+        return max(1, int(self.bucket_time / self.packet_time))
+
+    def update_after_row(self, count: int) -> None:
+        """Take so many packets at the time of the last next_send_time()."""
+        if self.packet_time is not None:
+            self.bucket_time = max(0.0, self.bucket_time - count * self.packet_time)
+
     def next_send_time(self, now: float) -> float | None:  # type: ignore[override]
         """When the next packet may go, None if it may go now. Seconds of the caller's clock."""
         if self.packet_time is None:

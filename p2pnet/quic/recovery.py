@@ -94,6 +94,16 @@ class PathAwareRecovery(QuicPacketRecovery):
         self.large.lost(packets)
         super()._on_packets_lost(packets=packets, **options)
 
+    def on_row_sent(self, packets: list[Any], space: Any, now: float) -> None:
+        """Packets of application data were sent, all of the full size and all ack-eliciting."""
+        controller = self._cc
+        for packet in packets:
+            space.sent_packets[packet.packet_number] = packet
+            controller.on_packet_sent(packet=packet)
+        space.ack_eliciting_in_flight += len(packets)
+        self._time_of_last_sent_ack_eliciting_packet = now
+        self._pacer.update_after_row(len(packets))
+
     def set_max_datagram_size(self, size: int) -> None:
         """Packets have up to `size` bytes from now on. See Engine.set_max_datagram_size()."""
         self._resize_controller(size)

@@ -86,6 +86,23 @@ class RecoveryTests(ContractTestCase):
         self.pair.run(0.001)
         return list(self.client._loss.spaces[-1].sent_packets.values())[-1]
 
+    def test_what_is_noted_of_a_packet_that_is_sent(self) -> None:
+        """Its number, when it was, that it is in flight and wants an answer: nothing else."""
+        message = "_time_of_last_sent_ack_eliciting_packet, on_packet_sent: on_row_sent"
+        parameters = inspect.signature(QuicPacketRecovery.on_packet_sent).parameters
+        self.assertEqual(["self", "packet", "space"], list(parameters), message)
+        self.pair.run(1.0)
+        loss, space = self.client._loss, self.client._loss.spaces[-1]
+        before, seen = dict(vars(loss)), dict(vars(space))
+        sent = self.ping()
+        self.assertEqual(sent.sent_time, loss._time_of_last_sent_ack_eliciting_packet, message)
+        self.assertEqual(1, space.ack_eliciting_in_flight, message)
+        self.assertIs(sent, space.sent_packets[sent.packet_number], message)
+        changed = {name for name, value in vars(loss).items() if before[name] != value}
+        self.assertEqual({"_time_of_last_sent_ack_eliciting_packet"}, changed, message)
+        changed = {name for name, value in vars(space).items() if seen[name] != value}
+        self.assertEqual({"ack_eliciting_in_flight"}, changed, message)
+
     def test_samples_of_the_old_path_are_ignored(self) -> None:
         """_cc.on_rtt_measurement can be replaced on the instance, and is called by name."""
         message = "_cc.on_rtt_measurement, _pacer.packet_time: PathAwareRecovery"

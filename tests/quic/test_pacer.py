@@ -32,6 +32,25 @@ class BurstTests(SynchronousTestCase):
         pacer.update_rate(congestion_window=int(rate * rtt * SIZE), smoothed_rtt=rtt)
         return pacer
 
+    @given(st.floats(1.0, 1e5), st.floats(0.001, 0.5), st.lists(st.floats(0, 0.02), max_size=20))
+    def test_a_row_is_as_long_as_what_passes_one_by_one(
+        self, rate: float, rtt: float, pauses: list[float]
+    ) -> None:
+        """At any times; it is the same rate then."""
+        rows, singles = self.pacer(rate, rtt), self.pacer(rate, rtt)
+        now = 1.0
+        for pause in pauses:
+            now += pause
+            in_rows = one_by_one = 0
+            while rows.next_send_time(now) is None:
+                in_rows += (count := rows.room())
+                rows.update_after_row(count)
+            while singles.next_send_time(now) is None:
+                singles.update_after_send(now)
+                one_by_one += 1
+            self.assertLessEqual(abs(in_rows - one_by_one), 1)  # rounding errors of a fraction
+            singles.bucket_time = rows.bucket_time
+
     def test_nothing_is_paced_before_there_is_a_rate(self) -> None:
         """The first window goes out at once."""
         self.assertIsNone(BurstPacer(max_datagram_size=SIZE).next_send_time(1.0))

@@ -1,5 +1,6 @@
 """Packets in small bursts, on average at a given rate (draft-ietf-ccwg-bbr-03 section 5.6.2)."""
 
+import math
 from collections.abc import Callable
 
 BURST = 0.001  # seconds of the rate that leave at once: fewer wake-ups, and offloading has some use
@@ -52,6 +53,17 @@ class Pacer:
             return None
         self._due = now + (burst - self._credit) / rate
         return self._due
+
+    def room(self) -> int:
+        """Packets that may go together, when next_send_time() lets one go."""
+        if self._rate() is None:
+            return IDLE_BURST
+        return max(1, math.ceil(self._credit / self._max_datagram_size))
+
+    def update_after_row(self, count: int) -> None:
+        """So many packets were sent, of the full size."""
+        if self._rate() is not None:
+            self._credit -= count * self._max_datagram_size
 
     def update_after_send(self, now: float) -> None:
         """A packet was built."""

@@ -9,19 +9,15 @@ from collections.abc import Callable
 from typing import Any
 
 from aioquic.quic.connection import Limit, stream_is_client_initiated
-from aioquic.quic.packet import QuicPacketType
 from aioquic.quic.packet_builder import QuicSentPacket
 from aioquic.quic.stream import QuicStream
 
 from p2pnet.quic.fast import frames
-from p2pnet.quic.fast.receive import CONNECTED, ONE_RTT, FastReceiver
+from p2pnet.quic.fast.receive import CONNECTED, ONE_RTT
+from p2pnet.quic.fast.rows import NUMBER_SIZE, PACKET_TYPE, TAG_SIZE, RowSender
 
-NUMBER_SIZE = 2  # bytes of a packet number that is sent, as aioquic does
-TAG_SIZE = 16  # bytes, RFC 9001 section 5.3
 CONTROL = 1 + 3 * 8  # bytes; the largest of the frames for streams and limits
 SMALLEST = 32  # bytes of room in a packet that are worth another frame
-PACKET_TYPE = QuicPacketType.ONE_RTT  # looked up once: a member of an Enum costs what a frame does
-SHORT_HEADER = 0x40 | (NUMBER_SIZE - 1)
 
 _was_sent = operator.attrgetter("was_sent")
 _remote_challenges = operator.attrgetter("remote_challenges")
@@ -57,7 +53,7 @@ class Packet:
         self.elicits = True
 
 
-class FastEngine(FastReceiver):
+class FastEngine(RowSender):
     """An Engine that takes and makes usual packets by itself, and leaves the others to aioquic."""
 
     def __init__(self, **options: Any) -> None:
@@ -84,6 +80,12 @@ class FastEngine(FastReceiver):
                 self._pacing_at = pacer.next_send_time(now=now)
                 if self._pacing_at is not None:
                     break
+            others = ack_at is not None or pending or signaling or self._limits_due
+            if len(awake) == 1 and not others:
+                row = self._make_row(next(iter(awake)), now)
+                if row:
+                    sent += [(datagram, path.addr) for datagram in row]
+                    continue
             packet = Packet()
             self._fill(packet, ack_at is not None, now)
             if ack_at is not None and not (is_ack_due or packet.elicits):
@@ -166,32 +168,17 @@ class FastEngine(FastReceiver):
             packet.size += 1
 
     def _finish(self, packet: Packet, now: float) -> bytes:
-        """Protect a packet (RFC 9001 section 5) and register it as sent."""
-        number, crypto = self._packet_number, self._pair.send
-        destination = self._peer_cid.cid
-        first = SHORT_HEADER | (self._spin_bit << 5) | (self._pair.key_phase << 2)
-        truncated = number & 0xFFFF
-        header = b"%c%b%b" % (first, destination, truncated.to_bytes(NUMBER_SIZE, "big"))
-        body = crypto.aead.encrypt(b"".join(packet.parts), header, number)
-        mask = crypto.hp._mask(body[2:18])  # the sample begins 4 bytes behind the number's start
-        datagram = b"%c%b%c%c%b" % (
-            first ^ (mask[0] & 0x1F),
-            destination,
-            (truncated >> 8) ^ mask[1],
-            (truncated & 0xFF) ^ mask[2],
-            body,
-        )
-        elicits = packet.elicits
+        """Protect a packet and register it as sent."""
+        number, elicits = self._packet_number, packet.elicits
+        datagram = self._protect(b"".join(packet.parts), number)
         record = QuicSentPacket(
             ONE_RTT, elicits, elicits, False, number, PACKET_TYPE,
             now, len(datagram), packet.handlers,
         )  # fmt: skip
         self._packet_number = number + 1
         self._loss.on_packet_sent(packet=record, space=self._space)
-        # The idle timer, RFC 9000 section 10.1.
-        if elicits and not self._ack_eliciting_sent_since_receipt:
-            self._close_at = now + self._idle_timeout()
-            self._ack_eliciting_sent_since_receipt = True
+        if elicits:
+            self._elicited(now)
         return datagram
 
     # -- what goes into them ---------------------------------------------------------------------

@@ -32,6 +32,24 @@ class WatchedSender(QuicStreamSender):
         super().reset(error_code)
         self.signal()
 
+    @property
+    def new_bytes(self) -> range:
+        """Offsets of the bytes that wait to be sent, if they all wait for the first time."""
+        ranges: list[range] = self._pending._RangeSet__ranges  # type: ignore[attr-defined]
+        if (
+            len(ranges) == 1
+            and ranges[0].start == self.highest_offset
+            and self._reset_error_code is None
+        ):
+            return ranges[0]
+        return range(0)
+
+    def took(self, stop: int) -> None:
+        """New bytes up to `stop` were sent, and there are more."""
+        ranges: list[range] = self._pending._RangeSet__ranges  # type: ignore[attr-defined]
+        ranges[0] = range(stop, ranges[0].stop)
+        self.highest_offset = stop
+
     def get_frame(self, max_size: int, max_offset: int | None = None) -> QuicStreamFrame | None:
         """The next bytes to send, at most `max_size` and up to `max_offset`, None without any."""
         ranges: list[range] = self._pending._RangeSet__ranges  # type: ignore[attr-defined]

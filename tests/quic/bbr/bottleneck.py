@@ -93,10 +93,15 @@ class Flow:
         self.one = self.client.connect(self.settings, SERVER, now)
         recovery: Any = self.one.engine._loss
         on_sent, on_lost = recovery.on_packet_sent, recovery._on_packets_lost
+        on_row_sent = recovery.on_row_sent
 
         def count_sent(*, packet: Any, space: Any) -> None:
             self.sent += packet.sent_bytes
             on_sent(packet=packet, space=space)
+
+        def count_row(packets: Any, space: Any, now: float) -> None:
+            self.sent += sum(packet.sent_bytes for packet in packets)
+            on_row_sent(packets, space, now)
 
         def count_lost(*, packets: Any, **rest: Any) -> None:
             packets = list(packets)
@@ -104,6 +109,7 @@ class Flow:
             on_lost(packets=packets, **rest)
 
         recovery.on_packet_sent, recovery._on_packets_lost = count_sent, count_lost
+        recovery.on_row_sent = count_row
 
     def send(self, size: int) -> None:
         """Give the client so many bytes to send."""

@@ -48,6 +48,32 @@ class RateTests(PacerCase):
             self.setUp()
             self.assertTrue(0.98 < self.polled(step) / 1e6 < 1.02, step)
 
+    @given(
+        st.none() | st.floats(1e4, 1e9),
+        st.lists(st.floats(0, 0.02) | st.just(0.0), min_size=1, max_size=20),
+    )
+    def test_a_row_is_as_long_as_what_passes_one_by_one(
+        self, rate: float | None, pauses: list[float]
+    ) -> None:
+        """Packets of the full size, at any times."""
+        self.setUp()
+        self.rate = rate
+        singles = Pacer(lambda: rate, max_datagram_size=SIZE)
+        now = 1.0
+        for pause in pauses:
+            now += pause
+            in_rows = one_by_one = 0
+            while in_rows < 100 and self.pacer.next_send_time(now) is None:
+                in_rows += (count := self.pacer.room())
+                self.pacer.update_after_row(count)
+            while one_by_one < in_rows and singles.next_send_time(now) is None:
+                singles.update_after_send(now)
+                singles.refund(SIZE)
+                one_by_one += 1
+            self.assertEqual(in_rows, one_by_one)
+            if in_rows < 100:
+                self.assertEqual(self.pacer.next_send_time(now), singles.next_send_time(now))
+
     @given(st.floats(1e4, 1e8), st.integers(100, SIZE))
     def test_it_is_kept_by_a_sender_that_comes_when_told(self, rate: float, size: int) -> None:
         """Whatever the size of packets: what one was smaller is given back."""

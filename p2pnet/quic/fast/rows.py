@@ -1,0 +1,94 @@
+"""Rows of packets that are full of new bytes of one stream, which is what a transfer consists of.
+
+What is the same for all of a row is looked at once.
+"""
+
+from typing import Any
+
+from aioquic.quic.packet import QuicPacketType
+from aioquic.quic.packet_builder import QuicSentPacket
+
+from p2pnet.quic.fast import frames
+from p2pnet.quic.fast.receive import ONE_RTT, FastReceiver
+
+NUMBER_SIZE = 2  # bytes of a packet number that is sent, as aioquic does
+TAG_SIZE = 16  # bytes, RFC 9001 section 5.3
+PACKET_TYPE = QuicPacketType.ONE_RTT  # looked up once: a member of an Enum costs what a frame does
+SHORT_HEADER = 0x40 | (NUMBER_SIZE - 1)
+MAX_ROW = 64  # packets
+
+
+class RowSender(FastReceiver):
+    """Protects packets, and makes rows of them."""
+
+    def _protect(self, plain: bytes, number: int) -> bytes:
+        """The packet of that number with these frames (RFC 9001 section 5)."""
+        pair, destination = self._pair, self._peer_cid.cid
+        crypto = pair.send
+        first = SHORT_HEADER | (self._spin_bit << 5) | (crypto.key_phase << 2)
+        truncated = number & 0xFFFF
+        header = b"%c%b%b" % (first, destination, truncated.to_bytes(NUMBER_SIZE, "big"))
+        body = crypto.aead.encrypt(plain, header, number)
+        mask = crypto.hp._mask(body[2:18])  # the sample begins 4 bytes behind the number's start
+        return b"%c%b%c%c%b" % (
+            first ^ (mask[0] & 0x1F),
+            destination,
+            (truncated >> 8) ^ mask[1],
+            (truncated & 0xFF) ^ mask[2],
+            body,
+        )
+
+    def _elicited(self, now: float) -> None:
+        """Something was sent that the peer acknowledges: the idle timer, RFC 9000 section 10.1."""
+        if not self._ack_eliciting_sent_since_receipt:
+            self._close_at = now + self._idle_timeout()
+            self._ack_eliciting_sent_since_receipt = True
+
+    def _make_row(self, stream_id: int, now: float) -> list[bytes]:
+        """Packets of a stream that has more than they carry; [] if it is not that simple."""
+        stream: Any = self._streams.get(stream_id)
+        if stream is None or stream.is_blocked:
+            return []
+        sender = stream.sender
+        waiting = sender.new_bytes
+        offset = waiting.start
+        size = int(self._max_datagram_size)
+        room = size - 1 - len(self._peer_cid.cid) - NUMBER_SIZE - TAG_SIZE
+        loss = self._loss
+        cc, pacer = loss._cc, loss._pacer
+        credit = min(
+            self._remote_max_data - self._remote_max_data_used,
+            stream.max_stream_data_remote - offset,
+        )
+        count = min(
+            min(credit, len(waiting) - 1) // room,
+            (cc.congestion_window - cc.bytes_in_flight) // size,
+            pacer.room(),
+            MAX_ROW,
+        )
+        if count < 2 or not offset:
+            return []
+        # Each has one frame, which goes to the end of the packet and needs no length.
+        prefix = b"%c%b" % (frames.STREAM | frames.STREAM_OFFSET, frames.varint(stream_id))
+        buffer, base = sender._buffer, sender._buffer_start
+        first, on_delivery = self._packet_number, sender.on_data_delivery
+        datagrams, records = [], []
+        for number in range(first, first + count):
+            head = prefix + frames.varint(offset)
+            stop = offset + room - len(head)
+            plain = head + buffer[offset - base : stop - base]
+            datagrams.append(self._protect(plain, number))
+            records.append(
+                QuicSentPacket(
+                    ONE_RTT, True, True, False, number, PACKET_TYPE, now, size,
+                    [(on_delivery, (offset, stop, False))],
+                )
+            )  # fmt: skip
+            offset = stop
+        sender.took(offset)
+        self._remote_max_data_used += offset - waiting.start
+        self._packet_number = first + count
+        self._network_paths[0].bytes_sent += count * size
+        loss.on_row_sent(records, self._space, now)
+        self._elicited(now)
+        return datagrams
