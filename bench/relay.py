@@ -8,8 +8,9 @@ A real Intermediate under twistd with each kind of socket and each number of pro
 and sessions of real Agents' and a real Connector's cores through it, one whose frames come to each
 process. 1000-byte datagrams are poured into them in bursts, in turn. `cpu_us` is the processor time
 of each process of the Intermediate for one of its frames, `per_second` how many that makes if each
-has a processor of its own, `one_way_us` how long one datagram alone takes from end to end, through
-the last process.
+has a processor of its own. `added_us` is how much longer a datagram that is alone takes one way,
+for going through the last process; `forwarder_us` is the same of a plain forwarder in Python, with
+nothing to look up but an address (bench/hop.py).
 """
 
 import datetime
@@ -24,10 +25,12 @@ from pathlib import Path
 from typing import Any
 
 from bench.crowd import load_credentials, receive_all
+from bench.hop import added
 from p2pnet import events
 from p2pnet.core.agent import AgentCore
 from p2pnet.core.connector import AllowList, ConnectorCore
 from p2pnet.core.node import NodeCore
+from p2pnet.core.path import RelayedPath
 from p2pnet.identity import Role
 from p2pnet.lab.processes import Deployment, LabError, cpu_seconds
 from p2pnet.lab.report import Figures, alternate, parser, show
@@ -45,7 +48,6 @@ BURST = 32  # datagrams
 AT_ONCE = 512  # datagrams under way, so that none is lost in a socket
 LOST_AFTER = 0.5  # seconds
 PATIENCE = 10.0  # seconds
-ALONE = 2000  # datagrams of which one at a time is under way
 RATE = 10**10  # bytes a second; quotas are counted, and never reached
 QUIC = b"\x40"  # what an Intermediate takes for the session's own
 
@@ -101,6 +103,11 @@ def pour(
     return received, sent - received
 
 
+def frame_for(path: RelayedPath) -> bytes:
+    """A frame of SIZE bytes that goes along the path."""
+    return encode_relay_frame(path.channel, QUIC + bytes(SIZE - RELAY_OVERHEAD - 1))
+
+
 class Course:
     """Sessions through an Intermediate, one for each of its processes, and what is poured in."""
 
@@ -121,6 +128,7 @@ class Course:
         self._until(events.Registered, self.connector)
         self._agents: list[Peer] = []
         self._sources: dict[int, tuple[Peer, bytes]] = {}  # by the process that gets the frames
+        self._backs: dict[int, bytes] = {}  # frames of the connector's, the other way
         while len(self._sources) < workers:
             self._add_agent(workers)
 
@@ -134,8 +142,10 @@ class Course:
         self._until(events.HandshakeCompleted, agent, self.connector)
         (session,) = core.sessions.values()
         ((self._address, path),) = session.relays.items()
-        frame = encode_relay_frame(path.channel, QUIC + bytes(SIZE - RELAY_OVERHEAD - 1))
-        self._sources[path.channel[0] % workers] = agent, frame
+        self._sources[path.channel[0] % workers] = agent, frame_for(path)
+        back = self.connector.core.find_session(session.id)
+        assert back is not None
+        self._backs[path.channel[0] % workers] = frame_for(back.relays[self._address])
 
     def _until(self, kind: type[Any], *peers: Peer) -> None:
         deadline = time.monotonic() + PATIENCE
@@ -172,18 +182,11 @@ class Course:
         share = max(received, 1) / len(used)
         return [seconds / share * 1e6 for seconds in used], lost
 
-    def alone(self) -> float:
-        """Median of the microseconds that one frame takes from end to end."""
+    def added(self) -> tuple[float, float]:
+        """Microseconds that a hop adds: this one, and a plain forwarder."""
         agent, frame = self._sources[max(self._sources)]
-        self.connector.socket.settimeout(PATIENCE)
-        times = []
-        for _ in range(ALONE):
-            begun = time.perf_counter()
-            agent.socket.sendto(frame, self._address)
-            self.connector.socket.recv(65535)
-            times.append(time.perf_counter() - begun)
-        self.connector.socket.setblocking(False)
-        return statistics.median(times) * 1e6
+        ends = agent.socket, self.connector.socket
+        return added(*ends, frame, self._backs[max(self._sources)], self._address)
 
 
 def measure(course: Course, courses: Iterable[Course], frames: int) -> Figures:
@@ -191,10 +194,12 @@ def measure(course: Course, courses: Iterable[Course], frames: int) -> Figures:
     for each in courses:
         each.keep_up()
     costs, lost = course.pour(frames)
+    hop, forwarder = course.added()
     return {
         "cpu_us": statistics.mean(costs),
         "per_second": sum(1e6 / cost for cost in costs) if all(costs) else None,
-        "one_way_us": course.alone(),
+        "added_us": hop,
+        "forwarder_us": forwarder,
         "lost": lost,
     }
 

@@ -238,6 +238,17 @@ class FastStreamTests(FastContractTestCase):
         self.assertEqual(streams, self.client._streams_queue, message)
         self.assertEqual(streams, list(self.client._streams.values()), message)
 
+    def test_a_stream_that_the_peer_opens(self) -> None:
+        """_get_or_create_stream() makes the next one, which the limit then counts as used."""
+        message = "_get_or_create_stream: FastReceiver._next_stream"
+        limit = self.server._local_max_streams_bidi
+        for number in range(2):
+            self.assertEqual(number, limit.used, message)
+            stream = self.server._get_or_create_stream(8, 4 * number)
+            self.assertIs(stream, self.server._streams[4 * number], message)
+            self.assertEqual(4 * number, stream.stream_id, message)
+        self.assertEqual([0, 4], list(self.server._streams), message)
+
     def test_stream_limit(self) -> None:
         """_stream_limit() is what the peer may open; a stream that ended raises it."""
         message = "_stream_limit: FastEngine._discard_stream"

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from p2pnet.quic.fast import FastEngine
-from p2pnet.quic.fast.receive import ACK_ALONE, Chunks
+from p2pnet.quic.fast.frames import STREAM
+from p2pnet.quic.fast.receive import ACK_ALONE, Chunks, FastReceiver
 from p2pnet.quic.settings import ENGINES, FAST, STOCK
 from p2pnet.quic.windows import STREAM_WINDOW
 from tests.quic.harness import CLIENT, Pair, client_settings, server_settings
@@ -280,6 +281,30 @@ class ShareTests(SynchronousTestCase):
             self.left.clear()
             self.transfer(pair, one, other)
             self.assertLessEqual(len(self.left), 20 if loss else 0)
+
+    def test_streams_begin_and_end_without_it(self) -> None:
+        """One after the other, of which the peer opens each."""
+        left: list[bytes] = []
+        leave = FastReceiver._leave_frames
+
+        def leave_frames(engine: FastReceiver, plain: bytes, now: float) -> bool:
+            left.append(plain)
+            return leave(engine, plain, now)
+
+        self.patch(FastReceiver, "_leave_frames", leave_frames)
+        pair = fast_pair()
+        one, other = pair.connect()
+        left.clear()
+        for number in range(10):
+            stream_id = one.open_stream()
+            self.assertEqual(4 * number, stream_id)
+            one.send(stream_id, b"question", end=True)
+            pair.run_until_quiet()
+            other.send(stream_id, b"answer", end=True)
+            pair.run_until_quiet()
+        self.assertEqual(b"question", pair.server.received(other, 36))
+        self.assertEqual(b"answer", pair.client.received(one, 36))
+        self.assertEqual([], [plain for plain in left if plain[0] & 0xF8 == STREAM])
 
     def test_fast_again_after_the_client_moved(self) -> None:
         """Its server validates the new path first."""

@@ -220,7 +220,7 @@ class FastReceiver(Engine):
         if frame is None:
             return 0
         stream_id, offset, start, end = frame
-        stream = self._streams.get(stream_id)
+        stream = self._streams.get(stream_id) or self._next_stream(stream_id, plain[at])
         stop = offset + end - start
         if stream is None or stream_id & 2 or stop > stream.max_stream_data_local:
             return 0
@@ -255,6 +255,14 @@ class FastReceiver(Engine):
         if delivered + STREAM_WINDOW * 3 // 4 >= stream.max_stream_data_local:
             self._streams.signaling[stream_id] = None
         return end
+
+    def _next_stream(self, stream_id: int, kind: int) -> QuicStream | None:
+        """The stream, if it is the next bidirectional one that the peer may open."""
+        number, limit = stream_id // 4, self._local_max_streams_bidi
+        if stream_id % 4 != int(self._is_client) or number != limit.used or number >= limit.value:
+            return None
+        stream: QuicStream = self._get_or_create_stream(kind, stream_id)
+        return stream
 
     def _gather(self, stream_id: int, data: bytes) -> None:
         """Have bytes delivered, with those before them if nobody took these yet."""
