@@ -39,6 +39,7 @@ ANCILLARY_SPACE = 64  # bytes; the one int needs 24
 MAX_SEGMENTS = 64  # in one call: UDP_MAX_SEGMENTS, which older kernels have
 MAX_RUN = 65000  # bytes in one call; together they are one IP packet for a while
 
+SPARSE = 100e-6  # seconds without a datagram, after which the next one is mostly alone
 MAX_BATCH = 64  # datagrams after which others have their turn: a millisecond's work or two
 MAX_TURN = 1 << 18  # bytes after which they have it, too
 
@@ -134,6 +135,8 @@ class BatchedUDPTransport:
         self._port = port
         self._open_socket = open_socket
         self._socket: socket.socket | None = None
+        self._family = 0  # of that; Python makes an Enum of it each time that it is asked
+        self._read_at = 0.0  # when everything that waited then was passed on
         self._receive: Callable[[Datagrams], Any]
         self._refusals = 0
         self._max_segments = MAX_SEGMENTS
@@ -149,6 +152,7 @@ class BatchedUDPTransport:
                 self._socket = self._open("::")
             except CannotListenError:
                 self._socket = self._open("0.0.0.0")
+        self._family = int(self._socket.family)
         self._reactor.addReader(self)
 
     def _open(self, host: str) -> socket.socket:
@@ -181,25 +185,29 @@ class BatchedUDPTransport:
 
     def doRead(self) -> None:
         """Pass on what waits; the reactor comes back if there is more."""
-        if self._socket is not None and self._read() and self._socket is not None:
+        # Asking whether there is more costs what reading does. If there is, the reactor comes back
+        # at once, and then all is read.
+        most = 1 if self._reactor.seconds() - self._read_at > SPARSE else MAX_BATCH
+        if self._socket is not None and self._read(most) and self._socket is not None:
             self._reactor.removeReader(self)
             self._reactor.callLater(REST, self._go_on)
 
     def _go_on(self) -> None:
         if self._socket is None:
             return
-        if self._read():
+        if self._read(MAX_BATCH):
             self._reactor.callLater(REST, self._go_on)
         elif self._socket is not None:
             self._reactor.addReader(self)
 
-    def _read(self) -> bool:
-        """Pass on what waits; returns whether to rest before the next time."""
+    def _read(self, most: int) -> bool:
+        """Pass on what waits, up to so many datagrams, or those of one call if they came joined;
+        returns whether to rest before the next time."""
         assert self._socket is not None
         batch: list[tuple[bytes, Address]] = []
         forwarded = taken = 0
         try:
-            while len(batch) + forwarded < MAX_BATCH and taken < MAX_TURN:
+            while len(batch) + forwarded < most and taken < MAX_TURN:
                 data, ancillary, _, source = self._socket.recvmsg(MAX_PACKET, ANCILLARY_SPACE)
                 taken += len(data)
                 address = observed_address(*source[:2])
@@ -217,9 +225,8 @@ class BatchedUDPTransport:
                 self._receive(batch)
         except Exception:
             self.log.failure("while receiving datagrams")
-        if self._gauge is None:
-            return False
-        return self._gauge.calls_for_rest(taken, self._reactor.seconds())
+        self._read_at = self._reactor.seconds()
+        return self._gauge is not None and self._gauge.calls_for_rest(taken, self._read_at)
 
     def connectionLost(self, reason: Failure) -> None:
         """The reactor gave the socket up."""
@@ -270,7 +277,7 @@ class BatchedUDPTransport:
     def _write(self, run: list[bytes], address: Address, hops: int | None) -> None:
         if self._socket is None:
             raise OSError(errno.EBADF, "closed")
-        target = socket_address(address, self._socket.family)
+        target = socket_address(address, self._family)
         if hops is not None:
             self._socket.sendmsg(run, [hop_limit(address, hops)], 0, target)
         elif len(run) > 1:
@@ -282,7 +289,7 @@ class BatchedUDPTransport:
         if self._socket is None:
             raise OSError(errno.EBADF, "closed")
         segment = SOL_UDP, UDP_SEGMENT, SEGMENT_SIZE.pack(size)
-        self._socket.sendmsg(data, [segment], 0, socket_address(address, self._socket.family))
+        self._socket.sendmsg(data, [segment], 0, socket_address(address, self._family))
         self._refusals = 0
 
     def _send_singly(self, run: list[bytes], address: Address, error: OSError) -> None:

@@ -253,6 +253,20 @@ class ReceiveTests(BatchedCase):
         expected = [b"one", b"two", b"NEW", b"tri", b"", b"four", b"+5"]
         self.assertEqual([[(data, THERE) for data in expected]], self.batches)
 
+    def test_after_a_pause_one_call_and_all_the_rest_at_once(self) -> None:
+        """What comes seldom comes alone; a second call would only say so."""
+        self.reactor.advance(1.0)
+        self.socket.waiting = [(b"one", []), (b"two", []), (b"three", [])]
+        self.transport.doRead()
+        self.assertEqual([[(b"one", THERE)]], self.batches)
+        self.assertEqual(2, len(self.socket.waiting))
+        self.transport.doRead()
+        self.assertEqual([(b"two", THERE), (b"three", THERE)], self.batches[1])
+        self.reactor.advance(1.0)
+        self.socket.waiting = [(b"onetwo", gro(3)), (b"three", [])]
+        self.transport.doRead()
+        self.assertEqual([(b"one", THERE), (b"two", THERE)], self.batches[2])
+
     def test_nothing_is_no_batch(self) -> None:
         """Reactors may be wrong, or late."""
         self.transport.doRead()

@@ -221,6 +221,21 @@ class FastStreamTests(FastContractTestCase):
         self.assertEqual((0, 6), (len(sender._acked), sender._buffer_start), message)
         self.assertEqual(b"6789", sender._buffer, message)
 
+    def test_what_is_pending(self) -> None:
+        """With the last frame taken, _pending is empty, and _pending_eof says if an end follows."""
+        message = "_pending_eof, buffer_is_empty: WatchedSender.get_frame"
+        sender: Any = QuicStreamSender(stream_id=0, writable=True)
+        sender.write(b"0123")
+        self.assertIs(False, sender._pending_eof, message)
+        self.assertEqual(b"0123", sender.get_frame(10).data, message)
+        self.assertEqual((0, False), (len(sender._pending), sender.buffer_is_empty), message)
+        self.assertIsNone(sender.get_frame(10), message)
+        self.assertIs(True, sender.buffer_is_empty, message)
+        sender.write(b"", end_stream=True)
+        self.assertEqual((True, False), (sender._pending_eof, sender.buffer_is_empty), message)
+        self.assertIs(True, sender.get_frame(10).fin, message)
+        self.assertIs(False, sender._pending_eof, message)
+
     def test_receiver(self) -> None:
         """A wrong final size raises before anything is changed."""
         message = "FinalSizeError: FastReceiver._take_stream leaves the frame to aioquic then"

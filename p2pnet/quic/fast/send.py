@@ -266,7 +266,7 @@ class FastEngine(RowSender):
         packet.parts.append(data)
         packet.left -= len(data)
         self._remote_max_data_used += sender.highest_offset - before
-        return True
+        return not sender.buffer_is_empty
 
     def _discard_stream(self, stream: QuicStream) -> None:
         """Forget a stream that is over; the peer may open another one (RFC 9000 section 4.6)."""

@@ -62,7 +62,10 @@ class WatchedSender(QuicStreamSender):
                 self.highest_offset = max(self.highest_offset, stop)
                 at = start - self._buffer_start
                 return QuicStreamFrame(bytes(self._buffer[at : at + stop - start]), False, start)
-        return super().get_frame(max_size, max_offset)
+        frame = super().get_frame(max_size, max_offset)
+        if not ranges and not self._pending_eof:  # aioquic says so when it is asked for one more
+            self.buffer_is_empty = True
+        return frame
 
     def on_data_delivery(
         self, delivery: QuicDeliveryState, start: int, stop: int, fin: bool
