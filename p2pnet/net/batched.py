@@ -39,7 +39,7 @@ ANCILLARY_SPACE = 64  # bytes; the one int needs 24
 MAX_SEGMENTS = 64  # in one call: UDP_MAX_SEGMENTS, which older kernels have
 MAX_RUN = 65000  # bytes in one call; together they are one IP packet for a while
 
-SPARSE = 100e-6  # seconds without a datagram, after which the next one is mostly alone
+SPARSE = 100e-6  # seconds after one that was alone, for the next one to be alone as well
 MAX_BATCH = 64  # datagrams after which others have their turn: a millisecond's work or two
 MAX_TURN = 1 << 18  # bytes after which they have it, too
 
@@ -136,7 +136,8 @@ class BatchedUDPTransport:
         self._open_socket = open_socket
         self._socket: socket.socket | None = None
         self._family = 0  # of that; Python makes an Enum of it each time that it is asked
-        self._read_at = 0.0  # when everything that waited then was passed on
+        self._was_alone = False  # the datagram that was read last, and when it was passed on
+        self._read_at = 0.0
         self._receive: Callable[[Datagrams], Any]
         self._refusals = 0
         self._max_segments = MAX_SEGMENTS
@@ -187,7 +188,8 @@ class BatchedUDPTransport:
         """Pass on what waits; the reactor comes back if there is more."""
         # Asking whether there is more costs what reading does. If there is, the reactor comes back
         # at once, and then all is read.
-        most = 1 if self._reactor.seconds() - self._read_at > SPARSE else MAX_BATCH
+        is_alone = self._was_alone and self._reactor.seconds() - self._read_at > SPARSE
+        most = 1 if is_alone else MAX_BATCH
         if self._socket is not None and self._read(most) and self._socket is not None:
             self._reactor.removeReader(self)
             self._reactor.callLater(REST, self._go_on)
@@ -225,6 +227,7 @@ class BatchedUDPTransport:
                 self._receive(batch)
         except Exception:
             self.log.failure("while receiving datagrams")
+        self._was_alone = len(batch) + forwarded == 1
         self._read_at = self._reactor.seconds()
         return self._gauge is not None and self._gauge.calls_for_rest(taken, self._read_at)
 

@@ -253,19 +253,30 @@ class ReceiveTests(BatchedCase):
         expected = [b"one", b"two", b"NEW", b"tri", b"", b"four", b"+5"]
         self.assertEqual([[(data, THERE) for data in expected]], self.batches)
 
-    def test_after_a_pause_one_call_and_all_the_rest_at_once(self) -> None:
-        """What comes seldom comes alone; a second call would only say so."""
+    def read(self, *waiting: bytes) -> int:
+        """Have the reactor come once while these and what still does wait; how many were read."""
+        self.socket.waiting += [(data, []) for data in waiting]
+        self.batches.clear()
+        self.transport.doRead()
+        return sum(map(len, self.batches))
+
+    def test_what_comes_alone_takes_one_call(self) -> None:
+        """Another one would only say that there is no more; what follows at once is all read."""
+        self.assertEqual(1, self.read(b"0"))
         self.reactor.advance(1.0)
-        self.socket.waiting = [(b"one", []), (b"two", []), (b"three", [])]
-        self.transport.doRead()
-        self.assertEqual([[(b"one", THERE)]], self.batches)
-        self.assertEqual(2, len(self.socket.waiting))
-        self.transport.doRead()
-        self.assertEqual([(b"two", THERE), (b"three", THERE)], self.batches[1])
+        self.assertEqual(1, self.read(b"1", b"2", b"3"))
+        self.assertEqual(2, self.read())
         self.reactor.advance(1.0)
-        self.socket.waiting = [(b"onetwo", gro(3)), (b"three", [])]
-        self.transport.doRead()
-        self.assertEqual([(b"one", THERE), (b"two", THERE)], self.batches[2])
+        self.assertEqual(3, self.read(b"4", b"5", b"6"), "a flow, though it paused")
+
+    def test_what_comes_joined_does_not_come_alone(self) -> None:
+        """Whatever its pauses."""
+        self.assertEqual(1, self.read(b"0"))
+        self.reactor.advance(1.0)
+        self.socket.waiting = [(b"onetwo", gro(3))]
+        self.assertEqual(2, self.read())
+        self.reactor.advance(1.0)
+        self.assertEqual(2, self.read(b"3", b"4"))
 
     def test_nothing_is_no_batch(self) -> None:
         """Reactors may be wrong, or late."""
