@@ -28,9 +28,10 @@ class IDatagramTransport(Interface):
     )
 
     forward = Attribute(
-        "None, or set before the start by who relays: asked of what came joined from one address"
-        " (the datagrams, the size of each but the last, the address) where to send it on to as it"
-        " is. If it returns None, `receive` gets the datagrams."
+        "None, or set before the start by who relays: asked where to send on as it is what came,"
+        " one datagram or several that came joined from one address (the bytes, the size of each"
+        " but the last, the address). If it returns None, `receive` gets the datagrams. A transport"
+        " need not ask."
     )
 
     def start(receive: Callable[[Datagrams], Any]) -> None:

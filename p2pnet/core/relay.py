@@ -167,7 +167,7 @@ class Relay:
     def forward_joined(
         self, frames: bytes, size: int, source: Address, now: float
     ) -> Address | None:
-        """The same for several at once: `frames` of `size` bytes, the last one may be shorter.
+        """The same for one or several at once: `frames` of `size` bytes, the last may be shorter.
 
         None if they are not all for one channel, or not all to be forwarded: then each is to be
         looked at by itself.
@@ -178,7 +178,7 @@ class Relay:
             return None
         count = -(-len(frames) // size)
         # Byte by byte of the header in all frames: no object for each of them.
-        for offset, byte in enumerate(header):
+        for offset, byte in enumerate(header) if count > 1 else ():
             if frames[offset::size].count(byte) != count:
                 return None
         return channel.receiver if channel.admit(len(frames), now, count) else None

@@ -214,12 +214,14 @@ class BatchedUDPTransport:
                 taken += len(data)
                 address = observed_address(*source[:2])
                 size = joined_size(data, ancillary) if ancillary else 0
-                if not size:
-                    batch.append((data, address))
-                elif not batch and (count := self._forward(data, size, address)):
+                joined = size or (len(data) if most == 1 else 0)
+                # Not after what is received, so that all stays in order.
+                if joined and not batch and (count := self._forward(data, joined, address)):
                     forwarded += count
-                else:  # also after what is received, so that all stays in order
+                elif size:
                     batch += [(datagram, address) for datagram in split(data, size)]
+                else:
+                    batch.append((data, address))
         except OSError:
             pass  # there is no more, or what an earlier datagram met comes to light here
         try:
@@ -236,13 +238,17 @@ class BatchedUDPTransport:
         self.stop()
 
     def _forward(self, data: bytes, size: int, source: Address) -> int:
-        """Send on as it is what came joined, if that is asked for. Returns how many that were."""
+        """Send on as it is what came joined, or alone, if that is asked for. Returns how many that
+        were."""
         count = -(-len(data) // size)
         if self.forward is None or count > self._max_segments:
             return 0
         target = self.forward(data, size, source)
         if target is None:
             return 0
+        if count == 1:
+            self._send([data], target)
+            return 1
         try:
             self._write_joined([data], size, target)
         except (OSError, OverflowError, ValueError):

@@ -1,4 +1,4 @@
-"""Tests of p2pnet.net.batched: what came joined is sent on as it is, if somebody says where to."""
+"""Tests of p2pnet.net.batched: what came joined, or alone, is sent on if somebody says where to."""
 
 from __future__ import annotations
 
@@ -42,8 +42,9 @@ class ForwardTests(SynchronousTestCase):
         self.batches: list[Datagrams] = []
         self.refused: set[bytes] = set()
         self.asked: list[tuple[bytes, int, Address]] = []
+        self.reactor = FakeReactor()
         self.transport = BatchedUDPTransport(
-            FakeReactor(), "192.0.2.1", 1, open_socket=lambda *_: self.socket  # type: ignore
+            self.reactor, "192.0.2.1", 1, open_socket=lambda *_: self.socket  # type: ignore
         )  # fmt: skip
         self.transport.forward = self.forward
         self.transport.start(self.batches.append)
@@ -70,6 +71,22 @@ class ForwardTests(SynchronousTestCase):
         self.refused.add(b"onetwo")
         self.read((b"onetwo", gro(3)))
         self.assertEqual([[(b"one", THERE), (b"two", THERE)]], self.batches)
+
+    def test_one_that_comes_alone_goes_on_at_once(self) -> None:
+        """On a quiet network that is what it takes longer for being relayed."""
+        self.read((b"one", []))
+        self.assertEqual([[(b"one", THERE)]], self.batches)
+        self.reactor.advance(1.0)
+        self.read((b"two", []))
+        self.reactor.advance(1.0)
+        self.read((b"", []))
+        self.assertEqual([([b"two"], ELSEWHERE)], self.socket.calls)
+        self.assertEqual([(b"two", 3, THERE)], self.asked)
+        self.assertEqual([(b"", THERE)], self.batches[1])
+        self.refused.add(b"three")
+        self.reactor.advance(1.0)
+        self.read((b"three", []))
+        self.assertEqual([(b"three", THERE)], self.batches[2])
 
     def test_a_single_datagram_is_received(self) -> None:
         """With others to one address it may be joined when it is sent."""
