@@ -16,7 +16,7 @@ from typing import Any
 
 from p2pnet.wire.address import Address
 
-ROUNDS, TIMES = 20, 100  # round trips of each way, in turns
+ROUNDS, TIMES = 150, 20  # round trips of each way, in turns
 PATIENCE = 5.0  # seconds for an answer
 
 
