@@ -7,6 +7,7 @@ from typing import Any
 
 from aioquic.quic.packet import QuicPacketType
 from aioquic.quic.packet_builder import QuicSentPacket
+from aioquic.quic.stream import QuicStream
 
 from p2pnet.quic.fast import frames
 from p2pnet.quic.fast.receive import ONE_RTT, FastReceiver
@@ -49,29 +50,16 @@ class RowSender(FastReceiver):
         stream: Any = self._streams.get(stream_id)
         if stream is None or stream.is_blocked:
             return []
-        sender = stream.sender
-        waiting = sender.new_bytes
-        offset = waiting.start
-        size = int(self._max_datagram_size)
+        sender, size = stream.sender, int(self._max_datagram_size)
+        waiting: range = sender.new_bytes
         room = size - 1 - len(self._peer_cid.cid) - NUMBER_SIZE - TAG_SIZE
-        loss = self._loss
-        cc, pacer = loss._cc, loss._pacer
-        credit = min(
-            self._remote_max_data - self._remote_max_data_used,
-            stream.max_stream_data_remote - offset,
-        )
-        count = min(
-            min(credit, len(waiting) - 1) // room,
-            (cc.congestion_window - cc.bytes_in_flight) // size,
-            pacer.room(),
-            MAX_ROW,
-        )
-        if count < 2 or not offset:
+        count = self._row_length(stream, waiting, size, room)
+        if count < 2:
             return []
         # Each has one frame, which goes to the end of the packet and needs no length.
         prefix = b"%c%b" % (frames.STREAM | frames.STREAM_OFFSET, frames.varint(stream_id))
         buffer, base = sender._buffer, sender._buffer_start
-        first, on_delivery = self._packet_number, sender.on_data_delivery
+        first, on_delivery, offset = self._packet_number, sender.on_data_delivery, waiting.start
         datagrams, records = [], []
         for number in range(first, first + count):
             head = prefix + frames.varint(offset)
@@ -89,6 +77,23 @@ class RowSender(FastReceiver):
         self._remote_max_data_used += offset - waiting.start
         self._packet_number = first + count
         self._network_paths[0].bytes_sent += count * size
-        loss.on_row_sent(records, self._space, now)
+        self._loss.on_row_sent(records, self._space, now)
         self._elicited(now)
         return datagrams
+
+    def _row_length(self, stream: QuicStream, waiting: range, size: int, room: int) -> int:
+        """Packets of `size` bytes, with `room` for frames, that all of its bounds allow."""
+        if not waiting.start:  # the first frame of a stream has no offset
+            return 0
+        cc = self._loss._cc
+        credit = min(
+            self._remote_max_data - self._remote_max_data_used,
+            stream.max_stream_data_remote - waiting.start,
+        )
+        bounds: tuple[int, ...] = (
+            min(credit, len(waiting) - 1) // room,
+            (cc.congestion_window - cc.bytes_in_flight) // size,
+            self._loss._pacer.room(),
+            MAX_ROW,
+        )
+        return min(bounds)
