@@ -6,7 +6,6 @@ one.
 """
 
 import contextlib
-import itertools
 import multiprocessing
 import socket
 import statistics
@@ -78,10 +77,9 @@ def added(
             with beside(echo, other, len(out), {relay: back}), beside(forward, between, ways):
                 cases = [(plain, ends[1]), (out, relay), (plain, between.getsockname())]
                 times: list[list[float]] = [[] for _ in cases]
-                for _, (found, case) in itertools.product(
-                    range(ROUNDS), list(zip(times, cases, strict=True))
-                ):
-                    found += round_trips(one, *case)
+                for _ in range(ROUNDS):
+                    for found, case in zip(times, cases, strict=True):
+                        found += round_trips(one, *case)
     finally:
         for udp in (one, other):
             udp.setblocking(False)

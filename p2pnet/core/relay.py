@@ -178,7 +178,7 @@ class Relay:
             return None
         count = -(-len(frames) // size)
         # Byte by byte of the header in all frames: no object for each of them.
-        for offset, byte in enumerate(header) if count > 1 else ():
+        for offset, byte in enumerate(header):
             if frames[offset::size].count(byte) != count:
                 return None
         return channel.receiver if channel.admit(len(frames), now, count) else None

@@ -214,9 +214,10 @@ class BatchedUDPTransport:
                 taken += len(data)
                 address = observed_address(*source[:2])
                 size = joined_size(data, ancillary) if ancillary else 0
-                joined = size or (len(data) if most == 1 else 0)
-                # Not after what is received, so that all stays in order.
-                if joined and not batch and (count := self._forward(data, joined, address)):
+                # What came joined, or alone after another, may go on as it is; but not after what
+                # is received, so that all stays in order.
+                whole = size or (len(data) if most == 1 else 0)
+                if whole and not batch and (count := self._forward(data, whole, address)):
                     forwarded += count
                 elif size:
                     batch += [(datagram, address) for datagram in split(data, size)]

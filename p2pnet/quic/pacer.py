@@ -33,8 +33,7 @@ class BurstPacer(QuicPacketPacer):
         """Take a packet that is sent, at the time of the next_send_time() before it."""
         if now > self.evaluation_time:
             self.update_bucket(now=now)
-        if self.packet_time is not None:
-            self.bucket_time = max(0.0, self.bucket_time - self.packet_time)
+        self.update_after_row(1)
 
     def room(self) -> int:
         """Packets that may go together, when next_send_time() lets one go."""

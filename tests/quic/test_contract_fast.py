@@ -44,7 +44,7 @@ class PacketTests(FastContractTestCase):
 
     def test_protection(self) -> None:
         """_cryptos has a pair of contexts; hp._mask and aead undo what was done to a packet."""
-        message = "_cryptos, _mask, key_phase: FastReceiver._receive, FastEngine._finish"
+        message = "_cryptos, _mask, key_phase: FastReceiver._receive, PacketSender._protect"
         number, data = self.client._packet_number, self.ping()
         pair = self.server._cryptos[ONE_RTT]
         mask = pair.recv.hp._mask(data[13:29])
@@ -78,7 +78,9 @@ class PacketTests(FastContractTestCase):
 
     def test_record_of_a_packet(self) -> None:
         """A QuicSentPacket says what was sent, and the idle timer starts again."""
-        message = "QuicSentPacket, _close_at, _ack_eliciting_sent_since_receipt: FastEngine._finish"
+        message = (
+            "QuicSentPacket, _close_at, _ack_eliciting_sent_since_receipt: FastEngine, PacketSender"
+        )
         self.pair.run(1.0)
         self.assertIs(False, self.client._ack_eliciting_sent_since_receipt, message)
         data = self.ping()

@@ -67,8 +67,7 @@ class Pacer:
 
     def update_after_send(self, now: float) -> None:
         """A packet was built."""
-        if self._rate() is not None:
-            self._credit -= self._max_datagram_size
+        self.update_after_row(1)
 
     def refund(self, size: int) -> None:
         """That packet has `size` bytes."""

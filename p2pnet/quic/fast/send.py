@@ -13,8 +13,9 @@ from aioquic.quic.packet_builder import QuicSentPacket
 from aioquic.quic.stream import QuicStream
 
 from p2pnet.quic.fast import frames
+from p2pnet.quic.fast.protect import NUMBER_SIZE, PACKET_TYPE, TAG_SIZE
 from p2pnet.quic.fast.receive import CONNECTED, ONE_RTT
-from p2pnet.quic.fast.rows import NUMBER_SIZE, PACKET_TYPE, TAG_SIZE, RowSender
+from p2pnet.quic.fast.rows import RowSender
 
 CONTROL = 1 + 3 * 8  # bytes; the largest of the frames for streams and limits
 SMALLEST = 32  # bytes of room in a packet that are worth another frame

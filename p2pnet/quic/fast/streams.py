@@ -33,9 +33,15 @@ class WatchedSender(QuicStreamSender):
         self.signal()
 
     @property
+    def _waiting(self) -> list[range]:
+        """Offsets of the bytes that wait to be sent: the list itself, to be changed."""
+        ranges: list[range] = self._pending._RangeSet__ranges  # type: ignore[attr-defined]
+        return ranges
+
+    @property
     def new_bytes(self) -> range:
         """Offsets of the bytes that wait to be sent, if they all wait for the first time."""
-        ranges: list[range] = self._pending._RangeSet__ranges  # type: ignore[attr-defined]
+        ranges = self._waiting
         if (
             len(ranges) == 1
             and ranges[0].start == self.highest_offset
@@ -46,13 +52,13 @@ class WatchedSender(QuicStreamSender):
 
     def took(self, stop: int) -> None:
         """New bytes up to `stop` were sent, and there are more."""
-        ranges: list[range] = self._pending._RangeSet__ranges  # type: ignore[attr-defined]
+        ranges = self._waiting
         ranges[0] = range(stop, ranges[0].stop)
         self.highest_offset = stop
 
     def get_frame(self, max_size: int, max_offset: int | None = None) -> QuicStreamFrame | None:
         """The next bytes to send, at most `max_size` and up to `max_offset`, None without any."""
-        ranges: list[range] = self._pending._RangeSet__ranges  # type: ignore[attr-defined]
+        ranges = self._waiting
         if len(ranges) == 1 and max_offset is not None and self._reset_error_code is None:
             waiting = ranges[0]
             start = waiting.start
