@@ -17,7 +17,7 @@ from functools import partial
 from bench.forward import prepare
 from bench.peers import IrohFixed, StockAioquic
 from bench.peers.ssh import Ssh
-from p2pnet.core.registry import MemoryDirectory
+from p2pnet.core.intermediate.registry import MemoryDirectory
 from p2pnet.lab.forwarding import opened
 from p2pnet.lab.processes import LabError
 from p2pnet.lab.report import Figures, Row, alternate, parser, show

@@ -22,7 +22,7 @@ from aioquic.quic.events import DatagramFrameReceived, StreamDataReceived
 from p2pnet.identity import Credentials, Role
 from p2pnet.lab.report import Figures, Row, alternate, parser, ratio, show
 from p2pnet.lab.simulation import Realm
-from p2pnet.quic.settings import ENGINES, FAST, STOCK, Settings
+from p2pnet.quic.profile import ENGINES, FAST, STOCK, ConnectionProfile
 
 CLIENT, SERVER = ("192.0.2.1", 1), ("192.0.2.2", 2)
 PAYLOAD = 1000  # bytes of a DATAGRAM frame
@@ -70,7 +70,7 @@ class Pair:
             self.step()
 
     def _make(self, engine: str, case: Case, ours: Credentials, peer: Role, **options: Any) -> Any:
-        settings = Settings(
+        settings = ConnectionProfile(
             ours, frozenset({peer}), lambda: datetime.now(UTC), "bench/1", datagrams=True
         )
         configuration = settings.configuration(is_client=peer is Role.CONNECTOR)

@@ -27,10 +27,9 @@ from typing import Any
 from bench.crowd import load_credentials, receive_all
 from bench.hop import added
 from p2pnet import events
-from p2pnet.core.agent import AgentCore
-from p2pnet.core.connector import AllowList, ConnectorCore
-from p2pnet.core.node import NodeCore
-from p2pnet.core.path import RelayedPath
+from p2pnet.core.peer.agent import AgentCore
+from p2pnet.core.peer.connector import AllowList, ConnectorCore
+from p2pnet.core.peer.node import PeerCore
 from p2pnet.identity import Role
 from p2pnet.lab.processes import Deployment, LabError, cpu_seconds
 from p2pnet.lab.report import Figures, alternate, parser, show
@@ -40,8 +39,9 @@ from p2pnet.net.batched import (
     UDP_SEGMENT,
     open_socket,
 )
+from p2pnet.traversal.way import RelayedPath
 from p2pnet.wire.address import Address
-from p2pnet.wire.relay import RELAY_OVERHEAD, encode_relay_frame
+from p2pnet.wire.relay_frame import RELAY_OVERHEAD, encode_relay_frame
 
 SIZE = 1000  # bytes of a datagram
 BURST = 32  # datagrams
@@ -60,7 +60,7 @@ def utcnow() -> datetime.datetime:
 class Peer:
     """A core on a socket, driven by hand."""
 
-    def __init__(self, core: NodeCore) -> None:
+    def __init__(self, core: PeerCore) -> None:
         self.core = core
         self.socket = open_socket("127.0.0.1", 0)
         core.connect(time.monotonic())

@@ -25,7 +25,7 @@ from p2pnet.lab.report import Figures, alternate, parser, ratio, show
 from p2pnet.quic.connection import Connection
 from p2pnet.wire import messages
 from p2pnet.wire.address import parse_host_port
-from p2pnet.wire.relay import encode_relay_frame
+from p2pnet.wire.relay_frame import encode_relay_frame
 
 COUNTS = (10, 100, 1000, 5000)
 PER_AGENT = 100  # sessions

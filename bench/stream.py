@@ -23,7 +23,7 @@ from p2pnet.net.driver import Driver
 from p2pnet.quic import events
 from p2pnet.quic.connection import Connection
 from p2pnet.quic.multiplexer import Multiplexer
-from p2pnet.quic.settings import Settings
+from p2pnet.quic.profile import ConnectionProfile
 from p2pnet.wire.address import Address
 
 NAME = "QUIC stream, no TCP"
@@ -39,9 +39,9 @@ def the_reactor() -> Any:
     return reactor
 
 
-def settings(ours: Credentials, peer: Role) -> Settings:
+def settings(ours: Credentials, peer: Role) -> ConnectionProfile:
     """For either end."""
-    return Settings(
+    return ConnectionProfile(
         ours, frozenset({peer}), lambda: datetime.now(UTC), "p2pnet-bench/1", max_streams=1
     )
 

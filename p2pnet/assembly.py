@@ -3,7 +3,7 @@
 import os
 from typing import Any
 
-from p2pnet.config import (
+from p2pnet.config.roles import (
     MAX_WORKERS,
     AgentConfig,
     ConnectorConfig,
@@ -11,20 +11,21 @@ from p2pnet.config import (
     PeerConfig,
     RoleConfig,
 )
-from p2pnet.core.agent import AgentCore
-from p2pnet.core.connector import AllowList, ConnectorCore
-from p2pnet.core.intermediate import IntermediateCore
-from p2pnet.core.registry import MemoryDirectory
+from p2pnet.config.setting import ConfigError
+from p2pnet.core.intermediate.core import IntermediateCore
+from p2pnet.core.intermediate.registry import MemoryDirectory
+from p2pnet.core.peer.agent import AgentCore
+from p2pnet.core.peer.connector import AllowList, ConnectorCore
 from p2pnet.identity import Credentials, CredentialsError
 from p2pnet.interfaces import IDatagramTransport
-from p2pnet.net import batched, workers
+from p2pnet.net import batched
 from p2pnet.net.batched import BatchedUDPTransport
 from p2pnet.net.udp import UDPTransport
 from p2pnet.net.watch import NetworkWatch
-from p2pnet.net.workers import WorkerPool
+from p2pnet.net.workers import pool as workers
+from p2pnet.net.workers.pool import WorkerPool
 from p2pnet.node import AgentNode, ConnectorNode, IntermediateNode, Node, utcnow
 from p2pnet.quic.admission import Limits
-from p2pnet.settings import ConfigError
 from p2pnet.sources.interfaces import InterfaceSource
 from p2pnet.sources.static import StaticSource
 from p2pnet.wire.address import parse_host_port

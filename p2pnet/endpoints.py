@@ -14,8 +14,8 @@ from twisted.internet.interfaces import (
 from zope.interface import implementer
 
 from p2pnet.assembly import agent_node, connector_node
-from p2pnet.config import AgentConfig, ConnectorConfig
-from p2pnet.loading import load_config
+from p2pnet.config.loading import load_config
+from p2pnet.config.roles import AgentConfig, ConnectorConfig
 from p2pnet.net.stream import ServiceAddress, StreamTransport
 from p2pnet.node import AgentNode, ConnectorNode
 

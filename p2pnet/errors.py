@@ -3,7 +3,7 @@
 from twisted.internet import error
 from twisted.python.failure import Failure
 
-from p2pnet.wire.errors import ErrorCode
+from p2pnet.wire.codes import ErrorCode
 
 
 class ServiceError(error.ConnectError):

@@ -12,10 +12,10 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from p2pnet.wire.address import Address
-from p2pnet.wire.workers import WorkerMessage
+from p2pnet.wire.worker_messages import WorkerMessage
 
 if TYPE_CHECKING:
-    from p2pnet.core.stream import Stream
+    from p2pnet.core.peer.stream import Stream
 
 
 @functools.cache

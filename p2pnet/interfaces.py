@@ -6,7 +6,7 @@ from typing import Any
 from zope.interface import Attribute, Interface
 
 from p2pnet.wire.address import Address
-from p2pnet.wire.errors import ErrorCode
+from p2pnet.wire.codes import ErrorCode
 
 Datagrams = Sequence[tuple[bytes, Address]]
 """UDP payloads, each with the address that it came from or goes to."""

@@ -11,11 +11,11 @@ from twisted.internet.interfaces import IProtocolFactory
 from twisted.logger import Logger
 
 from p2pnet import events
-from p2pnet.core.agent import AgentCore
-from p2pnet.core.connector import ConnectorCore
-from p2pnet.core.intermediate import IntermediateCore
-from p2pnet.core.node import NodeCore
-from p2pnet.core.stream import Stream
+from p2pnet.core.intermediate.core import IntermediateCore
+from p2pnet.core.peer.agent import AgentCore
+from p2pnet.core.peer.connector import ConnectorCore
+from p2pnet.core.peer.node import PeerCore
+from p2pnet.core.peer.stream import Stream
 from p2pnet.errors import error_for
 from p2pnet.identity import Credentials
 from p2pnet.interfaces import ICandidateSource, IDatagramTransport
@@ -23,13 +23,13 @@ from p2pnet.net.driver import Driver, Forwarder
 from p2pnet.net.resolve import resolve
 from p2pnet.net.stream import StreamTransport
 from p2pnet.net.watch import NetworkWatch
-from p2pnet.net.workers import WorkerPool
+from p2pnet.net.workers.pool import WorkerPool
 from p2pnet.observe.eventlog import EventLog
 from p2pnet.sources.static import StaticSource
 from p2pnet.wire.address import Address, format_address
-from p2pnet.wire.errors import ErrorCode
+from p2pnet.wire.codes import ErrorCode
 from p2pnet.wire.stream import StreamKind
-from p2pnet.wire.workers import WorkerMessage
+from p2pnet.wire.worker_messages import WorkerMessage
 
 
 def utcnow() -> datetime.datetime:
@@ -50,7 +50,7 @@ class CoreService(Service):
     def __init__(
         self,
         reactor: Any,
-        core: NodeCore | IntermediateCore,
+        core: PeerCore | IntermediateCore,
         transport: IDatagramTransport,
         event_log: Path | None = None,
         forward: Forwarder | None = None,
@@ -165,7 +165,7 @@ class Node(CoreService):
     :ivar watch: calls network_changed(); None where the network stays the same.
     """
 
-    core: NodeCore
+    core: PeerCore
     source: ICandidateSource = StaticSource([])
     external: tuple[Address, ...] = ()
     watch: NetworkWatch | None = None

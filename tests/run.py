@@ -2,7 +2,7 @@
 
 ::
 
-    python -m tests.run [-j N] [tests.test_config | tests/wire | tests.test_x.FooTests.test_y ...]
+    python -m tests.run [-j N] [tests.wire | tests/config | tests.test_x.FooTests.test_y ...]
     python -m tests.run --quic stock --udp plain
 
 The exit status is 0 only if something ran (a skipped test did not) and nothing failed. An error

@@ -84,5 +84,11 @@ class ArchitectureTests(SynchronousTestCase):
         done = subprocess.run(
             [sys.executable, "-c", LIGHT], cwd=ROOT, check=True, capture_output=True, text=True
         )
-        heavy = {"aioquic", "msgspec", "cryptography", "p2pnet.config", "twisted.internet.reactor"}
+        heavy = {
+            "aioquic",
+            "msgspec",
+            "cryptography",
+            "p2pnet.config",
+            "twisted.internet.reactor",
+        }
         self.assertEqual(set(), heavy & set(done.stdout.split()))

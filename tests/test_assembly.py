@@ -8,13 +8,14 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from p2pnet import assembly, pki
-from p2pnet.config import MAX_WORKERS, AgentConfig, ConnectorConfig, IntermediateConfig
+from p2pnet.config.roles import MAX_WORKERS, AgentConfig, ConnectorConfig, IntermediateConfig
+from p2pnet.config.setting import ConfigError
 from p2pnet.identity import Role
-from p2pnet.net import batched, workers
+from p2pnet.net import batched
 from p2pnet.net.batched import BatchedUDPTransport
 from p2pnet.net.udp import UDPTransport
-from p2pnet.net.workers import WorkerPool
-from p2pnet.settings import ConfigError
+from p2pnet.net.workers import pool as workers
+from p2pnet.net.workers.pool import WorkerPool
 from tests.net.support import FakeReactor
 
 

@@ -9,7 +9,7 @@ import sys
 import time
 
 from p2pnet import events
-from p2pnet.core.agent import AgentCore
+from p2pnet.core.peer.agent import AgentCore
 from p2pnet.identity import Credentials
 
 certs, name, intermediate, service = sys.argv[1:]

@@ -30,7 +30,7 @@ from p2pnet.lab.site import FrugalRealm, ProcessSimulation, Site, Weather, build
 from p2pnet.lab.talker import Talker
 from p2pnet.traversal.mtu import BASE
 from p2pnet.wire.demux import Kind, classify
-from p2pnet.wire.relay import encode_relay_frame
+from p2pnet.wire.relay_frame import encode_relay_frame
 
 REGISTERED_WITHIN = 20.0  # seconds, on links that may lose every tenth packet
 SETTLED_WITHIN = 100.0  # seconds after the last fault; more than any invariant allows

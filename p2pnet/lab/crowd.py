@@ -21,7 +21,7 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from p2pnet.assembly import agent_node
-from p2pnet.config import AgentConfig
+from p2pnet.config.roles import AgentConfig
 from p2pnet.endpoints import P2PClientEndpoint
 from p2pnet.node import AgentNode
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.task import LoopingCall
 
 from p2pnet import events
-from p2pnet.core.session import Session
+from p2pnet.core.peer.session import Session
 from p2pnet.errors import ServiceError
 from p2pnet.lab.scenario import Scenario
 from p2pnet.lab.site import ConnectorSite, IntermediateSite, NodeSite, Site, Weather

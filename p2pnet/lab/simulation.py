@@ -7,10 +7,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from twisted.internet.interfaces import IReactorTime
 
 from p2pnet import events, pki
-from p2pnet.core.agent import AgentCore
-from p2pnet.core.connector import AllowList, ConnectorCore
-from p2pnet.core.intermediate import IntermediateCore
-from p2pnet.core.registry import MemoryDirectory
+from p2pnet.core.intermediate.core import IntermediateCore
+from p2pnet.core.intermediate.registry import MemoryDirectory
+from p2pnet.core.peer.agent import AgentCore
+from p2pnet.core.peer.connector import AllowList, ConnectorCore
 from p2pnet.identity import Credentials, Identity, Role
 from p2pnet.lab.simnet import SimulatedNetwork, SimulatedTransport
 from p2pnet.node import AgentNode, ConnectorNode, CoreService, IntermediateNode, utcnow

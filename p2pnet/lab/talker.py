@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from p2pnet.core.session import Session
+from p2pnet.core.peer.session import Session
 from p2pnet.lab.site import AgentSite, ConnectorSite
 from p2pnet.lab.voices import Listener, Speaker, Voice
 from p2pnet.node import AgentNode, CoreService

@@ -8,8 +8,8 @@ from twisted.internet.error import MessageLengthError
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import DatagramProtocol
 
-from p2pnet.core.stream import Stream
-from p2pnet.wire.errors import ErrorCode
+from p2pnet.core.peer.stream import Stream
+from p2pnet.wire.codes import ErrorCode
 
 IDLE_TIMEOUT = 60.0  # seconds; flows have no end of their own. Above the 30 s of DNS and games
 MAX_FLOWS = 1024  # of one listener

@@ -16,10 +16,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from p2pnet.core.stream import Stream
+from p2pnet.core.peer.stream import Stream
 from p2pnet.errors import error_for
 from p2pnet.net.driver import Pump
-from p2pnet.wire.errors import ErrorCode
+from p2pnet.wire.codes import ErrorCode
 
 
 @implementer(IAddress)

@@ -9,7 +9,7 @@ from aioquic.quic.packet import encode_quic_retry
 from aioquic.quic.retry import QuicRetryTokenHandler
 
 from p2pnet.quic.packet import InitialHeader
-from p2pnet.quic.settings import CONNECTION_ID_LENGTH
+from p2pnet.quic.profile import CONNECTION_ID_LENGTH
 from p2pnet.wire.address import Address
 
 

@@ -41,10 +41,10 @@ from aioquic.quic.recovery import QuicPacketSpace
 from aioquic.quic.stream import QuicStream
 
 from p2pnet.identity import Identity
+from p2pnet.quic.flow_control import CONNECTION_WINDOW, STREAM_WINDOW, ReceiveWindows
 from p2pnet.quic.memory import discard, economize
 from p2pnet.quic.recovery import PathAwareRecovery, adopt
 from p2pnet.quic.tls import StrictContext, Verify
-from p2pnet.quic.windows import CONNECTION_WINDOW, STREAM_WINDOW, ReceiveWindows
 from p2pnet.traversal.mtu import BASE
 
 # aioquic logs peer-chosen text at warning level; without a handler Python prints that to stderr.

@@ -3,7 +3,7 @@
 import dataclasses
 
 from p2pnet.identity import Identity
-from p2pnet.wire.errors import ErrorCode
+from p2pnet.wire.codes import ErrorCode
 
 CRYPTO_ERROR = 0x100  # RFC 9000 section 20.1: the TLS alert is in the low byte
 

@@ -21,7 +21,7 @@ from p2pnet.quic.admission import Admission, Admitted, Limits
 from p2pnet.quic.connection import Connection
 from p2pnet.quic.engine import Engine
 from p2pnet.quic.packet import destination_connection_id, parse_initial, version_negotiation
-from p2pnet.quic.settings import Settings
+from p2pnet.quic.profile import ConnectionProfile
 from p2pnet.wire.address import Address, PeerAddress
 
 INTERNAL_ERROR = 0x01  # RFC 9000 section 20.1
@@ -31,7 +31,7 @@ TOGETHER = 0.25  # seconds; those of many connections then, that are idle, are l
 AnyAddress = Address | PeerAddress
 
 
-def prepare(settings: Settings, address: AnyAddress, now: float) -> Engine:
+def prepare(settings: ConnectionProfile, address: AnyAddress, now: float) -> Engine:
     """Make a connection that can be begun, or dropped: keys and a ClientHello take their time."""
     engine = settings.make_engine(is_client=True)
     engine.connect(address, now)
@@ -52,9 +52,9 @@ class Multiplexer:
     def __init__(
         self,
         *,
-        server: Settings | None = None,
+        server: ConnectionProfile | None = None,
         limits: Limits | None = None,
-        accept_peer: Callable[[PeerAddress], Settings | None] | None = None,
+        accept_peer: Callable[[PeerAddress], ConnectionProfile | None] | None = None,
         entropy: Callable[[int], bytes] = os.urandom,
     ) -> None:
         self.server = server
@@ -75,7 +75,7 @@ class Multiplexer:
     def __len__(self) -> int:
         return len(self._connections)
 
-    def connect(self, settings: Settings, address: AnyAddress, now: float) -> Connection:
+    def connect(self, settings: ConnectionProfile, address: AnyAddress, now: float) -> Connection:
         """Start a connection to `address`; HandshakeCompleted or ConnectionClosed follows."""
         return self.begin(prepare(settings, address, now), now)
 
@@ -200,7 +200,12 @@ class Multiplexer:
         return self._serve(settings, verdict, data, address, now)
 
     def _serve(
-        self, settings: Settings, admitted: Admitted, data: bytes, address: AnyAddress, now: float
+        self,
+        settings: ConnectionProfile,
+        admitted: Admitted,
+        data: bytes,
+        address: AnyAddress,
+        now: float,
     ) -> Connection | None:
         engine = settings.make_engine(
             is_client=False,

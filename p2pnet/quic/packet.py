@@ -10,7 +10,7 @@ from aioquic.quic.packet import (
     pull_quic_header,
 )
 
-from p2pnet.quic.settings import CONNECTION_ID_LENGTH
+from p2pnet.quic.profile import CONNECTION_ID_LENGTH
 
 SMALLEST_INITIAL = 1200  # bytes; a smaller datagram starts no connection, RFC 9000 section 14.1
 SHORTEST_FIRST_ID = 8  # bytes of a client's first destination connection id, RFC 9000 section 7.2

@@ -10,12 +10,12 @@ from twisted.internet.protocol import Factory
 
 from p2pnet import events
 from p2pnet.assembly import agent_node
-from p2pnet.config import AgentConfig, ForwardConfig
+from p2pnet.config.roles import AgentConfig, ForwardConfig
+from p2pnet.config.setting import ConfigError
 from p2pnet.net.flow import FlowListener, parse_udp
 from p2pnet.net.splice import Splice
 from p2pnet.node import AgentNode
 from p2pnet.roles.service import RoleService
-from p2pnet.settings import ConfigError
 from p2pnet.wire.address import format_address
 
 

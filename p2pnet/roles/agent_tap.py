@@ -2,7 +2,7 @@
 
 from twisted.application.service import IService
 
-from p2pnet.roles.options import AgentOptions, plain_errors
+from p2pnet.config.options import AgentOptions, plain_errors
 
 Options = AgentOptions
 

@@ -12,8 +12,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from p2pnet.assembly import connector_node
-from p2pnet.config import ConnectorConfig, ServiceConfig
-from p2pnet.core.stream import Stream
+from p2pnet.config.roles import ConnectorConfig, ServiceConfig
+from p2pnet.config.setting import ConfigError
+from p2pnet.core.peer.stream import Stream
 from p2pnet.errors import code_for
 from p2pnet.net.driver import Pump
 from p2pnet.net.flow import FlowTarget, parse_udp
@@ -22,8 +23,7 @@ from p2pnet.net.splice import Splice
 from p2pnet.net.stream import StreamTransport
 from p2pnet.node import ConnectorNode, Handler
 from p2pnet.roles.service import RoleService
-from p2pnet.settings import ConfigError
-from p2pnet.wire.errors import ErrorCode
+from p2pnet.wire.codes import ErrorCode
 from p2pnet.wire.stream import StreamKind
 
 ANSWERED_WITHIN = 0.001  # seconds that word of the target waits for its answer, to go with it

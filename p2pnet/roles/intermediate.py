@@ -3,7 +3,7 @@
 from typing import Any
 
 from p2pnet.assembly import intermediate_node
-from p2pnet.config import IntermediateConfig
+from p2pnet.config.roles import IntermediateConfig
 from p2pnet.roles.service import RoleService
 
 

@@ -8,7 +8,7 @@ from twisted.internet.error import CannotListenError
 
 from p2pnet import events
 from p2pnet.assembly import load_credentials
-from p2pnet.config import RoleConfig
+from p2pnet.config.roles import RoleConfig
 from p2pnet.identity import CredentialsError
 from p2pnet.net.clock import use_elapsed_time
 from p2pnet.node import CoreService

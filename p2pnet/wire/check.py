@@ -18,7 +18,7 @@ import struct
 from aioice import stun
 
 from p2pnet.wire.address import Address, canonical_address
-from p2pnet.wire.errors import DecodeError
+from p2pnet.wire.codes import DecodeError
 
 MAX_CHECK = 128  # bytes of a request, so that checks are of no use as a weapon
 PADDING = 0x0026  # a foreign peer may answer it with error 420: then nothing is known, as without

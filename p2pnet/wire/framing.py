@@ -1,6 +1,6 @@
 """Messages in a stream of bytes: each has its length before it, four bytes big-endian."""
 
-from p2pnet.wire.errors import DecodeError
+from p2pnet.wire.codes import DecodeError
 
 MAX_MESSAGE = 64 * 1024  # bytes
 _LENGTH = 4  # bytes

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from p2pnet.wire.errors import DecodeError
+from p2pnet.wire.codes import DecodeError
 from p2pnet.wire.framing import StreamCutter, add_length
 
 ALPN = "p2pnet/1"

@@ -19,7 +19,7 @@ by four (the quarter stream id of RFC 9297 section 2.1).
 import dataclasses
 import enum
 
-from p2pnet.wire.errors import DecodeError
+from p2pnet.wire.codes import DecodeError
 from p2pnet.wire.varint import decode_varint, encode_varint
 
 ACCEPTED = b"\x00"

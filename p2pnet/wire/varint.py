@@ -1,6 +1,6 @@
 """Variable-length integers (RFC 9000 section 16)."""
 
-from p2pnet.wire.errors import DecodeError
+from p2pnet.wire.codes import DecodeError
 
 MAX_VARINT = (1 << 62) - 1
 

@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from p2pnet import events
-from p2pnet.core.agent import AgentCore
-from p2pnet.core.connector import AllowList, ConnectorCore
-from p2pnet.core.intermediate import IntermediateCore
-from p2pnet.core.node import NodeCore
-from p2pnet.core.registry import MemoryDirectory
-from p2pnet.core.session import Session
-from p2pnet.core.stream import Stream
+from p2pnet.core.intermediate.core import IntermediateCore
+from p2pnet.core.intermediate.registry import MemoryDirectory
+from p2pnet.core.peer.agent import AgentCore
+from p2pnet.core.peer.connector import AllowList, ConnectorCore
+from p2pnet.core.peer.node import PeerCore
+from p2pnet.core.peer.session import Session
+from p2pnet.core.peer.stream import Stream
 from p2pnet.identity import Role
 from p2pnet.node import utcnow
 from p2pnet.wire.address import Address
@@ -137,9 +137,9 @@ class Node(Host):
     :ivar genuine: the answers of its own that it sent.
     """
 
-    core: NodeCore
+    core: PeerCore
 
-    def __init__(self, core: NodeCore, address: Address, policy: str) -> None:
+    def __init__(self, core: PeerCore, address: Address, policy: str) -> None:
         super().__init__(core, address)
         self.policy = policy
         self.talks: dict[Stream, Talk] = {}

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import functools
 
-from p2pnet.core.client import Client
+from p2pnet.core.intermediate.client import ConnectedNode
 from p2pnet.identity import Credentials, Identity, Role
 from p2pnet.lab.simulation import Realm
 from p2pnet.node import utcnow
 from p2pnet.quic.multiplexer import Multiplexer
-from p2pnet.quic.settings import Settings
+from p2pnet.quic.profile import ConnectionProfile
 from p2pnet.wire import messages
 from p2pnet.wire.address import Address
 
@@ -29,11 +29,11 @@ def _realm() -> Realm:
     return Realm()
 
 
-class Told(Client):
+class Told(ConnectedNode):
     """A node whose control connection leads nowhere; it keeps what it is told."""
 
     def __init__(self, role: Role, name: str, instance: int, address: Address) -> None:
-        settings = Settings(
+        settings = ConnectionProfile(
             credentials(Role.INTERMEDIATE, "relay1"), frozenset({role}), utcnow, messages.ALPN
         )
         super().__init__(Multiplexer().connect(settings, address, 0.0), address)

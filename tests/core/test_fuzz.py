@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 from twisted.trial.unittest import SynchronousTestCase
 
-from p2pnet.core.agent import AgentCore
-from p2pnet.core.client import CONTROL_STREAM
-from p2pnet.core.connector import AllowList, ConnectorCore
-from p2pnet.core.intermediate import IntermediateCore
-from p2pnet.core.registry import MemoryDirectory
+from p2pnet.core.intermediate.client import CONTROL_STREAM
+from p2pnet.core.intermediate.core import IntermediateCore
+from p2pnet.core.intermediate.registry import MemoryDirectory
+from p2pnet.core.peer.agent import AgentCore
+from p2pnet.core.peer.connector import AllowList, ConnectorCore
 from p2pnet.identity import Role
 from p2pnet.node import CoreService, utcnow
 from p2pnet.wire import messages

@@ -17,8 +17,8 @@ from hypothesis.stateful import (
 )
 from twisted.trial.unittest import SynchronousTestCase
 
-from p2pnet.core.intermediate import IntermediateCore
-from p2pnet.core.session import Session
+from p2pnet.core.intermediate.core import IntermediateCore
+from p2pnet.core.peer.session import Session
 from p2pnet.traversal.checklist import MAX_PAIRS, MAX_TRANSACTIONS
 from p2pnet.wire.address import Address
 from p2pnet.wire.check import CheckKind, decode_check, encode_request, encode_success

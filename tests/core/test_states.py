@@ -8,10 +8,10 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from p2pnet.core import link, stream
-from p2pnet.core.agent import AgentCore
-from p2pnet.core.link import LinkState
-from p2pnet.core.stream import Stream, StreamState
+from p2pnet.core.peer import link, stream
+from p2pnet.core.peer.agent import AgentCore
+from p2pnet.core.peer.link import LinkState
+from p2pnet.core.peer.stream import Stream, StreamState
 from p2pnet.identity import Role
 from p2pnet.node import utcnow
 from p2pnet.wire.stream import StreamKind
@@ -63,5 +63,7 @@ class TransitionTests(SynchronousTestCase):
         self.check(link.TRANSITIONS, LinkState, LinkState.STOPPED)
         core = AgentCore(credentials(Role.AGENT, "alice"), [], utcnow=utcnow)
         self.try_all(
-            link.TRANSITIONS, lambda: link.Link("192.0.2.1:4433", core), link.Link._advance
+            link.TRANSITIONS,
+            lambda: link.ControlLink("192.0.2.1:4433", core),
+            link.ControlLink._advance,
         )

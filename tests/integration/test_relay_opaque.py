@@ -35,10 +35,10 @@ from p2pnet.identity import Credentials, Role, load_certificates
 from p2pnet.lab.processes import Deployment, Service
 from p2pnet.lab.simnet import Link, SimulatedNetwork
 from p2pnet.lab.simulation import Simulation
-from p2pnet.quic.settings import CONNECTION_ID_LENGTH, Settings
+from p2pnet.quic.profile import CONNECTION_ID_LENGTH, ConnectionProfile
 from p2pnet.wire.address import Address, parse_host_port
 from p2pnet.wire.demux import Kind, classify
-from p2pnet.wire.relay import decode_relay_frame
+from p2pnet.wire.relay_frame import decode_relay_frame
 from tests.integration.test_http import ANY_PORT, MEBIBYTE, TIMEOUT, listener_of, read_to_end
 
 SERVICE, AGENT, CONNECTOR = "payroll-of-the-firm", "alice-at-home", "office-in-town"
@@ -187,15 +187,15 @@ class SimulatedRelayTests(SynchronousTestCase):
 
     def _log_secrets(self) -> None:
         """Have all connections log their secrets, the Intermediate's apart from the others."""
-        original = Settings.configuration
+        original = ConnectionProfile.configuration
 
-        def configuration(settings: Settings, *, is_client: bool) -> QuicConfiguration:
+        def configuration(settings: ConnectionProfile, *, is_client: bool) -> QuicConfiguration:
             made = original(settings, is_client=is_client)
             is_relay = settings.credentials.identity.role is Role.INTERMEDIATE
             made.secrets_log_file = self.held if is_relay else self.withheld
             return made
 
-        self.patch(Settings, "configuration", configuration)
+        self.patch(ConnectionProfile, "configuration", configuration)
 
     def _capture(self, data: bytes, source: Address, destination: Address) -> None:
         if INTERMEDIATE_HOST not in (source[0], destination[0]):

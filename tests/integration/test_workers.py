@@ -17,7 +17,7 @@ from twisted.internet import reactor
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from p2pnet.lab.processes import Deployment, RoleProcess, Service
-from p2pnet.net import workers
+from p2pnet.net.workers import pool as workers
 from tests.integration.test_http import (
     ANY_PORT,
     MEBIBYTE,

@@ -10,7 +10,7 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.testing import StringTransportWithDisconnection
 from zope.interface import implementer
 
-from p2pnet.core.stream import StreamState
+from p2pnet.core.peer.stream import StreamState
 from p2pnet.lab.simulation import Simulation
 from p2pnet.net.stream import StreamTransport
 from p2pnet.quic.connection import HIGH_WATER

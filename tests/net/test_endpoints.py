@@ -15,11 +15,11 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from p2pnet import errors
-from p2pnet.core.stream import Stream
+from p2pnet.core.peer.stream import Stream
 from p2pnet.endpoints import P2PClientEndpoint, P2PServerEndpoint
 from p2pnet.lab.simulation import Simulation
 from p2pnet.node import AgentNode
-from p2pnet.wire.errors import ErrorCode
+from p2pnet.wire.codes import ErrorCode
 from tests.sim.support import SimulationCase, Talk, Talks
 
 

@@ -16,8 +16,8 @@ from p2pnet.errors import ServiceError, SessionLost
 from p2pnet.lab.simulation import Simulation
 from p2pnet.node import AgentNode
 from p2pnet.quic.connection import HIGH_WATER
-from p2pnet.quic.windows import ROUND_TRIPS, STREAM_WINDOW
-from p2pnet.wire.errors import ErrorCode
+from p2pnet.quic.flow_control import ROUND_TRIPS, STREAM_WINDOW
+from p2pnet.wire.codes import ErrorCode
 from tests.net.support import CHUNK, Endless
 from tests.sim.support import SimulationCase, Talk
 

@@ -17,7 +17,7 @@ from p2pnet.quic import events
 from p2pnet.quic.admission import Limits
 from p2pnet.quic.connection import Connection
 from p2pnet.quic.multiplexer import AnyAddress, Multiplexer
-from p2pnet.quic.settings import FAST, Settings
+from p2pnet.quic.profile import FAST, ConnectionProfile
 from p2pnet.wire.address import Address, PeerAddress
 
 CLIENT: Address = ("198.51.100.1", 50000)
@@ -43,8 +43,8 @@ def credentials(role: Role, name: str) -> Credentials:
     return realm().credentials(role, name, hosts=hosts)
 
 
-def settings(role: Role, peers: Iterable[Role], **changes: Any) -> Settings:
-    """Settings of a node that wants peers of some roles; `changes` are the fields of Settings."""
+def settings(role: Role, peers: Iterable[Role], **changes: Any) -> ConnectionProfile:
+    """The profile of a node that wants peers of some roles; `changes` are its fields."""
     fields: dict[str, Any] = {
         "credentials": credentials(role, f"the-{role}"),
         "roles": frozenset(peers),
@@ -53,15 +53,15 @@ def settings(role: Role, peers: Iterable[Role], **changes: Any) -> Settings:
         "datagrams": True,
         "engine": ENGINE,
     }
-    return Settings(**(fields | changes))
+    return ConnectionProfile(**(fields | changes))
 
 
-def client_settings(**changes: Any) -> Settings:
+def client_settings(**changes: Any) -> ConnectionProfile:
     """An Agent that dials a Connector."""
     return settings(Role.AGENT, [Role.CONNECTOR], **changes)
 
 
-def server_settings(**changes: Any) -> Settings:
+def server_settings(**changes: Any) -> ConnectionProfile:
     """A Connector that waits for an Agent."""
     return settings(Role.CONNECTOR, [Role.AGENT], **{"max_streams": 16, **changes})
 
@@ -249,8 +249,8 @@ class Pair(Network):
         self,
         *,
         peer: bool = False,
-        client: Settings | None = None,
-        server: Settings | None = None,
+        client: ConnectionProfile | None = None,
+        server: ConnectionProfile | None = None,
         limits: Limits | None = None,
         **network: Any,
     ) -> None:
@@ -266,12 +266,12 @@ class Pair(Network):
         self.client = self.add(Multiplexer(), CLIENT)
         self.server = self.add(serving, SERVER)
 
-    def dial(self, client: Settings | None = None) -> Connection:
+    def dial(self, client: ConnectionProfile | None = None) -> Connection:
         """A connection of the client's, its handshake not begun."""
         mux = self.client.mux
         return mux.connect(client or self.client_settings, self.server_address, self.now)
 
-    def connect(self, client: Settings | None = None) -> tuple[Connection, Connection]:
+    def connect(self, client: ConnectionProfile | None = None) -> tuple[Connection, Connection]:
         """The two ends of a new connection, established."""
         known = len(self.server.happened(events.HandshakeCompleted))
         one = self.dial(client)

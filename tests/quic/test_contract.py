@@ -26,9 +26,9 @@ from aioquic.quic.stream import QuicStreamReceiver, QuicStreamSender
 from twisted.trial.unittest import SynchronousTestCase
 
 from p2pnet.quic.engine import Engine
+from p2pnet.quic.flow_control import STREAM_WINDOW
 from p2pnet.quic.memory import CONNECTION_IDS
 from p2pnet.quic.tls import StrictContext
-from p2pnet.quic.windows import STREAM_WINDOW
 from tests.quic.harness import CLIENT, Pair, client_settings, server_settings
 
 

@@ -11,7 +11,7 @@ from aioquic.quic.rangeset import RangeSet
 from aioquic.quic.recovery import MAX_ACK_RANGES
 from aioquic.quic.stream import FinalSizeError, QuicStreamReceiver, QuicStreamSender
 
-from p2pnet.quic.settings import STOCK
+from p2pnet.quic.profile import STOCK
 from tests.quic import harness
 from tests.quic.harness import CLIENT
 from tests.quic.test_contract import ContractTestCase

@@ -16,8 +16,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from p2pnet.quic import engine, events
 from p2pnet.quic.connection import Connection
 from p2pnet.quic.fast import FastEngine
-from p2pnet.quic.settings import ENGINES
-from p2pnet.quic.windows import CONNECTION_WINDOW, STREAM_WINDOW
+from p2pnet.quic.flow_control import CONNECTION_WINDOW, STREAM_WINDOW
+from p2pnet.quic.profile import ENGINES
 from tests.quic.harness import Pair, client_settings, server_settings
 
 STREAMS = 5

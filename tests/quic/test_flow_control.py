@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from p2pnet.quic import engine, events
 from p2pnet.quic.connection import HIGH_WATER, LOW_WATER, Connection
-from p2pnet.quic.windows import CONNECTION_WINDOW, STREAM_WINDOW
+from p2pnet.quic.flow_control import CONNECTION_WINDOW, STREAM_WINDOW
 from tests.quic.harness import TWICE, Pair, client_settings, server_settings
 
 FLOW_CONTROL_ERROR = 0x03  # RFC 9000 section 20.1

@@ -13,9 +13,9 @@ from p2pnet.quic import events
 from p2pnet.quic.admission import Limits
 from p2pnet.quic.connection import Connection
 from p2pnet.quic.multiplexer import TOGETHER, AnyAddress, Multiplexer
-from p2pnet.quic.settings import FAST
+from p2pnet.quic.profile import FAST
 from p2pnet.wire.address import Address, PeerAddress
-from p2pnet.wire.errors import ErrorCode
+from p2pnet.wire.codes import ErrorCode
 from tests.quic.harness import (
     CLIENT,
     PEER,

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from p2pnet.quic.fast.rows import MAX_ROW
-from p2pnet.quic.settings import FAST
+from p2pnet.quic.profile import FAST
 from tests.quic import harness
 from tests.quic.harness import Pair
 

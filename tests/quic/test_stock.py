@@ -5,7 +5,7 @@ from types import ModuleType
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from p2pnet.quic.settings import STOCK
+from p2pnet.quic.profile import STOCK
 from tests.quic import harness
 
 MODULES = (

@@ -18,8 +18,8 @@ from p2pnet.identity import Credentials, Role
 from p2pnet.lab.simulation import Realm
 from p2pnet.quic import events
 from p2pnet.quic.connection import Connection
-from p2pnet.quic.settings import Settings
-from p2pnet.wire.errors import ErrorCode
+from p2pnet.quic.profile import ConnectionProfile
+from p2pnet.wire.codes import ErrorCode
 from tests.quic.harness import (
     CLIENT,
     SERVER,
@@ -48,8 +48,8 @@ class Encoded:
 
 
 @dataclasses.dataclass(frozen=True)
-class Presenting(Settings):
-    """Settings that show the peer something else than the node's certificate."""
+class Presenting(ConnectionProfile):
+    """ConnectionProfile that show the peer something else than the node's certificate."""
 
     shown: Any = None
 
@@ -60,9 +60,9 @@ class Presenting(Settings):
         return configuration
 
 
-def presenting(plain: Settings, shown: Any) -> Settings:
+def presenting(plain: ConnectionProfile, shown: Any) -> ConnectionProfile:
     """`plain` with another certificate, but the same key."""
-    names = [field.name for field in dataclasses.fields(Settings)]
+    names = [field.name for field in dataclasses.fields(ConnectionProfile)]
     return Presenting(**{name: getattr(plain, name) for name in names}, shown=shown)
 
 
@@ -117,7 +117,7 @@ class HandshakeTestCase(SynchronousTestCase):
 class RefusedClientTests(HandshakeTestCase):
     """The server refuses the client's certificate."""
 
-    def refuse(self, client: Settings, code: int, reason: str, **server: Any) -> None:
+    def refuse(self, client: ConnectionProfile, code: int, reason: str, **server: Any) -> None:
         """The client's own check is satisfied, so it believes itself connected for a while."""
         pair = Pair(client=client, server=server_settings(**server))
         self.assert_refused(pair, code, reason)
@@ -190,7 +190,7 @@ class RefusedClientTests(HandshakeTestCase):
 class RefusedServerTests(HandshakeTestCase):
     """The client refuses the server's certificate."""
 
-    def refuse(self, server: Settings, code: int, reason: str, **client: Any) -> None:
+    def refuse(self, server: ConnectionProfile, code: int, reason: str, **client: Any) -> None:
         """Neither end takes the connection for established."""
         pair = Pair(client=client_settings(**client), server=server)
         self.assert_refused(pair, code, reason)
@@ -292,7 +292,7 @@ class AcceptedTests(HandshakeTestCase):
 class ObserverTests(SynchronousTestCase):
     """What anybody on the way can read, since the keys of Initials are public (RFC 9001 5.2)."""
 
-    def client_hello(self, client: Settings, *, peer: bool = False) -> tls.ClientHello:
+    def client_hello(self, client: ConnectionProfile, *, peer: bool = False) -> tls.ClientHello:
         """The ClientHello in a client's first datagram."""
         pair = Pair(peer=peer, client=client)
         pair.dial()

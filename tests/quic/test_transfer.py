@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from p2pnet.quic import engine, events
 from p2pnet.quic.congestion import CONTROLLERS
 from p2pnet.quic.connection import MAX_QUEUED_DATAGRAMS
-from p2pnet.wire.errors import ErrorCode
+from p2pnet.wire.codes import ErrorCode
 from tests.quic.harness import TWICE, Endpoint, Pair, client_settings, server_settings
 
 

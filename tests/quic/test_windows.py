@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from p2pnet.quic.windows import (
+from p2pnet.quic.flow_control import (
     CONNECTION_WINDOW,
     IDLE,
     MAX_CONNECTION_WINDOW,

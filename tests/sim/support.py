@@ -14,9 +14,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from p2pnet import events
-from p2pnet.core.registry import MemoryDirectory
-from p2pnet.core.relay import Relay
-from p2pnet.core.sessions import SessionTable
+from p2pnet.core.intermediate.forwarding import Relay
+from p2pnet.core.intermediate.introductions import SessionTable
+from p2pnet.core.intermediate.registry import MemoryDirectory
 from p2pnet.core.timers import Timers
 from p2pnet.endpoints import P2PClientEndpoint, P2PServerEndpoint
 from p2pnet.interfaces import Datagrams

@@ -8,7 +8,7 @@ from p2pnet.errors import ServiceError
 from p2pnet.lab.simnet import Link
 from p2pnet.lab.simulation import Simulation
 from p2pnet.node import IntermediateNode
-from p2pnet.wire.errors import ErrorCode
+from p2pnet.wire.codes import ErrorCode
 from tests.sim.support import SimulationCase, crash
 
 HOSTS = ("192.0.2.1", "192.0.2.2")

@@ -9,7 +9,7 @@ from p2pnet.errors import IntermediateUnreachable, SessionLost
 from p2pnet.lab.simnet import Link
 from p2pnet.lab.simulation import Simulation
 from p2pnet.node import AgentNode, CoreService
-from p2pnet.wire.errors import ErrorCode
+from p2pnet.wire.codes import ErrorCode
 from tests.sim.support import SimulationCase, Socket, Talk, crash
 
 SLOW = Link(rate=40_000)  # bytes a second, for a transfer that is under way for a while

@@ -8,7 +8,7 @@ from p2pnet import events
 from p2pnet.endpoints import P2PServerEndpoint
 from p2pnet.lab.simnet import Link, SimulatedNetwork
 from p2pnet.lab.simulation import Simulation
-from p2pnet.wire.errors import ErrorCode
+from p2pnet.wire.codes import ErrorCode
 
 
 class LivenessTests(SynchronousTestCase):

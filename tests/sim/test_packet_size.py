@@ -7,7 +7,7 @@ from typing import Any
 from p2pnet import events
 from p2pnet.lab.simnet import Link
 from p2pnet.traversal.mtu import BASE, ERROR_TIMER, USUAL
-from p2pnet.wire.relay import encode_relay_frame
+from p2pnet.wire.relay_frame import encode_relay_frame
 from tests.sim.support import SimulationCase, Talk
 
 AGENT, CONNECTOR, INTERMEDIATE = "203.0.113.1", "198.51.100.1", "192.0.2.1"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from p2pnet import events
-from p2pnet.core.link import Link as ControlLink
+from p2pnet.core.peer.link import ControlLink as ControlLink
 from p2pnet.errors import (
     IntermediateUnreachable,
     NotAuthorized,

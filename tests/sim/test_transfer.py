@@ -7,8 +7,9 @@ from math import sqrt
 from typing import Any
 
 from p2pnet import events
-from p2pnet.core import agent, requests
-from p2pnet.core.requests import Request
+from p2pnet.core.peer import agent
+from p2pnet.core.peer import finder as requests
+from p2pnet.core.peer.finder import Request
 from p2pnet.errors import UnknownService
 from p2pnet.lab.simnet import Link, Packet
 from p2pnet.lab.simulation import Simulation

@@ -11,18 +11,18 @@ import msgspec
 from cryptography import x509
 
 from p2pnet import events
-from p2pnet.core.agent import AgentCore
-from p2pnet.core.client import Client
-from p2pnet.core.connector import AllowList, ConnectorCore
-from p2pnet.core.intermediate import IntermediateCore
-from p2pnet.core.registry import MemoryDirectory
-from p2pnet.core.sessions import SessionTable
+from p2pnet.core.intermediate.client import ConnectedNode
+from p2pnet.core.intermediate.core import IntermediateCore
+from p2pnet.core.intermediate.introductions import SessionTable
+from p2pnet.core.intermediate.registry import MemoryDirectory
+from p2pnet.core.peer.agent import AgentCore
+from p2pnet.core.peer.connector import AllowList, ConnectorCore
 from p2pnet.endpoints import P2PServerEndpoint
 from p2pnet.errors import BadCertificate, ServiceError
 from p2pnet.identity import Credentials, Identity, Role
 from p2pnet.lab.simulation import Realm, Simulation
 from p2pnet.node import AgentNode, ConnectorNode, IntermediateNode, utcnow
-from p2pnet.quic.settings import Settings
+from p2pnet.quic.profile import ConnectionProfile
 from p2pnet.wire import messages
 from tests.sim.support import SimulationCase, Talk, Talks
 
@@ -191,7 +191,7 @@ class ControlLegTests(TrustCase):
 
 
 @dataclasses.dataclass(frozen=True)
-class Gullible(Settings):
+class Gullible(ConnectionProfile):
     """Takes in every certificate."""
 
     def verify(self, certificate: x509.Certificate, chain: list[x509.Certificate]) -> Identity:
@@ -202,7 +202,7 @@ class Gullible(Settings):
 def let_everybody_in(intermediate: IntermediateNode) -> None:
     """Make it an Intermediate that believes every certificate."""
     mux = intermediate.core._mux
-    fields = dataclasses.fields(Settings)
+    fields = dataclasses.fields(ConnectionProfile)
     mux.server = Gullible(**{field.name: getattr(mux.server, field.name) for field in fields})
 
 
@@ -273,11 +273,13 @@ class EndToEndTests(TrustCase):
 class Astray(SessionTable):
     """Sends every agent to the connector "annex"."""
 
-    def _choose(self, agent: Client, request: messages.SessionRequest) -> Client | None:
+    def _choose(
+        self, agent: ConnectedNode, request: messages.SessionRequest
+    ) -> ConnectedNode | None:
         return self._connectors["annex"]
 
 
-class Liar(Client):
+class Liar(ConnectedNode):
     """Tells a node something else than the Intermediate means to."""
 
     told: Callable[[messages.Message], messages.Message]

@@ -10,15 +10,15 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall
 
 from p2pnet import events
-from p2pnet.core.workers import RelayWorker
+from p2pnet.core.intermediate.workers import RelayWorker
 from p2pnet.interfaces import Datagrams
 from p2pnet.lab.simnet import Link
 from p2pnet.lab.simulation import Realm, Simulation
-from p2pnet.net.workers import WorkerPool
+from p2pnet.net.workers.pool import WorkerPool
 from p2pnet.node import AgentNode
 from p2pnet.wire.address import Address
 from p2pnet.wire.demux import Kind, classify
-from p2pnet.wire.workers import Stray, WorkerMessage
+from p2pnet.wire.worker_messages import Stray, WorkerMessage
 from tests.sim.support import Echo, Network, SimulationCase
 
 WORKERS = 3

@@ -24,7 +24,7 @@ from p2pnet.traversal.candidate import (
 from p2pnet.traversal.checklist import CheckList, IceCredentials
 from p2pnet.wire.address import Address
 from p2pnet.wire.check import Check, CheckKind, decode_check
-from p2pnet.wire.errors import DecodeError
+from p2pnet.wire.codes import DecodeError
 
 OBSERVER: Address = ("192.0.2.1", 4433)
 TOLERANCE = 1e-6

@@ -11,13 +11,13 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.task import LoopingCall
 
 from p2pnet import events
-from p2pnet.core.direct import FAREWELL
+from p2pnet.core.peer.direct import FAREWELL
 from p2pnet.lab.nat import Filtering, Mapping
 from p2pnet.lab.simnat import NATBox
 from p2pnet.lab.simnet import Link
 from p2pnet.traversal.health import DEAD_AFTER
+from p2pnet.wire.codes import ErrorCode
 from p2pnet.wire.demux import Kind
-from p2pnet.wire.errors import ErrorCode
 from tests.traversal.nodes import AGENT, CONNECTOR, LINK, LOST, DirectCase, Packet
 
 SIZE = 1 << 19

@@ -2,7 +2,7 @@
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from p2pnet.core.stream import Stream
+from p2pnet.core.peer.stream import Stream
 from p2pnet.lab.simnet import SimulatedNetwork
 from p2pnet.lab.simulation import Simulation
 

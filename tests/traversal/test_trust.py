@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 
 from p2pnet import events
-from p2pnet.core.client import Client
-from p2pnet.core.intermediate import IntermediateCore
-from p2pnet.core.registry import MemoryDirectory
+from p2pnet.core.intermediate.client import ConnectedNode
+from p2pnet.core.intermediate.core import IntermediateCore
+from p2pnet.core.intermediate.registry import MemoryDirectory
 from p2pnet.errors import ServiceError
 from p2pnet.identity import Role
 from p2pnet.node import IntermediateNode, utcnow
@@ -52,7 +52,7 @@ class LyingCore(IntermediateCore):
     lies: Sequence[Address] = ()
     greetings: Sequence[messages.Message] = ()
 
-    def _take(self, client: Client, message: messages.Message, now: float) -> None:
+    def _take(self, client: ConnectedNode, message: messages.Message, now: float) -> None:
         if isinstance(message, messages.CandidateOffer | messages.CandidateAnswer):
             candidates = infos(self.lies) + message.candidates
             message = msgspec.structs.replace(message, candidates=candidates)

@@ -20,8 +20,8 @@ from p2pnet.wire.check import (
     encode_request,
     encode_success,
 )
+from p2pnet.wire.codes import DecodeError
 from p2pnet.wire.demux import Kind, classify
-from p2pnet.wire.errors import DecodeError
 
 # RFC 5769 sections 2.1 to 2.3: all three have one transaction and one password.
 TRANSACTION = bytes.fromhex("b7e7a701bc34d686fa87dfae")

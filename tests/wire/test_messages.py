@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from p2pnet.identity import NAME_PATTERN
 from p2pnet.wire import messages
-from p2pnet.wire.errors import DecodeError
+from p2pnet.wire.codes import DecodeError
 from p2pnet.wire.framing import MAX_MESSAGE
 from p2pnet.wire.messages import (
     TYPES,

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from p2pnet.wire.errors import DecodeError, ErrorCode
+from p2pnet.wire.codes import DecodeError, ErrorCode
 from p2pnet.wire.stream import (
     MAX_DATAGRAM,
     MAX_SERVICE_NAME,

@@ -4,7 +4,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from p2pnet.wire.errors import DecodeError
+from p2pnet.wire.codes import DecodeError
 from p2pnet.wire.varint import MAX_VARINT, decode_varint, encode_varint
 
 # RFC 9000 section A.1: the encoding and what it stands for.

@@ -21,7 +21,7 @@ from aioquic.quic.stream import FinalSizeError, QuicStream
 from p2pnet.quic.engine import MAX_GAPS, Engine, peek_stream_id
 from p2pnet.quic.fast import frames
 from p2pnet.quic.fast.streams import Streams
-from p2pnet.quic.windows import STREAM_WINDOW
+from p2pnet.quic.flow_control import STREAM_WINDOW
 
 ONE_RTT = tls.Epoch.ONE_RTT
 CONNECTED = QuicConnectionState.CONNECTED

@@ -1,0 +1,235 @@
+"""Loading a configuration: TOML file and command line, and messages that say where to mend what."""
+
+import difflib
+import json
+import re
+import tomllib
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any, Generic, NoReturn, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from p2pnet.config.roles import RoleConfig, ServiceConfig
+from p2pnet.config.setting import ConfigError, check_agent, is_any_port, reason_of, settings
+
+C = TypeVar("C", bound=RoleConfig)
+
+
+def load_config(kind: type[C], path: Path | None, overrides: Mapping[str, object]) -> C:
+    """The config of a role from the TOML file at `path`, if any, and the command line.
+
+    `overrides` holds values by field name: as in the file, or the text of an option. They win
+    over the file. The further key ``allow`` maps a service to its agents. Paths are relative to
+    the directory of the file or, in `overrides`, to the current one. Raises ConfigError.
+    """
+    return _Loader(kind, path, overrides).load()
+
+
+class _Loader(Generic[C]):
+    """One run of `load_config`."""
+
+    def __init__(self, kind: type[C], path: Path | None, overrides: Mapping[str, Any]) -> None:
+        self._kind = kind
+        self._path = path
+        self._text = ""
+        self._overrides = overrides
+        self._settings = settings(kind)
+
+    def load(self) -> C:
+        """The config; raises ConfigError."""
+        values = {} if self._path is None else self._read(self._path)
+        values |= {
+            name: self._overrides[name] for name in self._settings if name in self._overrides
+        }
+        for field in msgspec.structs.fields(self._kind):
+            if field.name in values:
+                values[field.name] = self._convert(field.name, values[field.name], field.type)
+                self._check(field.name, values[field.name])
+            elif field.required:
+                instead = "" if self._path else ", or --config FILE"
+                self._fail(field.name, f"missing; write {self._example(field.name)}{instead}")
+        if allow := self._overrides.get("allow"):
+            values["services"] = _allow(values.get("services", ()), allow)
+        return self._kind(**values)
+
+    def _read(self, path: Path) -> dict[str, Any]:
+        """The values in the file by field name, not yet converted."""
+        try:
+            data = path.read_bytes()
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"--config: {path}: {reason_of(error)}") from None
+        try:
+            self._text = data.decode()
+            document = tomllib.loads(self._text)
+        except UnicodeDecodeError as error:
+            line = data.count(b"\n", 0, error.start) + 1
+            raise ConfigError(f"{path}:{line}: not UTF-8, as TOML must be") from None
+        except (ValueError, RecursionError) as error:
+            # tomllib has the line in its message; huge numbers and deep nesting it does not report.
+            found = re.search(r"at line (\d+)", str(error))
+            line = int(found[1]) if found else self._text.count("\n") + 1
+            raise ConfigError(f"{path}:{line}: not valid TOML: {error}") from None
+        arrays = {s.option: name for name, s in self._settings.items() if s.element}
+        self._known("", 0, document, [self._kind.table, *arrays])
+        values = document.get(self._kind.table, {})
+        if not isinstance(values, dict):
+            self._fail_at("", 0, self._kind.table, f"must be a table: [{self._kind.table}]")
+        self._known(self._kind.table, 0, values, self._settings.keys() - arrays.values())
+        return values | {arrays[key]: document[key] for key in arrays if key in document}
+
+    def _known(self, table: str, index: int, found: Iterable[str], known: Collection[str]) -> None:
+        """Refuse the keys `found` in a table that are none of the `known`."""
+        for key in found:
+            if key not in known:
+                close = difflib.get_close_matches(key, known, 1)
+                hint = f"did you mean {close[0]}?" if close else f"use {', '.join(sorted(known))}"
+                if not table and key in self._settings and not self._settings[key].element:
+                    hint = f"it belongs under [{self._kind.table}]"
+                self._fail_at(table, index, key, f"unknown; {hint}")
+
+    def _convert(self, name: str, value: Any, kind: Any) -> Any:
+        """The value of a setting in the type of its field."""
+        given = name in self._overrides
+        element = self._settings[name].element
+        if element and isinstance(value, list):
+            for index, row in enumerate(value):
+                self._check_row(name, index, row, element)
+        base = Path.cwd() if given or not self._path else self._path.parent.absolute()
+
+        def resolve(_: type, text: object) -> Path:
+            return base / msgspec.convert(text, str)
+
+        try:
+            return msgspec.convert(value, kind, strict=not given, dec_hook=resolve)
+        except msgspec.ValidationError as error:
+            problem, _, where = str(error).partition(" - at ")
+            problem = re.sub(r"`(\w+)`", lambda m: _TOML_TYPES.get(m[1], m[1]), problem)
+            place = re.search(r"\[(\d+)\](?:\.(\w+))?", where)
+            index, key = (int(place[1]), place[2] or "") if place else (0, "")
+            problem = problem[:1].lower() + problem[1:]
+            if given and isinstance(value, str):
+                problem = f"{value!r}: {problem.partition(', got')[0]}"
+            self._fail(name, f"{problem}; write {self._example(name, key)}", index, key)
+
+    def _check_row(self, name: str, index: int, row: object, element: type[Struct]) -> None:
+        """Refuse unknown and missing keys of a table in an array of tables."""
+        if isinstance(row, dict):
+            self._known(self._settings[name].option, index, row, settings(element))
+            for field in msgspec.structs.fields(element):
+                if field.required and field.name not in row:
+                    problem = f"missing; write {self._example(name, field.name)}"
+                    self._fail(name, problem, index, field.name)
+
+    def _check(self, name: str, value: Any) -> None:
+        """Run the checks declared with a setting, and with the columns of an array of tables."""
+        setting = self._settings[name]
+        cells = [(0, name, setting, value)]
+        if setting.element:
+            columns = settings(setting.element).items()
+            cells = [(i, k, s, getattr(row, k)) for i, row in enumerate(value) for k, s in columns]
+        seen = set()
+        for index, key, rules, cell in cells:
+            for item in cell if isinstance(cell, tuple) else (cell,):
+                try:
+                    if rules.check:
+                        rules.check(item)
+                except ValueError as error:
+                    self._fail(name, str(error), index, key)
+                if rules.unique and (key, item) in seen and not is_any_port(item):
+                    self._fail(name, f"{item!r} is there twice; once is right", index, key)
+                seen.add((key, item))
+
+    def _example(self, name: str, key: str = "") -> str:
+        """How a setting, or a key of its tables, would be written right."""
+        setting = self._settings[name]
+        if setting.element and key:
+            value = settings(setting.element)[key].example
+        elif self._on_command_line(name):
+            value = setting.example
+            return f"--{setting.option}={value[0] if isinstance(value, list) else value}"
+        elif setting.element:
+            return f"[[{setting.option}]]"
+        else:
+            key, value = name, setting.example
+        return f"{key} = {json.dumps(value)}"
+
+    def _on_command_line(self, name: str) -> bool:
+        """Whether a wrong value is to be put right on the command line, not in the file."""
+        return name in self._overrides or self._path is None
+
+    def _fail(self, name: str, problem: str, index: int = 0, key: str = "") -> NoReturn:
+        """Raise ConfigError about a setting, or about `key` of the `index`-th of its tables."""
+        setting = self._settings[name]
+        if self._on_command_line(name):
+            raise ConfigError(f"--{setting.option}: {problem}")
+        if setting.element:
+            self._fail_at(setting.option, index, key, problem)
+        self._fail_at(self._kind.table, 0, name, problem)
+
+    def _fail_at(self, table: str, index: int, key: str, problem: str) -> NoReturn:
+        """Raise ConfigError about `key` of the `index`-th `table` of the file."""
+        line = _find_line(self._text, table, index, key)
+        where = f"[[{table}]] {index + 1}" if table != self._kind.table else f"[{table}]"
+        what = " in ".join(filter(None, (key, table and where)))
+        raise ConfigError(f"{self._path}:{line}: {what}: {problem}")
+
+
+_HEADER = re.compile(r"\s*\[\[?\s*([\w.-]+)\s*\]")
+_KEY = re.compile(r"\s*[\"']?([\w-]+)[\"']?\s*[.=]")
+
+
+def _find_line(text: str, table: str, index: int, key: str) -> int:
+    """The line (from 1) of a key in the `index`-th `table` of a TOML text ("" = top level).
+
+    If there is no such line, that of the table's header, then 1. Good enough for a message: the
+    text within a multi-line string may be taken for a key.
+    """
+    lines: dict[tuple[str, int, str], int] = {}
+    headers: Counter[str] = Counter()
+    current = ("", 0)
+    for number, content in enumerate(text.split("\n"), 1):
+        if header := _HEADER.match(content):
+            name = header[1]
+            current = (name, headers[name])
+            headers[name] += 1
+            lines[(*current, "")] = number
+            lines.setdefault(("", 0, name), number)
+        elif assignment := _KEY.match(content):
+            lines.setdefault((*current, assignment[1]), number)
+    candidates = ((table, index, key), (table, index, ""), ("", 0, table))
+    return next((lines[place] for place in candidates if place in lines), 1)
+
+
+_TOML_TYPES = {
+    "str": "a string",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "a table",
+}
+"""What a person calls the types in a message of msgspec."""
+
+
+def _allow(
+    services: tuple[ServiceConfig, ...], allow: Mapping[str, Sequence[str]]
+) -> tuple[ServiceConfig, ...]:
+    """The services, with the agents that the command line allows to use them."""
+    try:
+        for agent in chain(*allow.values()):
+            check_agent(agent)
+    except ValueError as error:
+        raise ConfigError(f"--allow: {error}") from None
+    names = [service.name for service in services]
+    for name in allow:
+        if name not in names:
+            known = ", ".join(names) or "none"
+            raise ConfigError(f"--allow: {name!r} is not a service here; configured: {known}")
+    return tuple(
+        msgspec.structs.replace(service, allow=tuple(allow.get(service.name, service.allow)))
+        for service in services
+    )

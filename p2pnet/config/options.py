@@ -1,0 +1,160 @@
+"""The command line of ``twistd p2p-intermediate``, ``p2p-connector`` and ``p2p-agent``.
+
+Every option but ``--config`` and ``--allow`` is made from a setting of the role's config struct;
+an option that is given wins over the file.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar
+
+import msgspec
+from twisted.python import usage
+
+from p2pnet import __version__
+from p2pnet.config.loading import load_config
+from p2pnet.config.roles import (
+    AgentConfig,
+    ConnectorConfig,
+    IntermediateConfig,
+    RoleConfig,
+    ServiceConfig,
+)
+from p2pnet.config.setting import ConfigError, Setting, settings
+from p2pnet.identity import CredentialsError
+
+
+def _parameters(kind: type[RoleConfig]) -> list[list[object]]:
+    """The `optParameters` for the settings that take one value.
+
+    Their default is None, which tells them from given ones; the help text has the real default.
+    """
+    parameters: list[list[object]] = []
+    for field in msgspec.structs.fields(kind):
+        setting = settings(kind)[field.name]
+        if not setting.repeatable:
+            default = "" if field.required or field.default in (None, "") else field.default
+            shown = f" [default: {default}]" if default != "" else ""
+            parameters.append([setting.option, None, None, setting.help + shown])
+    return parameters
+
+
+def _repeatable(name: str, setting: Setting) -> Callable[["RoleOptions", str], None]:
+    """An ``opt_`` method that gathers the values of an option in `RoleOptions.lists`."""
+    columns = _columns(setting)
+
+    def option(self: "RoleOptions", value: str) -> None:
+        if columns:
+            first, equals, second = value.partition("=")
+            if not (first and equals and second):
+                form = "=".join(column.upper() for column in columns)
+                raise usage.UsageError(f"--{setting.option}: {value!r} is not {form}")
+            self.lists.setdefault(name, []).append(dict(zip(columns, (first, second), strict=True)))
+        else:
+            self.lists.setdefault(name, []).append(value)
+
+    option.__doc__ = setting.help
+    return option
+
+
+def _columns(setting: Setting) -> list[str]:
+    """The two keys of a table that ``--option KEY=KEY`` gives: those without a default."""
+    fields = msgspec.structs.fields(setting.element) if setting.element else ()
+    return [field.name for field in fields if field.required]
+
+
+class RoleOptions(usage.Options):
+    """What the options of the three roles have in common."""
+
+    kind: ClassVar[type[RoleConfig]]
+    config: RoleConfig
+    """The complete configuration, once the command line was parsed."""
+
+    synopsis = "[options]"
+    optParameters: ClassVar[list[list[object]]] = [
+        ["config", "c", None, "Read the settings from this TOML file."]
+    ]
+    compData = usage.Completions(optActions={"config": usage.CompleteFiles("*.toml")})
+
+    def __init_subclass__(cls) -> None:
+        """Make the options of the role from the settings of its `kind`."""
+        cls.optParameters = _parameters(cls.kind)
+        for name, setting in settings(cls.kind).items():
+            if setting.repeatable:
+                method = "opt_" + setting.option.replace("-", "_")
+                setattr(cls, method, _repeatable(name, setting))
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lists: dict[str, list[Any]] = {}
+        self.allowed: dict[str, list[str]] = {}
+
+    def opt_version(self) -> None:
+        """Display the version of p2pnet and exit."""
+        print("p2pnet", __version__)
+        raise SystemExit(0)
+
+    def postOptions(self) -> None:
+        """Make `config`; raises UsageError with the ConfigError's text."""
+        names = {setting.option: name for name, setting in settings(self.kind).items()}
+        given = {
+            names[key]: value for key, value in self.items() if key in names and value is not None
+        }
+        path = Path(self["config"]) if self["config"] is not None else None
+        overrides = given | self.lists | {"allow": self.allowed}
+        try:
+            self.config = load_config(self.kind, path, overrides)
+        except ConfigError as error:
+            raise usage.UsageError(str(error)) from None
+        self._name_twistd_files()
+
+    def _name_twistd_files(self) -> None:
+        """Let the three roles run in one directory, where twistd would have them share files."""
+        name = f"p2p-{self.kind.table}"
+        parent = self.parent if self.parent is not None else {}
+        if parent.get("pidfile") == "twistd.pid":
+            parent["pidfile"] = f"{name}.pid"
+        if "logfile" in parent and parent["logfile"] is None and not parent["nodaemon"]:
+            parent["logfile"] = f"{name}.log"
+
+
+class IntermediateOptions(RoleOptions):
+    """Options of ``twistd p2p-intermediate``."""
+
+    kind = IntermediateConfig
+    config: IntermediateConfig
+    longdesc = "The Intermediate: where nodes meet, and the relay until they have a direct path."
+
+
+class ConnectorOptions(RoleOptions):
+    """Options of ``twistd p2p-connector``."""
+
+    kind = ConnectorConfig
+    config: ConnectorConfig
+    longdesc = "The Connector: runs beside private services and offers them to allowed agents."
+
+    def opt_allow(self, value: str) -> None:
+        name, equals, agents = value.partition("=")
+        if not (name and equals):
+            raise usage.UsageError(f"--allow: {value!r} is not SERVICE=AGENT[,AGENT...]")
+        self.allowed.setdefault(name, []).extend(filter(None, agents.split(",")))
+
+    opt_allow.__doc__ = f"SERVICE=AGENT[,AGENT]. {settings(ServiceConfig)['allow'].help}"
+
+
+class AgentOptions(RoleOptions):
+    """Options of ``twistd p2p-agent``."""
+
+    kind = AgentConfig
+    config: AgentConfig
+    longdesc = "The Agent: listens on this machine and leads to the services of connectors."
+
+
+@contextmanager
+def plain_errors(options: RoleOptions) -> Iterator[None]:
+    """End the process with one line instead of a traceback if what the options name is no good."""
+    try:
+        yield
+    except (ConfigError, CredentialsError) as error:
+        raise SystemExit(f"p2p-{options.kind.table}: {error}") from None

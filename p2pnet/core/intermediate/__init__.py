@@ -1,0 +1,1 @@
+"""The core of the Intermediate: connected nodes, registry, introductions, forwarding."""

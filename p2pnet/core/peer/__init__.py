@@ -1,0 +1,1 @@
+"""The core of Agent and Connector: a demultiplexer, control links, sessions and their streams."""

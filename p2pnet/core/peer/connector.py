@@ -1,0 +1,166 @@
+"""The Connector's core: registers services, takes sessions, hands on authorized streams."""
+
+from __future__ import annotations
+
+import collections
+import datetime
+import os
+from collections.abc import Callable, Iterable, Mapping
+
+from zope.interface import implementer
+
+from p2pnet import events
+from p2pnet.core.peer.ends import ConnectorSession
+from p2pnet.core.peer.link import ControlLink
+from p2pnet.core.peer.node import PeerCore
+from p2pnet.core.peer.session import Introduction, Session
+from p2pnet.identity import Credentials, Role
+from p2pnet.interfaces import IAuthorizer
+from p2pnet.quic import events as quic_events
+from p2pnet.quic.profile import FAST, ConnectionProfile
+from p2pnet.traversal.selection import SELECTORS, PreferDirect
+from p2pnet.wire import messages
+from p2pnet.wire.address import PeerAddress
+from p2pnet.wire.codes import ErrorCode
+
+MAX_SESSIONS = 1024
+MAX_STREAMS = 512  # that one agent may have open; more of them wait
+HANDSHAKE_TIMEOUT = 15.0  # seconds from the offer of a session to its end-to-end connection
+ANY_AGENT = "*"
+
+
+@implementer(IAuthorizer)
+class AllowList:
+    """Services with the names of the agents that may use them; whoever is not listed may not."""
+
+    def __init__(self, allowed: Mapping[str, Iterable[str]]) -> None:
+        self._allowed = {service: frozenset(names) for service, names in allowed.items()}
+
+    def authorize(self, agent: str, service: str) -> ErrorCode | None:
+        """None to allow, else the code to refuse with."""
+        names = self._allowed.get(service)
+        if names is None:
+            return ErrorCode.UNKNOWN_SERVICE
+        if agent in names or ANY_AGENT in names:
+            return None
+        return ErrorCode.NOT_AUTHORIZED
+
+
+class ConnectorCore(PeerCore):
+    """The sans-IO core of a Connector: PeerCore's verbs; StreamRequested events want an answer.
+
+    :param services: what to register, as far as the certificate grants it.
+    :param authorizer: the IAuthorizer that is asked for each session and each stream.
+    """
+
+    role = Role.CONNECTOR
+    peer_role = Role.AGENT
+    controlling = False
+
+    def __init__(
+        self,
+        credentials: Credentials,
+        intermediates: Iterable[str],
+        *,
+        services: Iterable[str],
+        authorizer: IAuthorizer,
+        utcnow: Callable[[], datetime.datetime],
+        entropy: Callable[[int], bytes] = os.urandom,
+        engine: str = FAST,
+        max_streams: int = MAX_STREAMS,
+    ) -> None:
+        super().__init__(credentials, intermediates, utcnow=utcnow, entropy=entropy, engine=engine)
+        self.services = tuple(services)
+        self.max_peer_streams = max_streams
+        self._authorizer = authorizer
+        self._ended: collections.OrderedDict[bytes, None] = collections.OrderedDict()
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether there is a session that may need an Intermediate."""
+        return bool(self.sessions)
+
+    def link_ready(
+        self, link: ControlLink, address: tuple[str, int], seconds: float, now: float
+    ) -> None:
+        """Register, again after each reconnect."""
+        super().link_ready(link, address, seconds, now)
+        link.send(messages.Register(self.services))
+
+    def take_message(self, link: ControlLink, message: messages.Message, now: float) -> None:
+        """An answer to the registration, or a word about a session."""
+        match message:
+            case messages.Registered(services):
+                self.emit(events.Registered(link.name, services))
+            case messages.RegistrationRefused(service, code, reason):
+                name = ErrorCode.of(code).name.lower()
+                self.emit(events.RegistrationRefused(link.name, service, name, reason))
+            case messages.SessionOffer():
+                code, reason = self._consider(link, message, now)
+                link.send(messages.SessionAnswer(message.session, code, reason))
+            case messages.SessionClosed(session_id, code, reason):
+                session = self.find_session(session_id)
+                if session is not None and session.is_relayed_by(link.address):
+                    self.lose_relay(session, link, code, reason, now)
+            case _:
+                self.direct.exchange.take_message(link, message, now)
+
+    def _consider(
+        self, link: ControlLink, offer: messages.SessionOffer, now: float
+    ) -> tuple[ErrorCode, str]:
+        """Take the session or say why not. The agent's name is only the Intermediate's word yet:
+        good enough to refuse early; each stream is checked against the certificate."""
+        refusal: ErrorCode | None = self._authorizer.authorize(offer.agent, offer.service)
+        if refusal is not None:
+            text = f"connector {self.credentials.identity.name} refuses {offer.service}"
+            self.emit(events.SessionRefused(offer.service, refusal.name.lower(), offer.agent))
+            return refusal, f"{text} to agent {offer.agent}"
+        session = self.sessions.get(PeerAddress.of_session(offer.session))
+        if session is None:
+            if len(self.sessions) >= MAX_SESSIONS:
+                return ErrorCode.OVER_LIMIT, f"{MAX_SESSIONS} sessions are open"
+            if offer.session in self._ended:
+                return ErrorCode.RESTARTED, "that session is over"
+            session = self._start_session(link, offer, now)
+        elif (session.peer_name, session.instance) != (offer.agent, offer.instance):
+            return ErrorCode.PROTOCOL_ERROR, "that session belongs to another agent"
+        # The agent knows the whole way and chooses; this end follows.
+        self.relayed.add(session, link, offer.send_channel, offer.receive_channel, cost=0.0)
+        return ErrorCode.NO_ERROR, ""
+
+    def _start_session(
+        self, link: ControlLink, offer: messages.SessionOffer, now: float
+    ) -> ConnectorSession:
+        introduction = Introduction(offer.session, offer.agent, offer.instance)
+        session = ConnectorSession(introduction, now, self.emit, self._authorizer.authorize)
+        session.selector = SELECTORS.get(offer.policy, PreferDirect)()
+        self.add_session(session)
+        self.emit(events.SessionOpened(session.id.hex(), offer.agent, offer.service, link.name))
+        self.timers.call_at(now + HANDSHAKE_TIMEOUT, lambda t: self._check_handshake(session, t))
+        return session
+
+    def _check_handshake(self, session: Session, now: float) -> None:
+        if not (session.has_connection and session.connection.is_established):
+            reason = f"agent {session.peer_name} did not finish its handshake"
+            self.end_session(session, ErrorCode.PEER_LOST, reason, now)
+
+    def _accept_peer(self, address: PeerAddress) -> ConnectionProfile | None:
+        session = self.sessions.get(address)
+        if session is None or session.has_connection:
+            return None
+        return self.peer_settings()
+
+    def session_ended(self, session: Session, code: ErrorCode, reason: str, now: float) -> None:
+        """Remember it: an agent that does not know yet must not resume what is not there."""
+        self._ended[session.id] = None
+        if len(self._ended) > MAX_SESSIONS:
+            self._ended.popitem(last=False)
+
+    def session_event(self, session: Session, event: quic_events.Event, now: float) -> None:
+        """Check who came."""
+        super().session_event(session, event, now)
+        if not isinstance(event, quic_events.HandshakeCompleted):
+            return
+        if event.peer.name != session.peer_name:
+            reason = f"announced was agent {session.peer_name}, it is {event.peer.name}"
+            self.end_session(session, ErrorCode.WRONG_PEER, reason, now)

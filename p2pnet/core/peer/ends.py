@@ -1,0 +1,95 @@
+"""The two ends of a session, which differ in who opens streams and who lets them in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from p2pnet import events
+from p2pnet.core.peer.session import Introduction, Session
+from p2pnet.core.peer.stream import Stream, StreamState
+from p2pnet.core.timers import Timer
+from p2pnet.wire.codes import DecodeError, ErrorCode
+from p2pnet.wire.stream import ACCEPTED, StreamKind, decode_stream_header
+
+MAX_HEADER = 2 + 63  # bytes; more without a complete header cannot come
+
+
+class AgentSession(Session):
+    """The Agent's end: it opens the streams.
+
+    :ivar service: the one that the session was first asked for; a path is asked for it again.
+    :ivar used_at: when it last had a stream.
+    """
+
+    def __init__(
+        self,
+        introduction: Introduction,
+        now: float,
+        emit: Callable[[events.Event], None],
+        service: str,
+    ) -> None:
+        super().__init__(introduction, now, emit)
+        self.service = service
+        self.used_at = now
+        self.join_timer: Timer | None = None
+
+    def open(self, stream: Stream) -> None:
+        """Open `stream` on the connection."""
+        stream_id = self.connection.open_stream()
+        self.streams[stream_id] = stream
+        stream.attach(self, stream_id)
+
+    def _before_open(self, stream: Stream, data: bytes) -> bytes:
+        if not data:
+            raise DecodeError("stream ended before it was accepted")
+        if data[:1] != ACCEPTED:
+            raise DecodeError(f"stream answered with {data[0]:#04x}")
+        self.connection.consume(stream.stream_id, 1)
+        stream.advance(StreamState.OPEN)
+        self._opened(stream)
+        self._emit(events.StreamAccepted(stream))
+        return data[1:]
+
+
+class ConnectorSession(Session):
+    """The Connector's end: streams arrive, and each is authorized by who the agent proved to be."""
+
+    def __init__(
+        self,
+        introduction: Introduction,
+        now: float,
+        emit: Callable[[events.Event], None],
+        authorize: Callable[[str, str], ErrorCode | None],
+    ) -> None:
+        super().__init__(introduction, now, emit)
+        self._authorize = authorize
+
+    def _stream(self, stream_id: int) -> Stream | None:
+        stream = self.streams.get(stream_id)
+        if stream is None and stream_id % 4 == 0:  # the agent's, bidirectional (RFC 9000 2.1)
+            stream = Stream("", StreamKind.BYTES, self.now, self._emit)
+            stream.session, stream.stream_id = self, stream_id
+            # An agent that has closed already wants no answer; that may come before the header.
+            stream.output_ended = not self.connection.takes(stream_id)
+            self.streams[stream_id] = stream
+        return stream
+
+    def _before_open(self, stream: Stream, data: bytes) -> bytes:
+        if stream.state is StreamState.REQUESTED:
+            return data  # early data: the owner gets it while it decides
+        stream.buffer += data
+        decoded = decode_stream_header(bytes(stream.buffer[:MAX_HEADER]))
+        if decoded is None:
+            return b""
+        header, length = decoded
+        rest, stream.buffer = bytes(stream.buffer[length:]), bytearray()
+        self.connection.consume(stream.stream_id, length)
+        stream.service, stream.kind = header.service, header.kind
+        stream.advance(StreamState.REQUESTED)
+        assert self.peer is not None
+        code = self._authorize(self.peer.name, stream.service)
+        if code is None:
+            self._emit(events.StreamRequested(stream))
+            return rest
+        self.refuse(stream, code, f"agent {self.peer.name}: {code.name.lower()}")
+        return b""

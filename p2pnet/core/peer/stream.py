@@ -1,0 +1,196 @@
+"""A service stream or UDP flow on the end-to-end connection, as a host of the core sees it."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from p2pnet import events
+from p2pnet.quic.connection import HIGH_WATER
+from p2pnet.wire.codes import ErrorCode
+from p2pnet.wire.stream import (
+    ACCEPTED,
+    MAX_DATAGRAM,
+    StreamHeader,
+    StreamKind,
+    encode_capsule,
+    encode_flow_datagram,
+)
+
+if TYPE_CHECKING:
+    from p2pnet.core.peer.session import Session
+
+
+class StreamState(enum.Enum):
+    """Where a stream is in its life."""
+
+    WAITING = enum.auto()  # for a session (Agent), or for its header (Connector)
+    REQUESTED = enum.auto()  # the header is sent or received, no answer yet
+    OPEN = enum.auto()
+    CLOSED = enum.auto()
+
+
+TRANSITIONS = {
+    StreamState.WAITING: {StreamState.REQUESTED, StreamState.CLOSED},
+    StreamState.REQUESTED: {StreamState.OPEN, StreamState.CLOSED},
+    StreamState.OPEN: {StreamState.CLOSED},
+    StreamState.CLOSED: set(),
+}
+
+
+class Stream:
+    """Bytes, or datagrams, to and from one service.
+
+    An Agent may write before the stream is accepted, even before there is a session: that much
+    of a round trip is saved. Calls on a closed stream do nothing.
+
+    :ivar owner: for the host, which keeps here what the stream belongs to.
+    :ivar sent: bytes written, `received`: bytes delivered.
+    """
+
+    def __init__(
+        self, service: str, kind: StreamKind, now: float, emit: Callable[[events.Event], None]
+    ) -> None:
+        self.service = service
+        self.kind = kind
+        self.created = now
+        self.state = StreamState.WAITING
+        self.owner: Any = None
+        self.session: Session | None = None
+        self.stream_id = -1
+        self.sent = 0
+        self.received = 0
+        self.buffer = bytearray()  # to send once attached; or input that is incomplete
+        self.input_ended = False
+        self.output_ended = False
+        self._emit = emit
+        self._watched = False
+
+    def __repr__(self) -> str:
+        return f"<Stream {self.stream_id} {self.service} {self.state.name.lower()}>"
+
+    @property
+    def flow_id(self) -> int:
+        """The id in DATAGRAM frames: the quarter stream id (RFC 9297 section 2.1)."""
+        return self.stream_id // 4
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing can be sent or received any more."""
+        return self.state is StreamState.CLOSED
+
+    def advance(self, state: StreamState) -> None:
+        """Go to `state`, which must be one of TRANSITIONS from here."""
+        assert state in TRANSITIONS[self.state], (self.state, state)
+        self.state = state
+
+    # -- for the host ----------------------------------------------------------------------------
+
+    def write(self, data: bytes) -> bool:
+        """Queue bytes. False asks to wait for StreamWritable before writing more."""
+        if self.is_closed or self.output_ended or not data:
+            return True
+        self.sent += len(data)
+        if self.session is None:
+            self.buffer += data
+            return len(self.buffer) <= HIGH_WATER
+        return self.session.connection.send(self.stream_id, data)
+
+    def watch_writable(self) -> None:
+        """Ask for StreamWritable as soon as little is unsent."""
+        if self.session is not None and not self.is_closed:
+            self.session.connection.watch(self.stream_id)
+        self._watched = True
+
+    def write_end(self) -> None:
+        """No more bytes follow (the other direction stays open)."""
+        if self.is_closed or self.output_ended:
+            return
+        self.output_ended = True
+        if self.session is not None:
+            self.session.connection.send(self.stream_id, b"", end=True)
+            self.session.close_if_finished(self)
+
+    def discard_input(self) -> None:
+        """Read nothing more: what the peer still sends is not wanted, and it is told so."""
+        if self.is_closed or self.input_ended:
+            return
+        self.input_ended = True
+        if self.session is not None:
+            self.session.connection.stop(self.stream_id, ErrorCode.NO_ERROR)
+            self.session.close_if_finished(self)
+
+    def consume(self, size: int) -> bool:
+        """Tell that `size` received bytes were used, so that the peer may send as many more.
+
+        Returns whether there is something to send because of it.
+        """
+        return self.session is not None and self.session.connection.consume(self.stream_id, size)
+
+    def reset(self, code: int = ErrorCode.CANCELLED, reason: str = "") -> None:
+        """Break the stream off in both directions."""
+        if self.is_closed:
+            return
+        if self.session is not None:
+            self.session.connection.reset(self.stream_id, code)
+            self.session.close_stream(self, code, reason)
+        else:
+            self.advance(StreamState.CLOSED)
+            self._emit(events.StreamClosed(self, code, reason))
+
+    def accept(self) -> None:
+        """Connector: the target is connected, tell the Agent."""
+        if self.state is StreamState.REQUESTED and self.session is not None:
+            self.session.accept(self)
+
+    def refuse(self, code: ErrorCode, reason: str) -> None:
+        """Connector: no, and why. The Agent gets the code; the reason is for the event log."""
+        if self.state is StreamState.REQUESTED and self.session is not None:
+            self.session.refuse(self, code, reason)
+
+    def send_datagram(self, payload: bytes) -> bool:
+        """Send a datagram of the flow, best effort. False: it was dropped, as UDP would.
+
+        One too large for a DATAGRAM frame goes over the flow's stream, if that is not backed up.
+        """
+        if self.is_closed or len(payload) > MAX_DATAGRAM:
+            return False
+        if self.session is None:
+            if len(self.buffer) + len(payload) > HIGH_WATER:
+                return False
+            self.buffer += encode_capsule(payload)
+        else:
+            connection = self.session.connection
+            data = encode_flow_datagram(self.flow_id, payload)
+            # Before the header arrived, a DATAGRAM frame would find no flow: use the stream.
+            if self.state is StreamState.OPEN and len(data) <= connection.datagram_limit:
+                if not connection.send_datagram(data):
+                    return False
+            elif connection.unsent(self.stream_id) > HIGH_WATER:
+                return False
+            else:
+                connection.send(self.stream_id, encode_capsule(payload))
+        self.sent += len(payload)
+        return True
+
+    # -- for the session -------------------------------------------------------------------------
+
+    def attach(self, session: Session, stream_id: int) -> None:
+        """Agent: the session stands, send the header and what was written before."""
+        self.session, self.stream_id = session, stream_id
+        self.advance(StreamState.REQUESTED)
+        header = StreamHeader(self.kind, self.service).encode()
+        written, self.buffer = bytes(self.buffer), bytearray()
+        session.connection.send(stream_id, header + written, end=self.output_ended)
+        if self._watched:
+            session.connection.watch(stream_id)
+        if self.input_ended:
+            session.connection.stop(stream_id, ErrorCode.NO_ERROR)
+            session.close_if_finished(self)
+
+    def answer(self) -> None:
+        """Connector: send the byte that says the stream is accepted."""
+        assert self.session is not None
+        self.advance(StreamState.OPEN)
+        self.session.connection.send(self.stream_id, ACCEPTED)

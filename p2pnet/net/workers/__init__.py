@@ -1,0 +1,1 @@
+"""The relay workers: processes that forward beside the Intermediate, on its port."""
