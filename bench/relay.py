@@ -26,7 +26,8 @@ from typing import Any
 
 from bench.crowd import load_credentials, receive_all
 from bench.hop import added
-from p2pnet import events
+from p2pnet import reports
+from p2pnet.core import events
 from p2pnet.core.peer.agent import AgentCore
 from p2pnet.core.peer.connector import AllowList, ConnectorCore
 from p2pnet.core.peer.node import PeerCore
@@ -125,7 +126,7 @@ class Course:
                 authorizer=AllowList({"web": ["*"]}), utcnow=utcnow,
             )
         )  # fmt: skip
-        self._until(events.Registered, self.connector)
+        self._until(reports.Registered, self.connector)
         self._agents: list[Peer] = []
         self._sources: dict[int, tuple[Peer, bytes]] = {}  # by the process that gets the frames
         self._backs: dict[int, bytes] = {}  # frames of the connector's, the other way
@@ -137,9 +138,9 @@ class Course:
         core = AgentCore(self._credentials["agent"], [self._intermediate], utcnow=utcnow)
         agent = Peer(core)
         self._agents.append(agent)
-        self._until(events.ControlConnected, agent)
+        self._until(reports.ControlConnected, agent)
         core.open_stream("web", time.monotonic())
-        self._until(events.HandshakeCompleted, agent, self.connector)
+        self._until(reports.HandshakeCompleted, agent, self.connector)
         (session,) = core.sessions.values()
         ((self._address, path),) = session.relays.items()
         self._sources[path.channel[0] % workers] = agent, frame_for(path)

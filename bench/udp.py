@@ -20,7 +20,8 @@ from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
-from p2pnet import events
+from p2pnet import reports
+from p2pnet.core import events
 from p2pnet.lab.report import Figures, alternate, parser, show
 from p2pnet.net.batched import BatchedUDPTransport
 from p2pnet.net.driver import Driver
@@ -75,7 +76,7 @@ class Counter(Idle):
     def next_event(self) -> events.Event | None:
         """The end."""
         ended, self._ended = self._ended, False
-        return events.DrainFinished(0) if ended else None
+        return reports.DrainFinished(0) if ended else None
 
 
 class Filler(Idle):

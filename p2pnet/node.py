@@ -10,12 +10,21 @@ from twisted.internet.defer import CancelledError, Deferred, inlineCallbacks
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.logger import Logger
 
-from p2pnet import events
+from p2pnet import reports
+from p2pnet.core import events
 from p2pnet.core.intermediate.core import IntermediateCore
 from p2pnet.core.peer.agent import AgentCore
 from p2pnet.core.peer.connector import ConnectorCore
 from p2pnet.core.peer.node import PeerCore
-from p2pnet.core.peer.stream import Stream
+from p2pnet.core.peer.stream import (
+    FlowDatagram,
+    Stream,
+    StreamAccepted,
+    StreamClosed,
+    StreamData,
+    StreamRequested,
+    StreamWritable,
+)
 from p2pnet.errors import error_for
 from p2pnet.identity import Credentials
 from p2pnet.interfaces import ICandidateSource, IDatagramTransport
@@ -60,14 +69,14 @@ class CoreService(Service):
         self.transport = transport
         self.driver = Driver(core, transport, reactor, self.handle, forward)
         self.event_log = EventLog(event_log, utcnow, reactor)
-        self.observers: list[Callable[[events.Report], Any]] = []
+        self.observers: list[Callable[[reports.Report], Any]] = []
 
     def startService(self) -> None:
         """Open the socket. Raises CannotListenError, or OSError for the event log."""
         self.event_log.open()
         self.driver.start()
         super().startService()
-        self.report(events.Listening(format_address(self.transport.get_address()), "p2pnet"))
+        self.report(reports.Listening(format_address(self.transport.get_address()), "p2pnet"))
 
     @inlineCallbacks
     def stopService(self) -> Any:
@@ -75,15 +84,15 @@ class CoreService(Service):
         super().stopService()
         self.core.close(self.driver.now)
         yield self.driver.stop()
-        self.report(events.Stopped({**self.core.dropped, **self.driver.errors}))
+        self.report(reports.Stopped({**self.core.dropped, **self.driver.errors}))
         self.event_log.close()
 
     def handle(self, event: events.Event) -> None:
         """Take one event of the core."""
-        if isinstance(event, events.Report):
+        if isinstance(event, reports.Report):
             self.report(event)
 
-    def report(self, report: events.Report) -> None:
+    def report(self, report: reports.Report) -> None:
         """Log a report and pass it to the observers."""
         self.event_log.write(report)
         for observer in list(self.observers):
@@ -131,7 +140,7 @@ class IntermediateNode(CoreService):
             self._workers.tell(event.message)
             return
         super().handle(event)
-        if isinstance(event, events.DrainFinished):
+        if isinstance(event, reports.DrainFinished):
             self._drained.callback(None)
 
     # -- WorkerOwner -----------------------------------------------------------------------------
@@ -143,7 +152,7 @@ class IntermediateNode(CoreService):
 
     def worker_began(self, worker: int, pid: int) -> None:
         """It relays."""
-        self.report(events.WorkerStarted(worker, pid))
+        self.report(reports.WorkerStarted(worker, pid))
 
     def worker_said(self, worker: int, message: WorkerMessage) -> None:
         """It tells what it forwarded."""
@@ -153,7 +162,7 @@ class IntermediateNode(CoreService):
     def worker_lost(self, worker: int, reason: str, restart_in: float) -> None:
         """It is no more."""
         self.core.relay.remove_worker(worker)
-        self.report(events.WorkerLost(worker, reason, restart_in))
+        self.report(reports.WorkerLost(worker, reason, restart_in))
         self.driver.wake()
 
 
@@ -187,7 +196,7 @@ class Node(CoreService):
 
     def network_changed(self, reason: str) -> None:
         """The network of this machine changed, or it slept: see how things are now."""
-        self.report(events.NetworkChanged(reason))
+        self.report(reports.NetworkChanged(reason))
         self._find_addresses()
         self.core.network_changed(self.driver.now)
         self.driver.wake()
@@ -200,17 +209,17 @@ class Node(CoreService):
         """Take one event of the core."""
         match event:
             # A stream that was refused has no owner: what came with its header is dropped.
-            case events.StreamData(stream, data, end) if stream.owner is not None:
+            case StreamData(stream, data, end) if stream.owner is not None:
                 stream.owner.received(data, end)
-            case events.StreamWritable(stream) if stream.owner is not None:
+            case StreamWritable(stream) if stream.owner is not None:
                 stream.owner.writable()
-            case events.FlowDatagram(stream, payload) if stream.owner is not None:
+            case FlowDatagram(stream, payload) if stream.owner is not None:
                 stream.owner.datagram(payload)
-            case events.StreamAccepted(stream):
+            case StreamAccepted(stream):
                 self._accepted(stream)
-            case events.StreamClosed(stream, code, reason):
+            case StreamClosed(stream, code, reason):
                 self._closed(stream, code, reason)
-            case events.StreamRequested(stream):
+            case StreamRequested(stream):
                 self._requested(stream)
             case events.OpenerNeeded(data, address, hops):
                 self.transport.send([(data, address)], hops)

@@ -7,7 +7,7 @@ from pathlib import Path
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from p2pnet import events
+from p2pnet import reports
 from p2pnet.observe.eventlog import LATER, MANY, EventLog
 
 
@@ -33,9 +33,9 @@ class EventLogTests(SynchronousTestCase):
         """What is in the file."""
         return [json.loads(line) for line in self.path.read_bytes().splitlines()]
 
-    def changed(self, reason: str) -> events.NetworkChanged:
+    def changed(self, reason: str) -> reports.NetworkChanged:
         """A report with a field."""
-        return events.NetworkChanged(reason)
+        return reports.NetworkChanged(reason)
 
     def test_reports_are_written_together_with_the_times_of_each(self) -> None:
         """A moment after the first of them; nobody has to wait for it meanwhile."""

@@ -8,8 +8,9 @@ import socket
 import sys
 import time
 
-from p2pnet import events
+from p2pnet import reports
 from p2pnet.core.peer.agent import AgentCore
+from p2pnet.core.peer.stream import StreamClosed, StreamData
 from p2pnet.identity import Credentials
 
 certs, name, intermediate, service = sys.argv[1:]
@@ -25,16 +26,16 @@ stream.write(b"GET / HTTP/1.0\r\nHost: " + service.encode() + b"\r\n\r\n")
 running = True
 while running:
     while (event := core.next_event()) is not None:
-        if isinstance(event, events.StreamData):
+        if isinstance(event, StreamData):
             sys.stdout.buffer.write(event.data)
             stream.consume(len(event.data))  # only now may the service send as much again
             if event.end:
                 stream.write_end()
-        elif isinstance(event, events.StreamClosed):
+        elif isinstance(event, StreamClosed):
             running = False
             if event.code:
                 print(f"{service}: {event.reason}", file=sys.stderr)
-        elif isinstance(event, events.AddressObserved):
+        elif isinstance(event, reports.AddressObserved):
             print(f"this node is seen as {event.address}", file=sys.stderr)
     for data, address in (waiting := core.datagrams_to_send(time.monotonic())):
         udp.sendto(data, address)

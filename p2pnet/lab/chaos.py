@@ -23,7 +23,7 @@ from twisted.internet.defer import maybeDeferred
 from twisted.logger import ILogObserver, LogEvent, LogLevel, globalLogPublisher
 from zope.interface import implementer
 
-from p2pnet import events
+from p2pnet import reports
 from p2pnet.lab.invariants import Watch, sizes
 from p2pnet.lab.scenario import Fault, FaultKind, Scenario
 from p2pnet.lab.site import FrugalRealm, ProcessSimulation, Site, Weather, build
@@ -166,7 +166,7 @@ class Chaos:
     def _is_registered(self) -> bool:
         """Whether every Connector is known to every Intermediate."""
         return all(
-            len(self._simulation.reported(site.node, events.Registered)) == len(self.relays)
+            len(self._simulation.reported(site.node, reports.Registered)) == len(self.relays)
             for site in self.connectors
             if site.node is not None
         )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.task import LoopingCall
 
-from p2pnet import events
+from p2pnet import reports
 from p2pnet.core.peer.session import Session
 from p2pnet.errors import ServiceError
 from p2pnet.lab.scenario import Scenario
@@ -104,7 +104,7 @@ class Watch:
 
     def _look_at_links(self, site: NodeSite, node: CoreService) -> None:
         """No node loses an Intermediate that it can reach."""
-        losses = site.reported(events.ControlLost)
+        losses = site.reported(reports.ControlLost)
         news, self._losses[node] = losses[self._losses[node] :], len(losses)
         if self.now - self._calm_since(site.name, *self._relays) > NOTICED_WITHIN:
             for lost in news:

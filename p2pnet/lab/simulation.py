@@ -6,7 +6,7 @@ from typing import Any
 from cryptography.hazmat.primitives.serialization import Encoding
 from twisted.internet.interfaces import IReactorTime
 
-from p2pnet import events, pki
+from p2pnet import pki, reports
 from p2pnet.core.intermediate.core import IntermediateCore
 from p2pnet.core.intermediate.registry import MemoryDirectory
 from p2pnet.core.peer.agent import AgentCore
@@ -43,7 +43,7 @@ class Simulation:
         self.network = network
         self.realm = realm or Realm()
         self.nodes: list[CoreService] = []
-        self.reports: dict[CoreService, list[events.Report]] = {}
+        self.reports: dict[CoreService, list[reports.Report]] = {}
 
     def start(self, node: CoreService) -> None:
         """Start a node and keep its reports."""
@@ -62,7 +62,7 @@ class Simulation:
         """What a node runs on: a clock, and a socket on `host`; port 0 for any."""
         return self.network.clock, self.network.transport(host, port)
 
-    def reported(self, node: CoreService, kind: type[events.Report]) -> list[Any]:
+    def reported(self, node: CoreService, kind: type[reports.Report]) -> list[Any]:
         """The reports of one kind that the node made."""
         return [report for report in self.reports[node] if isinstance(report, kind)]
 

@@ -7,7 +7,7 @@ import random
 from collections.abc import Iterable
 from typing import Any
 
-from p2pnet import events
+from p2pnet import reports
 from p2pnet.identity import Credentials, Role
 from p2pnet.lab.nat import BEHAVIORS
 from p2pnet.lab.scenario import Host, Scenario
@@ -107,7 +107,7 @@ class Site:
         """The clock of the process that runs here, or ran last."""
         return self._process[0]
 
-    def reported(self, kind: type[events.Report]) -> list[Any]:
+    def reported(self, kind: type[reports.Report]) -> list[Any]:
         """The reports of one kind that the running node made."""
         return self._simulation.reported(self.node, kind) if self.node is not None else []
 

@@ -8,8 +8,9 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
-from p2pnet.events import Event, Report
+from p2pnet.core.events import Event
 from p2pnet.interfaces import Datagrams, IDatagramTransport
+from p2pnet.reports import Report
 from p2pnet.wire.address import Address
 
 

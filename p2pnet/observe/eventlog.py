@@ -9,7 +9,7 @@ import msgspec
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
-from p2pnet.events import Report
+from p2pnet.reports import Report
 
 LATER = 0.05  # seconds that a report waits for others
 MANY = 64  # reports that do not wait for more

@@ -8,7 +8,7 @@ from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IAddress, IListeningPort
 from twisted.internet.protocol import Factory
 
-from p2pnet import events
+from p2pnet import reports
 from p2pnet.assembly import agent_node
 from p2pnet.config.roles import AgentConfig, ForwardConfig
 from p2pnet.config.setting import ConfigError
@@ -60,7 +60,7 @@ class StreamForward(Service):
         address = (
             f"{host.host}" if not hasattr(host, "port") else format_address((host.host, host.port))
         )
-        self._node.report(events.Listening(address, self._forward.service))
+        self._node.report(reports.Listening(address, self._forward.service))
 
     def stopService(self) -> Any:
         """Stop listening."""
@@ -107,7 +107,7 @@ class FlowForward(Service):
             self._port_number, self._listener, interface=self._host
         )
         host = self._port.getHost()
-        self._node.report(events.Listening(format_address((host.host, host.port)), self._service))
+        self._node.report(reports.Listening(format_address((host.host, host.port)), self._service))
 
     def stopService(self) -> Any:
         """End the flows and stop listening."""

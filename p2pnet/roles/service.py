@@ -6,7 +6,7 @@ from typing import Any
 from twisted.application.service import MultiService
 from twisted.internet.error import CannotListenError
 
-from p2pnet import events
+from p2pnet import reports
 from p2pnet.assembly import load_credentials
 from p2pnet.config.roles import RoleConfig
 from p2pnet.identity import CredentialsError
@@ -69,10 +69,10 @@ class RoleService(MultiService):
         try:
             credentials = load_credentials(self.config)
         except CredentialsError as error:
-            self.node.report(events.CertificateReloadFailed(str(error)))
+            self.node.report(reports.CertificateReloadFailed(str(error)))
             return
         self.node.use_credentials(credentials)
         identity = credentials.identity
         self.node.report(
-            events.CertificateReloaded(str(identity), identity.not_valid_after.isoformat())
+            reports.CertificateReloaded(str(identity), identity.not_valid_after.isoformat())
         )

@@ -12,14 +12,15 @@ import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from p2pnet import events
+from p2pnet import reports
+from p2pnet.core import events
 from p2pnet.core.intermediate.core import IntermediateCore
 from p2pnet.core.intermediate.registry import MemoryDirectory
 from p2pnet.core.peer.agent import AgentCore
 from p2pnet.core.peer.connector import AllowList, ConnectorCore
 from p2pnet.core.peer.node import PeerCore
 from p2pnet.core.peer.session import Session
-from p2pnet.core.peer.stream import Stream
+from p2pnet.core.peer.stream import Stream, StreamClosed, StreamData, StreamRequested
 from p2pnet.identity import Role
 from p2pnet.node import utcnow
 from p2pnet.wire.address import Address
@@ -191,22 +192,22 @@ class Node(Host):
     def handle(self, event: events.Event, now: float) -> None:
         """Accept every stream, and read what comes."""
         match event:
-            case events.StreamRequested(stream):
+            case StreamRequested(stream):
                 self.talks[stream] = Talk(stream)
                 stream.accept()
-            case events.StreamData(stream, data, _):
+            case StreamData(stream, data, _):
                 talk = self.talks[stream]
                 assert talk.closed is None, "bytes after the end"
                 talk.read += data
                 stream.consume(len(data))
-            case events.StreamClosed(stream, code, reason):
+            case StreamClosed(stream, code, reason):
                 talk = self.talks.setdefault(stream, Talk(stream))
                 assert talk.closed is None, "closed twice"
                 talk.closed = code, reason
-            case events.SessionClosed(session, _, code, reason):
+            case reports.SessionClosed(session, _, code, reason):
                 assert session not in self.ended, "ended twice"
                 self.ended[session] = code, reason
-            case events.PathSelected(session_id):
+            case reports.PathSelected(session_id):
                 chosen = self.core.find_session(bytes.fromhex(session_id))
                 if chosen is not None and chosen.has_connection:
                     self._moved.add(chosen)

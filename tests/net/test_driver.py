@@ -11,7 +11,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from p2pnet import events
+from p2pnet import reports
+from p2pnet.core import events
 from p2pnet.interfaces import Datagrams, Forward, IDatagramTransport
 from p2pnet.lab.simnet import SimulatedNetwork
 from p2pnet.net.driver import Driver
@@ -115,9 +116,9 @@ class DriverTests(SynchronousTestCase):
         """Let what was asked for happen."""
         self.clock.advance(0)
 
-    def report(self, number: int) -> events.DrainFinished:
+    def report(self, number: int) -> reports.DrainFinished:
         """An event for people."""
-        return events.DrainFinished(number)
+        return reports.DrainFinished(number)
 
     def need(self, number: int) -> events.OpenerNeeded:
         """An event for the host."""

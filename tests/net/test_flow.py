@@ -10,7 +10,7 @@ from twisted.internet.error import CannotListenError, MessageLengthError
 from twisted.internet.protocol import DatagramProtocol
 from twisted.trial.unittest import SynchronousTestCase
 
-from p2pnet import events
+from p2pnet import reports
 from p2pnet.lab.simulation import Simulation
 from p2pnet.net import flow
 from p2pnet.net.flow import IDLE_TIMEOUT, MAX_EARLY, FlowListener, parse_udp
@@ -157,7 +157,7 @@ class FlowTests(SimulationCase):
 
     def finished(self) -> list[str]:
         """How flows ended, as the agent sees it."""
-        kinds = (events.StreamFinished, events.StreamRefused)
+        kinds = (reports.StreamFinished, reports.StreamRefused)
         return [r.code for r in self.simulation.reports[self.agent] if isinstance(r, kinds)]
 
     def test_datagrams_go_there_and_back(self) -> None:

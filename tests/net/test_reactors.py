@@ -25,7 +25,7 @@ else:
     installReactor(name)
 
 from twisted.internet import reactor
-from p2pnet.events import DrainFinished
+from p2pnet.reports import DrainFinished
 from p2pnet.net.batched import BatchedUDPTransport
 from p2pnet.net.driver import Driver
 from p2pnet.net.udp import UDPTransport

@@ -11,7 +11,7 @@ from twisted.internet.protocol import Protocol
 from twisted.protocols.basic import FileSender
 from zope.interface.verify import verifyObject
 
-from p2pnet import events
+from p2pnet import reports
 from p2pnet.errors import ServiceError, SessionLost
 from p2pnet.lab.simulation import Simulation
 from p2pnet.node import AgentNode
@@ -128,7 +128,7 @@ class BackpressureTests(StreamCase):
         self.run_until(simulation, lambda: other.why, 1.0)
         # Its reader is deaf as well; what counts is that the bytes got there.
         simulation.network.run(1.0)
-        (finished,) = simulation.reported(simulation.nodes[1], events.StreamFinished)
+        (finished,) = simulation.reported(simulation.nodes[1], reports.StreamFinished)
         self.assertEqual(100_000, finished.received)
 
     def test_a_file_is_sent_by_a_pull_producer_as_over_tcp(self) -> None:

@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from p2pnet import events
+from p2pnet import reports
 from p2pnet.core.intermediate.forwarding import Relay
 from p2pnet.core.intermediate.introductions import SessionTable
 from p2pnet.core.intermediate.registry import MemoryDirectory
@@ -173,7 +173,7 @@ class SimulationCase(SynchronousTestCase):
         connector = simulation.connector({"web": ["alice"]}, **options)
         served = Talks(kind)
         self.successResultOf(P2PServerEndpoint(connector, "web").listen(served))
-        self.run_until(simulation, lambda: simulation.reported(connector, events.Registered))
+        self.run_until(simulation, lambda: simulation.reported(connector, reports.Registered))
         return connector, served
 
     def connecting(self, agent: AgentNode, service: str = "web") -> Deferred[Any]:
@@ -201,6 +201,6 @@ class SimulationCase(SynchronousTestCase):
         in_time = simulation.network.run_until(done, seconds)
         self.assertTrue(in_time, f"not within {seconds} s, seed {simulation.network.seed}")
 
-    def names(self, reports: Iterable[events.Report]) -> list[str]:
+    def names(self, reports: Iterable[reports.Report]) -> list[str]:
         """The names of reports, in order."""
         return [report.name for report in reports]

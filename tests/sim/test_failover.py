@@ -3,7 +3,7 @@
 import itertools
 from typing import Any
 
-from p2pnet import events
+from p2pnet import reports
 from p2pnet.errors import ServiceError
 from p2pnet.lab.simnet import Link
 from p2pnet.lab.simulation import Simulation
@@ -92,14 +92,14 @@ class FailoverTests(SimulationCase):
         self.net.run(2.0)
         conversation._listen()
         self.assertTrue(conversation.is_complete)
-        self.assertEqual([], self.simulation.reported(self.agent, events.SessionClosed))
+        self.assertEqual([], self.simulation.reported(self.agent, reports.SessionClosed))
 
     def test_all_intermediates_relay_a_session_and_one_is_used(self) -> None:
         """By both ends."""
         self.begin()
         self.assert_complete(self.converse())
         for node in (self.agent, self.connector):
-            ready = self.simulation.reported(node, events.RelayReady)
+            ready = self.simulation.reported(node, reports.RelayReady)
             self.assertEqual(set(NAMES), {report.intermediate for report in ready})
         self.assertEqual(self.used(self.agent), self.used(self.connector))
         frames = [relay.core.sessions.count_busy(0.0) for relay in self.relays.values()]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from p2pnet import events
+from p2pnet import reports
 from p2pnet.errors import IntermediateUnreachable, SessionLost
 from p2pnet.lab.simnet import Link
 from p2pnet.lab.simulation import Simulation
@@ -41,17 +41,17 @@ class InterruptionTests(SimulationCase):
         self.run_until(simulation, lambda: talk.why, 120.0)
         self.assertTrue(data == talk.heard)
         for node in simulation.nodes[1:3]:
-            completed = simulation.reported(node, events.HandshakeCompleted)
+            completed = simulation.reported(node, reports.HandshakeCompleted)
             self.assertEqual(handshakes, len(completed))
 
     def path(self, simulation: Simulation, node: CoreService) -> str:
         """The path that the node chose last."""
-        return str(simulation.reported(node, events.PathSelected)[-1].path)
+        return str(simulation.reported(node, reports.PathSelected)[-1].path)
 
     def cut_off(self, simulation: Simulation, node: CoreService, host: str) -> None:
         """Nothing passes between the node and the Intermediate until the node has noticed."""
         simulation.network.connect(host, "192.0.2.1", Link(loss=1.0))
-        self.run_until(simulation, lambda: simulation.reported(node, events.ControlLost), 25.0)
+        self.run_until(simulation, lambda: simulation.reported(node, reports.ControlLost), 25.0)
         simulation.network.connect(host, "192.0.2.1", SLOW)
 
     def test_a_transfer_outlives_a_restart_of_the_intermediate(self) -> None:
@@ -76,7 +76,7 @@ class InterruptionTests(SimulationCase):
         agent = simulation.nodes[2]
         self.cut_off(simulation, agent, "203.0.113.1")
         self.resumes(simulation, talk, data, within=10.0)
-        reasons = [r.reason for r in simulation.reported(agent, events.PathSelected)]
+        reasons = [r.reason for r in simulation.reported(agent, reports.PathSelected)]
         self.assertIn("through 192.0.2.1:4433", reasons[-1])
         self.assertIn("lost 192.0.2.1:4433", reasons[-2])
 
@@ -86,7 +86,7 @@ class InterruptionTests(SimulationCase):
         connector = simulation.nodes[1]
         self.cut_off(simulation, connector, "198.51.100.1")
         self.resumes(simulation, talk, data, within=8.0)
-        self.assertEqual(2, len(simulation.reported(connector, events.Registered)))
+        self.assertEqual(2, len(simulation.reported(connector, reports.Registered)))
 
     def test_regression_a_new_stream_does_not_cost_an_interrupted_session_its_path(self) -> None:
         """It was given a session of its own, and the old one that session's path."""
@@ -98,7 +98,7 @@ class InterruptionTests(SimulationCase):
         simulation.network.run(2.5)  # between two tries of the agent's, which come ever more seldom
         simulation.network.connect("198.51.100.1", "192.0.2.1", SLOW)
         self.run_until(
-            simulation, lambda: len(simulation.reported(connector, events.Registered)) == 2
+            simulation, lambda: len(simulation.reported(connector, reports.Registered)) == 2
         )
         self.assertEqual("none", self.path(simulation, agent))
         other = self.talk(simulation, agent)
@@ -113,11 +113,11 @@ class InterruptionTests(SimulationCase):
         assert isinstance(agent.transport, Socket)
         agent.transport.move("203.0.113.99", 1024)
         self.resumes(simulation, talk, data, within=E2E_IDLE)
-        moved = [r.address for r in simulation.reported(intermediate, events.NodeMoved)]
-        observed = [r.address for r in simulation.reported(agent, events.AddressObserved)]
+        moved = [r.address for r in simulation.reported(intermediate, reports.NodeMoved)]
+        observed = [r.address for r in simulation.reported(agent, reports.AddressObserved)]
         self.assertEqual(["203.0.113.99:1024"], moved)
         self.assertEqual("203.0.113.99:1024", observed[-1])
-        self.assertEqual([], simulation.reported(agent, events.ControlLost))
+        self.assertEqual([], simulation.reported(agent, reports.ControlLost))
 
     def test_a_drain_lets_a_transfer_end_and_takes_no_new_sessions(self) -> None:
         """It is over as soon as nothing is relayed any more."""
@@ -130,9 +130,9 @@ class InterruptionTests(SimulationCase):
         self.run_until(simulation, lambda: talk.why, 9.0)
         self.assertTrue(data == talk.heard)
         self.run_until(simulation, lambda: stopped.called, 9.0)
-        (finished,) = simulation.reported(intermediate, events.DrainFinished)
+        (finished,) = simulation.reported(intermediate, reports.DrainFinished)
         self.assertEqual(0, finished.sessions)
-        self.assertEqual(1, len(simulation.reported(intermediate, events.RelayOpened)))
+        self.assertEqual(1, len(simulation.reported(intermediate, reports.RelayOpened)))
         simulation.network.run(10.0)
         error = self.failureResultOf(waiting, IntermediateUnreachable).value
         self.assertIn("intermediate 192.0.2.1:4433 is unreachable", str(error))
@@ -192,10 +192,10 @@ class ConnectorTests(SimulationCase):
         _, first, _ = self.trio(simulation)
         second, _ = self.serve(simulation, host="198.51.100.2")
         simulation.network.run(20.0)
-        (lost,) = simulation.reported(first, events.ControlLost)
+        (lost,) = simulation.reported(first, reports.ControlLost)
         self.assertIn("another process connected with the certificate of connector", lost.reason)
         self.assertTrue(24.0 <= lost.retry_in <= 36.0, lost)
-        self.assertEqual([], simulation.reported(second, events.ControlLost))
+        self.assertEqual([], simulation.reported(second, reports.ControlLost))
 
     def test_agents_are_spread_over_the_connectors_of_a_service(self) -> None:
         """Each new session goes to the one with the fewest."""
@@ -204,7 +204,7 @@ class ConnectorTests(SimulationCase):
         self.serve(simulation, name="annex", host="198.51.100.2")
         for number in range(2, 6):
             self.agent_talks(simulation, f"203.0.113.{number}")
-        opened = simulation.reported(simulation.nodes[0], events.RelayOpened)
+        opened = simulation.reported(simulation.nodes[0], reports.RelayOpened)
         connectors = sorted(report.connector for report in opened)
         self.assertEqual(["annex", "annex", "office", "office"], connectors)
 

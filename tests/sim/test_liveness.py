@@ -4,7 +4,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.protocols.wire import Echo
 from twisted.trial.unittest import SynchronousTestCase
 
-from p2pnet import events
+from p2pnet import reports
 from p2pnet.endpoints import P2PServerEndpoint
 from p2pnet.lab.simnet import Link, SimulatedNetwork
 from p2pnet.lab.simulation import Simulation
@@ -25,9 +25,9 @@ class LivenessTests(SynchronousTestCase):
         self.alice = self.simulation.agent()
         self.network.run(2)
 
-    def lost(self, node: object) -> list[events.ControlLost]:
+    def lost(self, node: object) -> list[reports.ControlLost]:
         """The times that the node lost its Intermediate."""
-        return self.simulation.reported(node, events.ControlLost)  # type: ignore[arg-type]
+        return self.simulation.reported(node, reports.ControlLost)  # type: ignore[arg-type]
 
     def test_regression_a_silent_intermediate_is_noticed_by_an_unanswered_ping(self) -> None:
         """QUIC's idle timeout restarts with each ping; 35 s would outlive the sessions."""

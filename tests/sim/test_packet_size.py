@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from p2pnet import events
+from p2pnet import reports
 from p2pnet.lab.simnet import Link
 from p2pnet.traversal.mtu import BASE, ERROR_TIMER, USUAL
 from p2pnet.wire.relay_frame import encode_relay_frame
@@ -58,7 +58,7 @@ class PacketSizeTests(SimulationCase):
 
     def found(self, node: Any) -> list[int]:
         """The sizes that the node told of."""
-        return [report.size for report in self.simulation.reported(node, events.PacketSizeFound)]
+        return [report.size for report in self.simulation.reported(node, reports.PacketSizeFound)]
 
     def largest(self, since: float, *destinations: str) -> int:
         """Bytes of the largest datagram that went to one of these hosts since then."""
@@ -129,7 +129,7 @@ class PacketSizeTests(SimulationCase):
             self.send(1000)
             self.net.run(1.0)
         # The other end's path is well: relayed packets make it look less and less often.
-        paths = self.simulation.reported(self.connector, events.PathSelected)
+        paths = self.simulation.reported(self.connector, reports.PathSelected)
         self.assertLess(len(paths), 20)
         self.assertTrue(self.session.is_relayed)
         self.narrow(1472)

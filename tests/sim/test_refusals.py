@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from p2pnet import events
+from p2pnet import reports
 from p2pnet.core.peer.link import ControlLink as ControlLink
 from p2pnet.errors import (
     IntermediateUnreachable,
@@ -37,9 +37,9 @@ class ServiceTests(SimulationCase):
         self.run_until(simulation, lambda: bob.core.links[0].is_ready)
         error = self.refused(simulation, bob, NotAuthorized)
         self.assertIn("connector office refuses web to agent bob", str(error))
-        (refused,) = simulation.reported(connector, events.SessionRefused)
+        (refused,) = simulation.reported(connector, reports.SessionRefused)
         self.assertEqual("not_authorized", refused.code)
-        self.assertEqual([], simulation.reported(connector, events.SessionOpened))
+        self.assertEqual([], simulation.reported(connector, reports.SessionOpened))
 
     def test_a_session_for_one_service_does_not_authorize_for_another(self) -> None:
         """Each stream is looked at by itself."""
@@ -54,7 +54,7 @@ class ServiceTests(SimulationCase):
         self.talk(simulation, agent, "web")
         self.refused(simulation, agent, NotAuthorized, "admin")
         self.assertEqual(1, len(served.made))
-        (refused,) = simulation.reported(connector, events.StreamRefused)
+        (refused,) = simulation.reported(connector, reports.StreamRefused)
         self.assertEqual(("alice", "admin", "not_authorized"), refused_by(refused))
 
     def test_regression_a_refusal_is_only_about_the_service_that_was_asked_for(self) -> None:
@@ -100,15 +100,15 @@ class ServiceTests(SimulationCase):
         connector = simulation.connector({"web": ["*"], "dns": ["*"]}, grants=["dns"])
         agent = simulation.agent()
         simulation.network.run(1.0)
-        (refused,) = simulation.reported(connector, events.RegistrationRefused)
+        (refused,) = simulation.reported(connector, reports.RegistrationRefused)
         self.assertEqual(("web", "not_granted"), (refused.service, refused.code))
         self.assertIn("certificate of connector office does not grant web", refused.reason)
-        (registered,) = simulation.reported(connector, events.Registered)
+        (registered,) = simulation.reported(connector, reports.Registered)
         self.assertEqual(("dns",), registered.services)
         self.refused(simulation, agent, UnknownService, "web")
 
 
-def refused_by(report: events.StreamRefused) -> tuple[str, str, str]:
+def refused_by(report: reports.StreamRefused) -> tuple[str, str, str]:
     """What matters of the report."""
     return report.peer, report.service, report.code
 
@@ -136,7 +136,7 @@ class ProtocolTests(SimulationCase):
 
     def cut_off(self, simulation: Simulation, node: Any, reason: str) -> None:
         """The node is, for that reason, and the Intermediate goes on as before."""
-        lost = simulation.reported(node, events.ControlLost)
+        lost = simulation.reported(node, reports.ControlLost)
         self.assertEqual([reason], [report.reason for report in lost[:1]])
         other = simulation.agent(host="203.0.113.3")
         self.run_until(simulation, lambda: other.core.links[0].is_ready, 2.0)
@@ -151,7 +151,7 @@ class ProtocolTests(SimulationCase):
         agent.driver.wake()
         simulation.network.run(0.1)
         self.cut_off(simulation, agent, "agent may not send register")
-        self.assertEqual([], simulation.reported(intermediate, events.ServicesRegistered))
+        self.assertEqual([], simulation.reported(intermediate, reports.ServicesRegistered))
 
     def test_a_connector_cannot_request_a_session(self) -> None:
         """It only answers."""
@@ -171,7 +171,7 @@ class ProtocolTests(SimulationCase):
         agent = self.agent_with(simulation, Rude)
         simulation.network.run(0.5)
         self.cut_off(simulation, agent, "no greeting first")
-        (refused,) = simulation.reported(intermediate, events.NodeRefused)
+        (refused,) = simulation.reported(intermediate, reports.NodeRefused)
         self.assertEqual("no greeting first", refused.reason)
 
     def test_who_does_not_greet_in_time_is_cut_off(self) -> None:
@@ -180,9 +180,9 @@ class ProtocolTests(SimulationCase):
         intermediate = simulation.intermediate()
         agent = self.agent_with(simulation, Mute)
         simulation.network.run(9.0)
-        self.assertEqual([], simulation.reported(intermediate, events.NodeRefused))
+        self.assertEqual([], simulation.reported(intermediate, reports.NodeRefused))
         simulation.network.run(2.0)
-        (refused,) = simulation.reported(intermediate, events.NodeRefused)
+        (refused,) = simulation.reported(intermediate, reports.NodeRefused)
         self.assertEqual("no greeting in time", refused.reason)
         agent.stopService()
         simulation.network.run(5.0)
@@ -217,7 +217,7 @@ class QuotaTests(SimulationCase):
         self.assertLess(seconds, 20.0)
         agent.stopService()
         simulation.network.run(1.0)
-        (closed,) = simulation.reported(intermediate, events.RelayClosed)
+        (closed,) = simulation.reported(intermediate, reports.RelayClosed)
         self.assertGreater(closed.dropped, 0)
         self.assertGreater(closed.bytes, len(data))
 

@@ -6,7 +6,7 @@ from hashlib import sha256
 from math import sqrt
 from typing import Any
 
-from p2pnet import events
+from p2pnet import reports
 from p2pnet.core.peer import agent
 from p2pnet.core.peer import finder as requests
 from p2pnet.core.peer.finder import Request
@@ -159,7 +159,7 @@ class LifeTests(SimulationCase):
         simulation.network.run(330.0)
         self.assertEqual(0, len(simulation.nodes[0].core.sessions))
         for node in (agent, connector):
-            self.assertEqual(1, len(simulation.reported(node, events.SessionClosed)))
+            self.assertEqual(1, len(simulation.reported(node, reports.SessionClosed)))
             self.assertEqual({"links": 1, "_mux": 1, "timers": 1}, leftovers(node.core, "_ended"))
 
     def test_regression_a_service_can_be_used_again_after_its_session_was_ended(self) -> None:
@@ -171,4 +171,4 @@ class LifeTests(SimulationCase):
         talk = self.talk(simulation, agent)
         talk.transport.write(b"hello again")
         self.run_until(simulation, lambda: talk.heard == b"hello again", 2.0)
-        self.assertEqual(2, len(simulation.reported(agent, events.HandshakeCompleted)))
+        self.assertEqual(2, len(simulation.reported(agent, reports.HandshakeCompleted)))

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from cryptography import x509
 
-from p2pnet import events
+from p2pnet import reports
 from p2pnet.core.intermediate.client import ConnectedNode
 from p2pnet.core.intermediate.core import IntermediateCore
 from p2pnet.core.intermediate.introductions import SessionTable
@@ -96,11 +96,11 @@ class ControlLegTests(TrustCase):
     def assert_kept_out(self, simulation: Simulation, text: str) -> None:
         """Neither side took the other, and both know why."""
         intermediate, node = simulation.nodes
-        refused = simulation.reported(intermediate, events.NodeRefused)
+        refused = simulation.reported(intermediate, reports.NodeRefused)
         self.assertIn(text, refused[0].reason)
-        self.assertIn(text, simulation.reported(node, events.ControlLost)[0].reason)
-        self.assertEqual([], simulation.reported(node, events.ControlConnected))
-        self.assertEqual([], simulation.reported(intermediate, events.NodeConnected))
+        self.assertIn(text, simulation.reported(node, reports.ControlLost)[0].reason)
+        self.assertEqual([], simulation.reported(node, reports.ControlConnected))
+        self.assertEqual([], simulation.reported(intermediate, reports.NodeConnected))
 
     def agent_with(self, make: Callable[[Realm], Credentials]) -> Simulation:
         """A good Intermediate, and an agent with other credentials."""
@@ -213,12 +213,12 @@ class EndToEndTests(TrustCase):
         """The reason for which there is no session, which both ends and the user are told."""
         error = self.refused(simulation, agent, BadCertificate)
         simulation.network.run(1.0)
-        (closed,) = simulation.reported(agent, events.SessionClosed)
+        (closed,) = simulation.reported(agent, reports.SessionClosed)
         self.assertEqual("bad_certificate", closed.code)
         self.assertIn(closed.reason, str(error))
         self.assertIn(
             closed.reason,
-            [closed.reason for closed in simulation.reported(connector, events.SessionClosed)],
+            [closed.reason for closed in simulation.reported(connector, reports.SessionClosed)],
         )
         return str(closed.reason)
 
@@ -334,11 +334,11 @@ class LyingIntermediateTests(TrustCase):
         error = self.ask(simulation, agent)
         self.assertEqual("NOT_GRANTED", error.code.name)
         self.assertIn("connector annex of realm example has no certificate", str(error))
-        (refused,) = simulation.reported(agent, events.StreamRefused)
+        (refused,) = simulation.reported(agent, reports.StreamRefused)
         self.assertEqual("not_granted", refused.code)
         simulation.network.run(1.0)
         self.assert_heard_nothing(connector, served)
-        self.assertEqual([], simulation.reported(connector, events.StreamFinished))
+        self.assertEqual([], simulation.reported(connector, reports.StreamFinished))
 
     def test_a_connector_under_another_ones_name_gets_no_byte_of_the_request(self) -> None:
         """The agent compares who was announced with who proved to be there."""
@@ -359,6 +359,6 @@ class LyingIntermediateTests(TrustCase):
         lie(intermediate, messages.SessionOffer, agent="alice")
         error = self.refused(simulation, mallory, BadCertificate)
         self.assertEqual("WRONG_PEER", error.code.name)
-        (closed,) = simulation.reported(connector, events.SessionClosed)
+        (closed,) = simulation.reported(connector, reports.SessionClosed)
         self.assertIn("announced was agent alice, it is mallory", closed.reason)
         self.assertEqual([], served.made)

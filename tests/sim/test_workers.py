@@ -9,7 +9,8 @@ from typing import Any
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall
 
-from p2pnet import events
+from p2pnet import reports
+from p2pnet.core import events
 from p2pnet.core.intermediate.workers import RelayWorker
 from p2pnet.interfaces import Datagrams
 from p2pnet.lab.simnet import Link
@@ -175,7 +176,7 @@ class WorkersTests(SimulationCase):
         intermediate = simulation.nodes[0]
 
         def closed() -> list[Any]:
-            return simulation.reported(intermediate, events.RelayClosed)
+            return simulation.reported(intermediate, reports.RelayClosed)
 
         self.run_until(simulation, lambda: len(closed()) == len(agents))
         return closed()
@@ -199,9 +200,9 @@ class WorkersTests(SimulationCase):
                 socket.move(f"203.0.113.{100 + number}", 40_000)
 
         self.transfer(simulation, agents, move)
-        self.assertEqual(4, len(simulation.reported(simulation.nodes[0], events.NodeMoved)))
+        self.assertEqual(4, len(simulation.reported(simulation.nodes[0], reports.NodeMoved)))
         for agent in agents:
-            self.assertEqual([], simulation.reported(agent, events.SessionClosed))
+            self.assertEqual([], simulation.reported(agent, reports.SessionClosed))
 
     def test_workers_that_die_and_return_disturb_nobody(self) -> None:
         """No packet is lost, and the sessions are closed in order in the end."""
@@ -232,7 +233,7 @@ class WorkersTests(SimulationCase):
             simulation.network.run(0.2)
             if now > until - 3.0 and not stopped:
                 stopped.append(intermediate.stopService())
-            self.assertEqual([], simulation.reported(intermediate, events.DrainFinished))
+            self.assertEqual([], simulation.reported(intermediate, reports.DrainFinished))
         self.run_until(simulation, lambda: stopped[0].called, 5.0)
-        finished = simulation.reported(intermediate, events.DrainFinished)
-        self.assertEqual([events.DrainFinished(0)], finished)
+        finished = simulation.reported(intermediate, reports.DrainFinished)
+        self.assertEqual([reports.DrainFinished(0)], finished)

@@ -9,7 +9,7 @@ from typing import Any
 from twisted.internet.protocol import Protocol
 from twisted.internet.task import LoopingCall
 
-from p2pnet import events
+from p2pnet import reports
 from p2pnet.lab.simnet import Link
 from p2pnet.lab.simulation import Realm, Simulation
 from p2pnet.node import AgentNode, ConnectorNode, CoreService
@@ -88,7 +88,7 @@ class DirectCase(SimulationCase):
         self.net = Record(seed, link)
         self.simulation = Simulation(self.net, Realm())
         self.addCleanup(self._end, self.simulation)
-        self.paths: dict[CoreService, list[tuple[float, events.PathSelected]]] = {}
+        self.paths: dict[CoreService, list[tuple[float, reports.PathSelected]]] = {}
         return self.simulation
 
     def place(
@@ -117,8 +117,8 @@ class DirectCase(SimulationCase):
         """Note when a node selects which path."""
         paths = self.paths[node] = []
 
-        def observe(report: events.Report) -> None:
-            if isinstance(report, events.PathSelected):
+        def observe(report: reports.Report) -> None:
+            if isinstance(report, reports.PathSelected):
                 paths.append((self.now, report))
 
         node.observers.append(observe)

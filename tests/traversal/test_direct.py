@@ -10,7 +10,7 @@ from typing import Any
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import LoopingCall
 
-from p2pnet import events
+from p2pnet import reports
 from p2pnet.core.peer.direct import FAREWELL
 from p2pnet.lab.nat import Filtering, Mapping
 from p2pnet.lab.simnat import NATBox
@@ -49,7 +49,7 @@ class TransferCase(DirectCase):
         self.assertEqual(sha256(written).digest(), sha256(talk.heard).digest())
         self.assertTrue(talk.why.check(ConnectionDone))
         for node in (self.agent, self.connector):
-            (finished,) = self.simulation.reported(node, events.StreamFinished)
+            (finished,) = self.simulation.reported(node, reports.StreamFinished)
             self.assertEqual("no_error", finished.code)
 
     def listen(self, talk: Any) -> list[float]:
@@ -181,7 +181,7 @@ class SwitchTests(TransferCase):
         self.until(self.is_direct, 2.0)
         self.net.run(1.0)
         self.assertEqual(["relayed", "direct", "both", "relayed", "direct"], self.ways(self.agent))
-        self.assertEqual([], self.simulation.reported(self.agent, events.ChecksFailed))
+        self.assertEqual([], self.simulation.reported(self.agent, reports.ChecksFailed))
         self.finish(talk, written)
 
     def test_ten_switches_between_relay_and_direct_lose_nothing(self) -> None:
@@ -220,7 +220,7 @@ class SwitchTests(TransferCase):
         self.place()
         self.talk(self.simulation, self.agent)
         self.net.run(350.0)
-        failures = self.simulation.reported(self.agent, events.ChecksFailed)
+        failures = self.simulation.reported(self.agent, reports.ChecksFailed)
         ours = [failure.retry_in for failure in failures if failure.retry_in is not None]
         self.assertEqual([5.0, 15.0, 45.0, 120.0, 120.0], ours)
         self.net.disturb(LINK)
@@ -300,7 +300,7 @@ class PolicyTests(TransferCase):
         self.exchange()
         for node in (self.agent, self.connector):
             self.assertEqual(["relayed"], self.ways(node))
-            for kind in (events.CandidatesExchanged, events.ChecksStarted, events.ChecksFailed):
+            for kind in (reports.CandidatesExchanged, reports.ChecksStarted, reports.ChecksFailed):
                 self.assertEqual([], self.simulation.reported(node, kind))
         self.assertEqual([], self.net.between_nodes())
         self.assertNotIn(Kind.STUN, {packet.kind for packet in self.net.sent})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from hashlib import sha256
 
-from p2pnet import events
+from p2pnet import reports
 from p2pnet.lab.expectations import Outcome, expected_outcome
 from p2pnet.lab.nat import BEHAVIORS, Behavior, Filtering, Mapping
 from p2pnet.lab.simnat import NATBox
@@ -149,7 +149,7 @@ class NodeTests(SimulationCase):
         network.run(1.0)
         direct = expected_outcome(agent_side, connector_side) is Outcome.DIRECT
         for node in (agent, connector):
-            path = simulation.reported(node, events.PathSelected)[-1].path
+            path = simulation.reported(node, reports.PathSelected)[-1].path
             names = f"agent {agent_side.name}, connector {connector_side.name}"
             self.assertEqual("direct" if direct else "relayed", path, names)
 

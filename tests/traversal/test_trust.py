@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from p2pnet import events
+from p2pnet import reports
 from p2pnet.core.intermediate.client import ConnectedNode
 from p2pnet.core.intermediate.core import IntermediateCore
 from p2pnet.core.intermediate.registry import MemoryDirectory
@@ -120,7 +120,7 @@ class LyingIntermediateTests(DirectCase):
         self.assert_direct()
         self.assert_untouched([("198.18.0.66", 5000)])
         for node in (self.agent, self.connector):
-            sessions = {e.session for e in self.simulation.reported(node, events.ChecksStarted)}
+            sessions = {e.session for e in self.simulation.reported(node, reports.ChecksStarted)}
             self.assertEqual(1, len(sessions))
 
     def test_a_hundred_candidates_are_not_even_taken(self) -> None:
@@ -130,7 +130,7 @@ class LyingIntermediateTests(DirectCase):
         self.lied_to(lies)
         self.assert_untouched(lies)
         self.failureResultOf(self.talking, ServiceError)
-        lost = self.simulation.reported(self.connector, events.ControlLost)
+        lost = self.simulation.reported(self.connector, reports.ControlLost)
         self.assertIn("candidates", lost[0].reason)
 
     def test_true_looking_candidates_cost_few_small_packets(self) -> None:
@@ -165,7 +165,7 @@ class ForeignNodeTests(DirectCase):
 
     def told(self) -> list[int]:
         """How often each end of the session was told anything of candidates or checks."""
-        kinds = (events.CandidatesExchanged, events.ChecksStarted, events.ChecksFailed)
+        kinds = (reports.CandidatesExchanged, reports.ChecksStarted, reports.ChecksFailed)
         return [
             len(self.simulation.reported(node, kind))
             for node in (self.agent, self.connector)
@@ -204,7 +204,7 @@ class ForeignNodeTests(DirectCase):
         session = self.session()
         self.meddle(messages.StartPunching(session, 0))
         mallory = self.simulation.nodes[-1]
-        self.assertTrue(self.simulation.reported(mallory, events.ControlLost))
+        self.assertTrue(self.simulation.reported(mallory, reports.ControlLost))
 
     def test_an_end_of_a_session_says_only_what_is_its_to_say(self) -> None:
         """The Agent offers and the Connector answers, not the other way round."""

@@ -7,7 +7,8 @@ import datetime
 import os
 from collections.abc import Callable
 
-from p2pnet import events
+from p2pnet import reports
+from p2pnet.core import events
 from p2pnet.core.intermediate.client import ConnectedNode
 from p2pnet.core.intermediate.introductions import SessionTable
 from p2pnet.core.intermediate.workers import SharedRelay
@@ -168,14 +169,14 @@ class IntermediateCore:
         self.sessions.accepting = False
         for client in self._clients.values():
             client.send(messages.Draining(seconds))
-        self.emit(events.DrainStarted(seconds, len(self.sessions)))
+        self.emit(reports.DrainStarted(seconds, len(self.sessions)))
         self._check_drain(now)
 
     def _check_drain(self, now: float) -> None:
         assert self._draining_until is not None
         busy = self.sessions.count_busy(now - QUIET)
         if not busy or now >= self._draining_until:
-            self.emit(events.DrainFinished(busy))
+            self.emit(reports.DrainFinished(busy))
         else:
             self.timers.call_at(min(now + QUIET / 4, self._draining_until), self._check_drain)
 
@@ -206,7 +207,7 @@ class IntermediateCore:
             self.sessions.moved(client)
             if client.has_greeted:
                 client.tell_address()
-                self.emit(events.NodeMoved(str(client.identity), format_address(client.address)))
+                self.emit(reports.NodeMoved(str(client.identity), format_address(client.address)))
 
     def _check_greeting(self, connection: Connection) -> None:
         client = self._clients.get(connection)
@@ -236,7 +237,7 @@ class IntermediateCore:
 
     def _refused(self, connection: Connection, reason: str) -> None:
         address = connection.peer_address
-        self.emit(events.NodeRefused(format_address(address) if address else "?", reason))
+        self.emit(reports.NodeRefused(format_address(address) if address else "?", reason))
 
     def _lost(self, client: ConnectedNode, code: int, reason: str) -> None:
         del self._clients[client.connection]
@@ -252,7 +253,7 @@ class IntermediateCore:
         # A node that stops in order ends its sessions; any other one may come back to them.
         why = ErrorCode.SHUTDOWN if code == ErrorCode.SHUTDOWN else ErrorCode.PEER_LOST
         self.sessions.lost(client, why, f"{identity.role} {identity.name} left: {reason}")
-        self.emit(events.NodeLost(str(identity), reason))
+        self.emit(reports.NodeLost(str(identity), reason))
 
     def _take(self, client: ConnectedNode, message: messages.Message, now: float) -> None:
         if not client.connection.is_open:
@@ -277,7 +278,7 @@ class IntermediateCore:
         self._supersede(client)
         client.tell_address()
         client.send(messages.Welcome(min(hello.version, messages.VERSION)))
-        self.emit(events.NodeConnected(str(client.identity), format_address(client.address)))
+        self.emit(reports.NodeConnected(str(client.identity), format_address(client.address)))
 
     def _supersede(self, client: ConnectedNode) -> None:
         """A node that came back has the word; its earlier connection is a dead one's."""
@@ -333,4 +334,4 @@ class IntermediateCore:
         client.services = granted
         self._directory.register(identity.realm, granted, client)
         client.send(messages.Registered(granted))
-        self.emit(events.ServicesRegistered(str(identity), granted))
+        self.emit(reports.ServicesRegistered(str(identity), granted))

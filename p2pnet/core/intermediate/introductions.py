@@ -6,7 +6,8 @@ import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 
-from p2pnet import events
+from p2pnet import reports
+from p2pnet.core import events
 from p2pnet.core.intermediate.client import ConnectedNode
 from p2pnet.core.intermediate.forwarding import Circuit, Traffic
 from p2pnet.core.intermediate.workers import SharedRelay
@@ -214,7 +215,7 @@ class SessionTable:
             session.answered = True
             self._tell_opened(session)
             self._emit(
-                events.RelayOpened(
+                reports.RelayOpened(
                     session.id.hex(),
                     session.agent.identity.name,
                     connector.identity.name,
@@ -299,4 +300,4 @@ class SessionTable:
 
     def _closed(self, session: RelayedSession, reason: str, traffic: Traffic) -> None:
         if session.answered:
-            self._emit(events.RelayClosed(session.id.hex(), reason, *traffic))
+            self._emit(reports.RelayClosed(session.id.hex(), reason, *traffic))

@@ -14,7 +14,7 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Iterable
 
-from p2pnet import events
+from p2pnet.core import events
 from p2pnet.core.intermediate.forwarding import Circuit, Relay, Traffic
 from p2pnet.wire.address import Address
 from p2pnet.wire.demux import Kind, classify

@@ -7,13 +7,13 @@ import datetime
 import os
 from collections.abc import Callable, Iterable, Mapping
 
-from p2pnet import events
+from p2pnet import reports
 from p2pnet.core.peer.ends import AgentSession
 from p2pnet.core.peer.finder import Request, Requests
 from p2pnet.core.peer.link import ControlLink
 from p2pnet.core.peer.node import PeerCore
 from p2pnet.core.peer.session import Introduction, Session
-from p2pnet.core.peer.stream import Stream, StreamState
+from p2pnet.core.peer.stream import Stream, StreamClosed, StreamState
 from p2pnet.identity import Credentials, Role, check_name
 from p2pnet.quic import events as quic_events
 from p2pnet.quic.multiplexer import prepare
@@ -166,7 +166,7 @@ class AgentCore(PeerCore):
         self._fail(stream, code, "; ".join(troubles))
 
     def _fail_waiting(self, service: str, code: ErrorCode, reason: str) -> None:
-        self.emit(events.SessionRefused(service, code.name.lower(), reason))
+        self.emit(reports.SessionRefused(service, code.name.lower(), reason))
         self._requests.forget(service)
         for stream in self._waiting.pop(service, []):
             self._fail(stream, code, reason)
@@ -175,8 +175,8 @@ class AgentCore(PeerCore):
         if stream.is_closed:
             return
         stream.advance(StreamState.CLOSED)
-        self.emit(events.StreamRefused("", stream.service, code.name.lower(), reason))
-        self.emit(events.StreamClosed(stream, code, reason))
+        self.emit(reports.StreamRefused("", stream.service, code.name.lower(), reason))
+        self.emit(StreamClosed(stream, code, reason))
 
     def link_ready(
         self, link: ControlLink, address: tuple[str, int], seconds: float, now: float
@@ -274,7 +274,7 @@ class AgentCore(PeerCore):
         session.selector = SELECTORS[self.policy_of(request.service)]()
         self.add_session(session)
         self.emit(
-            events.SessionOpened(
+            reports.SessionOpened(
                 session.id.hex(), session.peer_name, request.service, request.link.name
             )
         )

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from zope.interface import implementer
 
-from p2pnet import events
+from p2pnet import reports
 from p2pnet.core.peer.ends import ConnectorSession
 from p2pnet.core.peer.link import ControlLink
 from p2pnet.core.peer.node import PeerCore
@@ -91,10 +91,10 @@ class ConnectorCore(PeerCore):
         """An answer to the registration, or a word about a session."""
         match message:
             case messages.Registered(services):
-                self.emit(events.Registered(link.name, services))
+                self.emit(reports.Registered(link.name, services))
             case messages.RegistrationRefused(service, code, reason):
                 name = ErrorCode.of(code).name.lower()
-                self.emit(events.RegistrationRefused(link.name, service, name, reason))
+                self.emit(reports.RegistrationRefused(link.name, service, name, reason))
             case messages.SessionOffer():
                 code, reason = self._consider(link, message, now)
                 link.send(messages.SessionAnswer(message.session, code, reason))
@@ -113,7 +113,7 @@ class ConnectorCore(PeerCore):
         refusal: ErrorCode | None = self._authorizer.authorize(offer.agent, offer.service)
         if refusal is not None:
             text = f"connector {self.credentials.identity.name} refuses {offer.service}"
-            self.emit(events.SessionRefused(offer.service, refusal.name.lower(), offer.agent))
+            self.emit(reports.SessionRefused(offer.service, refusal.name.lower(), offer.agent))
             return refusal, f"{text} to agent {offer.agent}"
         session = self.sessions.get(PeerAddress.of_session(offer.session))
         if session is None:
@@ -135,7 +135,7 @@ class ConnectorCore(PeerCore):
         session = ConnectorSession(introduction, now, self.emit, self._authorizer.authorize)
         session.selector = SELECTORS.get(offer.policy, PreferDirect)()
         self.add_session(session)
-        self.emit(events.SessionOpened(session.id.hex(), offer.agent, offer.service, link.name))
+        self.emit(reports.SessionOpened(session.id.hex(), offer.agent, offer.service, link.name))
         self.timers.call_at(now + HANDSHAKE_TIMEOUT, lambda t: self._check_handshake(session, t))
         return session
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from p2pnet import events
+from p2pnet.core import events
 from p2pnet.core.peer.session import Introduction, Session
-from p2pnet.core.peer.stream import Stream, StreamState
+from p2pnet.core.peer.stream import Stream, StreamAccepted, StreamRequested, StreamState
 from p2pnet.core.timers import Timer
 from p2pnet.wire.codes import DecodeError, ErrorCode
 from p2pnet.wire.stream import ACCEPTED, StreamKind, decode_stream_header
@@ -47,7 +47,7 @@ class AgentSession(Session):
         self.connection.consume(stream.stream_id, 1)
         stream.advance(StreamState.OPEN)
         self._opened(stream)
-        self._emit(events.StreamAccepted(stream))
+        self._emit(StreamAccepted(stream))
         return data[1:]
 
 
@@ -89,7 +89,7 @@ class ConnectorSession(Session):
         assert self.peer is not None
         code = self._authorize(self.peer.name, stream.service)
         if code is None:
-            self._emit(events.StreamRequested(stream))
+            self._emit(StreamRequested(stream))
             return rest
         self.refuse(stream, code, f"agent {self.peer.name}: {code.name.lower()}")
         return b""

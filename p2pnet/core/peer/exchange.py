@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from p2pnet import events
+from p2pnet import reports
+from p2pnet.core import events
 from p2pnet.core.peer.attempt import TAG_LENGTH, Attempt
 from p2pnet.traversal.candidate import Candidate, CandidateType
 from p2pnet.traversal.checklist import CheckList, IceCredentials
@@ -86,7 +87,7 @@ class Exchange:
             case messages.StartPunching(delay=delay) if attempt and attempt.checks:
                 self._start(attempt, delay / 1000, now)
             case messages.PunchingResult(direct=False, reason=reason) if attempt is not None:
-                self._node.emit(events.ChecksFailed(session_id.hex(), f"peer: {reason}", None))
+                self._node.emit(reports.ChecksFailed(session_id.hex(), f"peer: {reason}", None))
 
     def _take_offer(self, link: ControlLink, offer: messages.CandidateOffer, now: float) -> None:
         session = self._node.find_session(offer.session)
@@ -126,7 +127,7 @@ class Exchange:
         self._paths.touch(attempt)
         self._open_nats(attempt, FIRST_HOPS)
         self._node.emit(
-            events.CandidatesExchanged(
+            reports.CandidatesExchanged(
                 attempt.session.id.hex(), for_people(local), for_people(remote)
             )
         )
@@ -137,7 +138,7 @@ class Exchange:
         self._paths.touch(attempt)
         self._node.timers.call_at(now + delay / 2, lambda _: self._open_nats(attempt, SECOND_HOPS))
         pairs = len(attempt.checks.pairs)
-        self._node.emit(events.ChecksStarted(attempt.session.id.hex(), delay, pairs))
+        self._node.emit(reports.ChecksStarted(attempt.session.id.hex(), delay, pairs))
         if not pairs:
             self.failed(attempt, "the peer has no candidate that may be checked", now)
 
@@ -156,7 +157,7 @@ class Exchange:
             self._plan(attempt, now + retry_in, lambda _: self.offer(attempt))
         attempt.failures += 1
         session = attempt.session.id
-        self._node.emit(events.ChecksFailed(session.hex(), reason, retry_in))
+        self._node.emit(reports.ChecksFailed(session.hex(), reason, retry_in))
         self._node.signal(attempt.session, messages.PunchingResult(session, False, reason))
 
     def update(self, attempt: Attempt) -> None:

@@ -6,7 +6,8 @@ import enum
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from p2pnet import events
+from p2pnet import reports
+from p2pnet.core import events
 from p2pnet.core.timers import Timer
 from p2pnet.quic import events as quic_events
 from p2pnet.quic.connection import Connection
@@ -310,7 +311,7 @@ class ControlLink:
         else:
             self._failures += 1
         self._arm(now + delay, self.start)
-        self._node.emit(events.ControlLost(self.name, reason, round(delay, 3)))
+        self._node.emit(reports.ControlLost(self.name, reason, round(delay, 3)))
         self._node.link_failed(self, was_ready, now)
 
     def _arm(self, when: float, callback: Callable[[float], None]) -> None:

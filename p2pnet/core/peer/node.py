@@ -10,7 +10,8 @@ import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from p2pnet import events
+from p2pnet import reports
+from p2pnet.core import events
 from p2pnet.core.peer.direct import DirectPaths
 from p2pnet.core.peer.link import ControlLink
 from p2pnet.core.peer.relayed import RelayedPaths
@@ -244,14 +245,14 @@ class PeerCore:
     def link_ready(self, link: ControlLink, address: Address, seconds: float, now: float) -> None:
         """The link came up."""
         self.emit(
-            events.ControlConnected(
+            reports.ControlConnected(
                 link.name, str(self.credentials.identity), format_address(address), seconds
             )
         )
 
     def address_observed(self, link: ControlLink, address: Address) -> None:
         """The Intermediate told this node's address, or a new one."""
-        self.emit(events.AddressObserved(link.name, format_address(address)))
+        self.emit(reports.AddressObserved(link.name, format_address(address)))
         for session in self.sessions.values():
             if session.is_relayed_by(link.address):
                 session.path_renewed(self.now)  # until now it dropped what we sent from there
@@ -264,7 +265,7 @@ class PeerCore:
 
     def link_draining(self, link: ControlLink, seconds: float) -> None:
         """The Intermediate takes no new sessions, and ends the others within so many seconds."""
-        self.emit(events.IntermediateDraining(link.name, seconds))
+        self.emit(reports.IntermediateDraining(link.name, seconds))
         self.relayed.retire(link)
 
     @property
@@ -336,7 +337,7 @@ class PeerCore:
         self._ending[session.address] = session
         self.timers.call_at(now + LINGER, lambda _: self._ending.pop(session.address, None))
         name = code.name.lower()
-        self.emit(events.SessionClosed(session.id.hex(), session.peer_name, name, reason))
+        self.emit(reports.SessionClosed(session.id.hex(), session.peer_name, name, reason))
         self.session_ended(session, code, reason, now)
 
     def session_ended(self, session: Session, code: ErrorCode, reason: str, now: float) -> None:

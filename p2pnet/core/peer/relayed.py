@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 from typing import TYPE_CHECKING
 
-from p2pnet import events
+from p2pnet import reports
 from p2pnet.core.timers import Deadlines
 from p2pnet.traversal.relay_choice import ASK_AFTER
 from p2pnet.traversal.way import RelayedPath
@@ -53,7 +53,7 @@ class RelayedPaths:
         is_known, is_first = session.is_relayed_by(link.address), not session.relays
         session.add_relay(RelayedPath(link.address, send_channel), cost, f"through {link.name}")
         if not is_known:
-            self._node.emit(events.RelayReady(session.id.hex(), link.name))
+            self._node.emit(reports.RelayReady(session.id.hex(), link.name))
         if is_first:
             self._node.direct.exchange.begin(session)
 
@@ -64,7 +64,7 @@ class RelayedPaths:
         self._unmap(session, link.address)
         session.now = self._node.now
         session.remove_relay(link.address, reason)
-        self._node.emit(events.RelayLost(session.id.hex(), link.name, reason))
+        self._node.emit(reports.RelayLost(session.id.hex(), link.name, reason))
 
     def retire(self, link: ControlLink) -> None:
         """The Intermediate is about to stop: use others, where there are others."""

@@ -5,8 +5,16 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Hashable
 
-from p2pnet import events
-from p2pnet.core.peer.stream import Stream, StreamState
+from p2pnet import reports
+from p2pnet.core import events
+from p2pnet.core.peer.stream import (
+    FlowDatagram,
+    Stream,
+    StreamClosed,
+    StreamData,
+    StreamState,
+    StreamWritable,
+)
 from p2pnet.identity import Identity
 from p2pnet.interfaces import IPathSelector
 from p2pnet.quic import events as quic_events
@@ -144,7 +152,7 @@ class Session:
         if is_settled and self.direct is not None and size != self._told_size:
             self._told_size = size
             address = format_address(self.direct.address)
-            self._emit(events.PacketSizeFound(self.id.hex(), address, size))
+            self._emit(reports.PacketSizeFound(self.id.hex(), address, size))
 
     def _fit_packets(self) -> None:
         """Only a direct path in good health carries more than BASE, and only for itself."""
@@ -182,7 +190,7 @@ class Session:
         grounds = "" if self.direct_is_doubtful else decision.reason  # which took it to be well
         why = "; ".join(filter(None, (reason, grounds)))
         self._emit(
-            events.PathSelected(
+            reports.PathSelected(
                 self.id.hex(),
                 paths[0].kind if paths else NONE,
                 why,
@@ -231,7 +239,7 @@ class Session:
                 self._datagram(data)
             case quic_events.StreamWritable(stream_id):
                 if stream_id in self.streams:
-                    self._emit(events.StreamWritable(self.streams[stream_id]))
+                    self._emit(StreamWritable(self.streams[stream_id]))
             case quic_events.StreamReset(stream_id, code):
                 self._reset(stream_id, code)
             case quic_events.StreamStopped(stream_id, code):
@@ -239,7 +247,7 @@ class Session:
             case quic_events.HandshakeCompleted(peer):
                 self.connection.name_path(self._path_name)
                 self._fit_packets()
-                self._emit(events.HandshakeCompleted(self.id.hex(), str(peer), now - self.created))
+                self._emit(reports.HandshakeCompleted(self.id.hex(), str(peer), now - self.created))
             case quic_events.ConnectionClosed():
                 self.abandon(event.error_code, event.reason)
 
@@ -280,7 +288,7 @@ class Session:
                 raise DecodeError("stream ended before its header")
         elif data or end:
             stream.received += len(data)
-            self._emit(events.StreamData(stream, data, end))
+            self._emit(StreamData(stream, data, end))
         if end:
             self.close_if_finished(stream)
 
@@ -301,7 +309,7 @@ class Session:
 
     def _deliver_datagram(self, stream: Stream, payload: bytes) -> None:
         stream.received += len(payload)
-        self._emit(events.FlowDatagram(stream, payload))
+        self._emit(FlowDatagram(stream, payload))
 
     def _reset(self, stream_id: int, code: int) -> None:
         stream = self.streams.get(stream_id)
@@ -335,15 +343,15 @@ class Session:
         self.streams.pop(stream.stream_id, None)
         name = ErrorCode.of(code).name.lower()
         if refused:
-            self._emit(events.StreamRefused(self.peer_name, stream.service, name, reason))
+            self._emit(reports.StreamRefused(self.peer_name, stream.service, name, reason))
         else:
             seconds = self.now - stream.created
             self._emit(
-                events.StreamFinished(
+                reports.StreamFinished(
                     self.id.hex(), stream.service, stream.sent, stream.received, seconds, name
                 )
             )
-        self._emit(events.StreamClosed(stream, code, reason))
+        self._emit(StreamClosed(stream, code, reason))
 
     def accept(self, stream: Stream) -> None:
         """Answer a requested stream: it is open."""
@@ -357,7 +365,7 @@ class Session:
 
     def _opened(self, stream: Stream) -> None:
         self._emit(
-            events.StreamOpened(
+            reports.StreamOpened(
                 self.id.hex(),
                 self.peer_name,
                 stream.service,

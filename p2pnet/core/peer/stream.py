@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from p2pnet import events
+from p2pnet.core.events import Event, StreamEvent
 from p2pnet.quic.connection import HIGH_WATER
 from p2pnet.wire.codes import ErrorCode
 from p2pnet.wire.stream import (
@@ -50,7 +51,7 @@ class Stream:
     """
 
     def __init__(
-        self, service: str, kind: StreamKind, now: float, emit: Callable[[events.Event], None]
+        self, service: str, kind: StreamKind, now: float, emit: Callable[[Event], None]
     ) -> None:
         self.service = service
         self.kind = kind
@@ -137,7 +138,7 @@ class Stream:
             self.session.close_stream(self, code, reason)
         else:
             self.advance(StreamState.CLOSED)
-            self._emit(events.StreamClosed(self, code, reason))
+            self._emit(StreamClosed(self, code, reason))
 
     def accept(self) -> None:
         """Connector: the target is connected, tell the Agent."""
@@ -194,3 +195,50 @@ class Stream:
         assert self.session is not None
         self.advance(StreamState.OPEN)
         self.session.connection.send(self.stream_id, ACCEPTED)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class StreamRequested(StreamEvent):
+    """An agent asks for `stream.service`: accept() or refuse() the stream."""
+
+    stream: Stream
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class StreamAccepted(StreamEvent):
+    """The connector accepted the stream: its target is connected."""
+
+    stream: Stream
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class StreamData(StreamEvent):
+    """Bytes in order; call stream.consume(len(data)) once they are used. `end`: no more follow."""
+
+    stream: Stream
+    data: bytes
+    end: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class StreamWritable(StreamEvent):
+    """A stream whose write() had returned False takes more."""
+
+    stream: Stream
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class FlowDatagram(StreamEvent):
+    """A datagram of a flow."""
+
+    stream: Stream
+    payload: bytes
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class StreamClosed(StreamEvent):
+    """The stream is over in both directions. Code 0: properly ended; else why it broke."""
+
+    stream: Stream
+    code: int
+    reason: str

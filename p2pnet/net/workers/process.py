@@ -18,7 +18,7 @@ from twisted.logger import (
     textFileLogObserver,
 )
 
-from p2pnet import events
+from p2pnet.core import events
 from p2pnet.core.intermediate.workers import RelayWorker
 from p2pnet.interfaces import Datagrams, IDatagramTransport
 from p2pnet.net.batched import BatchedUDPTransport

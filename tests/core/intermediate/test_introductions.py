@@ -17,7 +17,8 @@ from hypothesis.stateful import (
 )
 from twisted.trial.unittest import SynchronousTestCase
 
-from p2pnet import events
+from p2pnet import reports
+from p2pnet.core import events
 from p2pnet.core.intermediate.introductions import MAX_REQUESTS, SessionTable
 from p2pnet.core.intermediate.registry import MemoryDirectory
 from p2pnet.core.intermediate.workers import SharedRelay
@@ -183,8 +184,8 @@ class Machine(RuleBasedStateMachine):
         assert len(self.fixture.directory) == 0
         seen: collections.Counter[str] = collections.Counter()
         for event in self.fixture.events:
-            assert isinstance(event, events.RelayOpened | events.RelayClosed)
-            seen[event.session] += 1 if isinstance(event, events.RelayOpened) else -1
+            assert isinstance(event, reports.RelayOpened | reports.RelayClosed)
+            seen[event.session] += 1 if isinstance(event, reports.RelayOpened) else -1
             assert seen[event.session] in (0, 1)
         assert not +seen
 

@@ -16,7 +16,7 @@ from hypothesis.stateful import (
 )
 from twisted.trial.unittest import SynchronousTestCase
 
-from p2pnet import events
+from p2pnet.core import events
 from p2pnet.core.intermediate.forwarding import LEAST_BURST, Circuit, Traffic
 from p2pnet.core.intermediate.workers import REPORT_INTERVAL, RelayWorker, SharedRelay
 from p2pnet.wire import worker_messages as workers

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from p2pnet import events
+from p2pnet import reports
+from p2pnet.core import events
 from p2pnet.core.peer.agent import AgentCore
 from p2pnet.core.peer.link import CONNECT_TIMEOUT, LAST_RETRY, RETRY_JITTER, LinkState
 from p2pnet.identity import Role
@@ -54,7 +55,7 @@ class LinkCase(SynchronousTestCase):
             self.drain()
         self.now = time
 
-    def losses(self) -> Iterator[tuple[float, events.ControlLost]]:
+    def losses(self) -> Iterator[tuple[float, reports.ControlLost]]:
         """Each failure to connect, with its time."""
         while True:
             before = len(self.events)
@@ -63,7 +64,7 @@ class LinkCase(SynchronousTestCase):
                 assert when is not None
                 self.run_to(when)
             (lost,) = self.events[before:]
-            assert isinstance(lost, events.ControlLost)
+            assert isinstance(lost, reports.ControlLost)
             yield self.now, lost
 
     def resolve(self, *hosts: str) -> None:
@@ -151,7 +152,7 @@ class ResolutionTests(LinkCase):
         self.start(RELAY)
         self.resolve()
         lost = self.events[-1]
-        assert isinstance(lost, events.ControlLost)
+        assert isinstance(lost, reports.ControlLost)
         self.assertEqual("the name relay.example has no address", lost.reason)
         self.run_to(self.now + 1.5)
         self.assertIs(LinkState.RESOLVING, self.state)

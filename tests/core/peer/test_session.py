@@ -10,7 +10,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from p2pnet import events
+from p2pnet import reports
 from p2pnet.core.peer.session import Session
 from p2pnet.core.peer.stream import Stream, StreamState
 from p2pnet.lab.simulation import Simulation
@@ -181,7 +181,7 @@ class HeaderTests(SessionCase):
         stream = self.open()
         self.write(stream, StreamHeader(StreamKind.BYTES, "no such thing").encode())
         self.assert_reset(stream, ErrorCode.UNKNOWN_SERVICE)
-        (refused,) = self.simulation.reported(self.connector, events.StreamRefused)
+        (refused,) = self.simulation.reported(self.connector, reports.StreamRefused)
         self.assertEqual(("alice", "no such thing"), (refused.peer, refused.service))
 
 
@@ -260,7 +260,7 @@ class AnswerTests(SessionCase):
         self.other_session.connection.reset(self.requested[0].stream_id, 0x7777)
         self.settle()
         self.assertEqual((0x7777, "reset by the peer"), stream.owner.outcome)
-        (refused,) = self.simulation.reported(self.agent, events.StreamRefused)
+        (refused,) = self.simulation.reported(self.agent, reports.StreamRefused)
         self.assertEqual("cancelled", refused.code)
 
 

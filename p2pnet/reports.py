@@ -1,7 +1,6 @@
-"""What happened, as frozen values: the only way a core speaks to its host.
+"""What a node reports of itself: frozen plain values, for the event log, metrics and status.
 
-There are two kinds. A *report* says something about the node and goes to the event log too; its
-fields are plain values. A *stream event* concerns one Stream and carries it.
+Addresses are text, ids hexadecimal, durations seconds.
 """
 
 from __future__ import annotations
@@ -9,13 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
-from typing import TYPE_CHECKING, Any
-
-from p2pnet.wire.address import Address
-from p2pnet.wire.worker_messages import WorkerMessage
-
-if TYPE_CHECKING:
-    from p2pnet.core.peer.stream import Stream
+from typing import Any
 
 
 @functools.cache
@@ -25,7 +18,7 @@ def _snake_case(name: str) -> str:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Report:
-    """Base of the reports. Addresses are text, ids hexadecimal, durations seconds."""
+    """Base of the reports."""
 
     @property
     def name(self) -> str:
@@ -71,14 +64,6 @@ class Stopped(Report):
 
 
 # -- nodes (Agent and Connector) -----------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class ResolutionNeeded(Report):
-    """The host is to look `host` up and to call resolved() with what it found."""
-
-    intermediate: str
-    host: str
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -376,79 +361,3 @@ class WorkerLost(Report):
     worker: int
     reason: str
     restart_in: float
-
-
-# -- stream events -------------------------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class StreamRequested:
-    """An agent asks for `stream.service`: accept() or refuse() the stream."""
-
-    stream: Stream
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class StreamAccepted:
-    """The connector accepted the stream: its target is connected."""
-
-    stream: Stream
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class StreamData:
-    """Bytes in order; call stream.consume(len(data)) once they are used. `end`: no more follow."""
-
-    stream: Stream
-    data: bytes
-    end: bool
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class StreamWritable:
-    """A stream whose write() had returned False takes more."""
-
-    stream: Stream
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class FlowDatagram:
-    """A datagram of a flow."""
-
-    stream: Stream
-    payload: bytes
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class StreamClosed:
-    """The stream is over in both directions. Code 0: properly ended; else why it broke."""
-
-    stream: Stream
-    code: int
-    reason: str
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class OpenerNeeded:
-    """The host is to send this datagram so that it crosses no more than `hops` routers.
-
-    It opens the NATs on this side of the way. A host that cannot limit hops leaves it.
-    """
-
-    data: bytes
-    address: Address
-    hops: int
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class MessageNeeded:
-    """The host is to pass this on: that of an Intermediate to its relay workers, before it sends
-    packets; that of a worker to its Intermediate."""
-
-    message: WorkerMessage
-
-
-StreamEvent = (
-    StreamRequested | StreamAccepted | StreamData | StreamWritable | FlowDatagram | StreamClosed
-)
-Event = Report | StreamEvent | OpenerNeeded | MessageNeeded
