@@ -40,9 +40,9 @@ from p2pnet.net.batched import (
     UDP_SEGMENT,
     open_socket,
 )
-from p2pnet.traversal.way import RelayedPath
+from p2pnet.traversal.way import Way
 from p2pnet.wire.address import Address
-from p2pnet.wire.relay_frame import RELAY_OVERHEAD, encode_relay_frame
+from p2pnet.wire.relay_frame import RELAY_OVERHEAD
 
 SIZE = 1000  # bytes of a datagram
 BURST = 32  # datagrams
@@ -104,9 +104,9 @@ def pour(
     return received, sent - received
 
 
-def frame_for(path: RelayedPath) -> bytes:
-    """A frame of SIZE bytes that goes along the path."""
-    return encode_relay_frame(path.channel, QUIC + bytes(SIZE - RELAY_OVERHEAD - 1))
+def frame_for(way: Way) -> bytes:
+    """A frame of SIZE bytes that goes along the way."""
+    return way.header + QUIC + bytes(SIZE - RELAY_OVERHEAD - 1)
 
 
 class Course:
@@ -142,11 +142,13 @@ class Course:
         core.open_stream("web", time.monotonic())
         self._until(reports.HandshakeCompleted, agent, self.connector)
         (session,) = core.sessions.values()
-        ((self._address, path),) = session.relays.items()
-        self._sources[path.channel[0] % workers] = agent, frame_for(path)
+        ((self._address, way),) = core.paths_of(session).relays.items()
+        worker = way.header[1] % workers
+        self._sources[worker] = agent, frame_for(way)
         back = self.connector.core.find_session(session.id)
         assert back is not None
-        self._backs[path.channel[0] % workers] = frame_for(back.relays[self._address])
+        back_way = self.connector.core.paths_of(back).relays[self._address]
+        self._backs[worker] = frame_for(back_way)
 
     def _until(self, kind: type[Any], *peers: Peer) -> None:
         deadline = time.monotonic() + PATIENCE

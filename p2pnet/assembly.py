@@ -135,4 +135,4 @@ def _configure(node: Node, config: PeerConfig) -> None:
         node.source = InterfaceSource() if anywhere else StaticSource([host])
     if "external" in config.candidates:
         node.external = tuple(parse_host_port(address) for address in config.external)
-    node.core.direct.local.tell_observed = "srflx" in config.candidates
+    node.core.own.tell_observed = "srflx" in config.candidates

@@ -203,7 +203,7 @@ class Node(CoreService):
 
     def _find_addresses(self) -> None:
         port = self.transport.get_address()[1]
-        self.core.direct.set_local_addresses(self.source.hosts(), port, self.external)
+        self.core.set_local_addresses(self.source.hosts(), port, self.external, self.driver.now)
 
     def handle(self, event: events.Event) -> None:
         """Take one event of the core."""

@@ -143,7 +143,7 @@ class Crowd:
                 yield self._transfer(node)
             yield deferLater(reactor, self._random.uniform(0.0, STAY))
             self.tally.direct += any(
-                path.kind == "direct" for s in node.core.sessions.values() for path in s.paths
+                node.core.paths_of(session).is_direct for session in node.core.sessions.values()
             )
             yield self._leave(node)
 

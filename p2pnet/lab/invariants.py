@@ -97,10 +97,10 @@ class Watch:
 
     def _look_at_paths(self, site: Site, session: Session) -> None:
         # Two or more carry the same packets, so only for as long as one of them is in doubt.
-        relays = getattr(session, "relay_choice", None)
-        doubtful = session.direct_is_doubtful or (relays is not None and relays.is_doubtful)
-        if len(session.paths) > 1 and not doubtful:
-            self.problem(f"{site.name} sends on {len(session.paths)} paths without a doubt")
+        assert site.node is not None
+        paths = site.node.core.paths_of(session)
+        if len(paths.using) > 1 and not paths.is_doubtful:
+            self.problem(f"{site.name} sends on {len(paths.using)} ways without a doubt")
 
     def _look_at_links(self, site: NodeSite, node: CoreService) -> None:
         """No node loses an Intermediate that it can reach."""
@@ -139,12 +139,12 @@ class Watch:
             for connector in connectors
             for relay in self._relays
         ]
-        sessions = agent.node.core.sessions.values() if agent.node is not None else ()
-        times += [
-            max(session.created, self._calm_since(agent.name, session.peer_name))
-            for session in sessions
-            if session.peer_name in connectors and session.paths[:1] == (session.direct,)
-        ]
+        if agent.node is not None:
+            times += [
+                max(session.created, self._calm_since(agent.name, session.peer_name))
+                for session in agent.node.core.sessions.values()
+                if session.peer_name in connectors and agent.node.core.paths_of(session).is_direct
+            ]
         return min(times)
 
     def _trouble_since(self, talker: Talker) -> float:
@@ -168,10 +168,10 @@ class Watch:
         if not self._scenario.can_be_direct(talker.agent.name, site.name):
             return True
         theirs = site.node.core.find_session(session.id) if site.node is not None else None
-        return all(
-            end is not None and end.paths and end.paths[0].kind == "direct"
-            for end in (session, theirs)
-        )
+        if site.node is None or theirs is None or talker.agent.node is None:
+            return False
+        ends = talker.agent.node.core.paths_of(session), site.node.core.paths_of(theirs)
+        return all(paths.is_direct for paths in ends)
 
     # -- streams ---------------------------------------------------------------------------------
 

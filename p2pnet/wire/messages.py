@@ -203,6 +203,7 @@ class PunchingResult(Message, frozen=True, tag="punching-result"):
 
 
 CandidateMessage = CandidateOffer | CandidateAnswer | CandidateUpdate | PunchingResult
+SignalMessage = CandidateMessage | StartPunching
 
 
 class Draining(Message, frozen=True, tag="draining"):

@@ -167,7 +167,7 @@ class Node(Host):
             self._judge(data, destination, now)
         used = {destination for data, destination in out if classify(data) is not Kind.STUN}
         for session in self._moved & set(self.core.sessions.values()):
-            ways = {path.address for path in session.paths}
+            ways = {way.address for way in self.core.paths_of(session).using}
             new = ways - self._ways.get(session, set())
             self._ways[session] = ways
             assert new <= used or not session.connection.is_established, "no probe on a new path"
@@ -351,7 +351,7 @@ class World:
 
     def tell_addresses(self, side: int, external: list[Address]) -> None:
         """The node has a private address, and an operator who may be mistaken."""
-        self.nodes[side].core.direct.set_local_addresses([f"10.0.{side}.1"], 5000, external)
+        self.nodes[side].core.set_local_addresses([f"10.0.{side}.1"], 5000, external, self.now)
 
     def restart(self, goodbye: bool) -> None:
         """The Intermediate starts anew, after a last word or without."""

@@ -17,6 +17,7 @@ from p2pnet import reports
 from p2pnet.core.intermediate.forwarding import Relay
 from p2pnet.core.intermediate.introductions import SessionTable
 from p2pnet.core.intermediate.registry import MemoryDirectory
+from p2pnet.core.peer import finder, table
 from p2pnet.core.timers import Timers
 from p2pnet.endpoints import P2PClientEndpoint, P2PServerEndpoint
 from p2pnet.interfaces import Datagrams
@@ -25,6 +26,7 @@ from p2pnet.lab.simulation import Realm, Simulation
 from p2pnet.node import AgentNode, ConnectorNode, CoreService
 from p2pnet.quic.multiplexer import Multiplexer
 
+PARTS = (finder.ServiceFinder, table.SessionTable)
 TABLES = (
     dict, list, set, collections.deque, Multiplexer, Timers, Relay, SessionTable, MemoryDirectory,
 )  # fmt: skip
@@ -132,8 +134,11 @@ class Talks(Factory):
 
 
 def leftovers(core: Any, *expected: str) -> dict[str, int]:
-    """The tables of a core that are not empty, with their lengths, but for the `expected`."""
-    found = {name: len(value) for name, value in vars(core).items() if isinstance(value, TABLES)}
+    """Sizes of the tables of a core and its parts that are not empty, but for the `expected`."""
+    parts = [part for part in vars(core).values() if isinstance(part, PARTS)]
+    named = [item for part in (*parts, core) for item in vars(part).items()]
+    tables = {id(value): name for name, value in named}  # a part may share one of its core's
+    found = {n: len(v) for n, v in named if isinstance(v, TABLES) and tables[id(v)] == n}
     return {name: size for name, size in found.items() if size and name not in expected}
 
 

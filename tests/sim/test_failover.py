@@ -79,8 +79,8 @@ class FailoverTests(SimulationCase):
     def used(self, node: Any) -> str:
         """The Intermediate that carries the node's one session."""
         (session,) = node.core.sessions.values()
-        (path,) = session.paths
-        return f"{path.address[0]}:{path.address[1]}"
+        (way,) = node.core.paths_of(session).using
+        return f"{way.address[0]}:{way.address[1]}"
 
     def kill(self, name: str) -> IntermediateNode:
         """That Intermediate's machine is gone without a word."""

@@ -98,12 +98,10 @@ class ConnectorCore(PeerCore):
             case messages.SessionOffer():
                 code, reason = self._consider(link, message, now)
                 link.send(messages.SessionAnswer(message.session, code, reason))
-            case messages.SessionClosed(session_id, code, reason):
-                session = self.find_session(session_id)
-                if session is not None and session.is_relayed_by(link.address):
-                    self.lose_relay(session, link, code, reason, now)
-            case _:
-                self.direct.exchange.take_message(link, message, now)
+            case messages.SessionClosed():
+                self.session_closed(link, message, now)
+            case _ if isinstance(message, messages.SignalMessage):
+                self.take_signal(message, now)
 
     def _consider(
         self, link: ControlLink, offer: messages.SessionOffer, now: float
@@ -125,7 +123,7 @@ class ConnectorCore(PeerCore):
         elif (session.peer_name, session.instance) != (offer.agent, offer.instance):
             return ErrorCode.PROTOCOL_ERROR, "that session belongs to another agent"
         # The agent knows the whole way and chooses; this end follows.
-        self.relayed.add(session, link, offer.send_channel, offer.receive_channel, cost=0.0)
+        self.add_relay(session, link, offer, 0.0, now)
         return ErrorCode.NO_ERROR, ""
 
     def _start_session(
@@ -133,14 +131,13 @@ class ConnectorCore(PeerCore):
     ) -> ConnectorSession:
         introduction = Introduction(offer.session, offer.agent, offer.instance)
         session = ConnectorSession(introduction, now, self.emit, self._authorizer.authorize)
-        session.selector = SELECTORS.get(offer.policy, PreferDirect)()
-        self.add_session(session)
+        self.add_session(session, SELECTORS.get(offer.policy, PreferDirect)())
         self.emit(reports.SessionOpened(session.id.hex(), offer.agent, offer.service, link.name))
         self.timers.call_at(now + HANDSHAKE_TIMEOUT, lambda t: self._check_handshake(session, t))
         return session
 
     def _check_handshake(self, session: Session, now: float) -> None:
-        if not (session.has_connection and session.connection.is_established):
+        if not session.is_established:
             reason = f"agent {session.peer_name} did not finish its handshake"
             self.end_session(session, ErrorCode.PEER_LOST, reason, now)
 
@@ -148,7 +145,7 @@ class ConnectorCore(PeerCore):
         session = self.sessions.get(address)
         if session is None or session.has_connection:
             return None
-        return self.peer_settings()
+        return self.peer_profile()
 
     def session_ended(self, session: Session, code: ErrorCode, reason: str, now: float) -> None:
         """Remember it: an agent that does not know yet must not resume what is not there."""
