@@ -15,13 +15,13 @@ from collections.abc import Sequence
 from functools import partial
 
 from bench.forward import prepare
+from bench.forwarding import opened
 from bench.peers import IrohFixed, StockAioquic
 from bench.peers.ssh import Ssh
+from bench.report import Figures, Row, alternate, parser, show
+from bench.tunnel import LOOPBACK, P2PNet, Tunnel
 from p2pnet.core.intermediate.registry import MemoryDirectory
-from p2pnet.lab.forwarding import opened
-from p2pnet.lab.processes import LabError
-from p2pnet.lab.report import Figures, Row, alternate, parser, show
-from p2pnet.lab.tunnel import LOOPBACK, P2PNet, Tunnel
+from p2pnet.testing.processes import LabError
 
 KINDS: Sequence[type[Tunnel]] = (P2PNet, StockAioquic, Ssh, IrohFixed)
 STREAMS = (1, 10, 100, 500)

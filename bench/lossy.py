@@ -19,14 +19,14 @@ from functools import partial
 from typing import Any
 
 from bench.forward import prepare
+from bench.forwarding import opened
 from bench.peers import PEERS
 from bench.peers.ssh import Ssh
-from p2pnet.lab.forwarding import opened
-from p2pnet.lab.namespaces import Host, Lab, acquire
-from p2pnet.lab.report import Case, Figures, Row, alternate, parser, show
-from p2pnet.lab.topology import Topology
-from p2pnet.lab.tunnel import Ends, P2PNet, Place, Tunnel
-from p2pnet.lab.wire import Conditions
+from bench.report import Case, Figures, Row, alternate, parser, show
+from bench.tunnel import Ends, P2PNet, Place, Tunnel
+from lab.namespaces import Host, Lab, acquire
+from lab.topology import Topology
+from lab.wire import Conditions
 
 MBIT = 1e6 / 8  # bytes/s
 LINKS = (

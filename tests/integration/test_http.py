@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from p2pnet.lab.processes import Deployment, LabError, Process, RoleProcess, Service
+from p2pnet.testing.processes import Deployment, LabError, Process, RoleProcess, Service
 from p2pnet.wire.address import Address, parse_host_port
 
 TIMEOUT = 30.0  # seconds for anything, on a busy machine

@@ -20,10 +20,10 @@ from p2pnet.core.intermediate.registry import MemoryDirectory
 from p2pnet.core.timers import Timers
 from p2pnet.endpoints import P2PClientEndpoint, P2PServerEndpoint
 from p2pnet.interfaces import Datagrams
-from p2pnet.lab.simnet import Link, SimulatedNetwork, SimulatedTransport
-from p2pnet.lab.simulation import Realm, Simulation
 from p2pnet.node import AgentNode, ConnectorNode, CoreService
 from p2pnet.quic.multiplexer import Multiplexer
+from p2pnet.testing.network import Link, SimulatedNetwork, SimulatedTransport
+from p2pnet.testing.realm import Realm, Simulation
 
 TABLES = (
     dict, list, set, collections.deque, Multiplexer, Timers, Relay, SessionTable, MemoryDirectory,

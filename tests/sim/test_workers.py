@@ -13,10 +13,10 @@ from p2pnet import reports
 from p2pnet.core import events
 from p2pnet.core.intermediate.workers import RelayWorker
 from p2pnet.interfaces import Datagrams
-from p2pnet.lab.simnet import Link
-from p2pnet.lab.simulation import Realm, Simulation
 from p2pnet.net.workers.pool import WorkerPool
 from p2pnet.node import AgentNode
+from p2pnet.testing.network import Link
+from p2pnet.testing.realm import Realm, Simulation
 from p2pnet.wire.address import Address
 from p2pnet.wire.demux import Kind, classify
 from p2pnet.wire.worker_messages import Stray, WorkerMessage
