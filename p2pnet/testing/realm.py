@@ -104,7 +104,7 @@ class Simulation:
         host: str = "203.0.113.1",
         name: str = "alice",
         intermediates: Iterable[str] = ("192.0.2.1:4433",),
-        policy: str = "relay-only",
+        policy: str = "prefer-direct",
     ) -> AgentNode:
         """An Agent whose sessions take the paths of `policy`."""
         core = AgentCore(

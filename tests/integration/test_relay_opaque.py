@@ -177,7 +177,7 @@ class SimulatedRelayTests(SynchronousTestCase):
         simulation = Simulation(network)
         self.relay = simulation.intermediate(INTERMEDIATE_HOST)
         self.office = simulation.connector({SERVICE: [AGENT]}, CONNECTOR_HOST, CONNECTOR)
-        self.alice = simulation.agent(AGENT_HOST, AGENT)
+        self.alice = simulation.agent(AGENT_HOST, AGENT, policy="relay-only")
         self.office.serve_protocol(SERVICE, Factory.forProtocol(Server))
         client = Client()
         P2PClientEndpoint(self.alice, SERVICE).connect(Factory.forProtocol(lambda: client))

@@ -137,6 +137,14 @@ def leftovers(core: Any, *expected: str) -> dict[str, int]:
     return {name: size for name, size in found.items() if size and name not in expected}
 
 
+class RelayedSimulation(Simulation):
+    """Agents whose sessions stay on the relay, unless a test names another policy."""
+
+    def agent(self, *where: Any, **options: Any) -> AgentNode:
+        """An Agent."""
+        return super().agent(*where, **{"policy": "relay-only", **options})
+
+
 class SimulationCase(SynchronousTestCase):
     """A test on a simulated network, which must end without an error and without a loose end."""
 
@@ -145,8 +153,8 @@ class SimulationCase(SynchronousTestCase):
     def simulate(
         self, seed: int = 1, link: Link | None = None, *, keep_trace: bool = False
     ) -> Simulation:
-        """An empty realm. It is stopped, and looked at, when the test ends."""
-        simulation = Simulation(Network(seed, link, keep_trace), Realm())
+        """An empty realm of relayed sessions. It is stopped, and looked at, when the test ends."""
+        simulation = RelayedSimulation(Network(seed, link, keep_trace), Realm())
         self.addCleanup(self._end, simulation)
         return simulation
 

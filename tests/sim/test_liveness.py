@@ -22,7 +22,7 @@ class LivenessTests(SynchronousTestCase):
         self.relay = self.simulation.intermediate()
         self.office = self.simulation.connector({"web": ["alice"]})
         P2PServerEndpoint(self.office, "web").listen(Factory.forProtocol(Echo))
-        self.alice = self.simulation.agent()
+        self.alice = self.simulation.agent(policy="relay-only")
         self.network.run(2)
 
     def lost(self, node: object) -> list[reports.ControlLost]:
