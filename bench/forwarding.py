@@ -13,7 +13,7 @@ from typing import Any
 from bench.load import WARM_UP
 from bench.report import Case, Figures
 from bench.tunnel import LOOPBACK, Ends, Place, Tunnel, await_ready
-from p2pnet.testing.processes import LabError, Process
+from p2pnet.testing.processes import Process, ProcessError
 from p2pnet.wire.address import Address, format_address
 
 PROGRAM = (sys.executable, "-P", str(Path(__file__).with_name("load.py")))
@@ -51,13 +51,13 @@ class Client:
         return Process(what, command, self._directory, self._place.prefix).start()
 
     def finish(self, process: Process) -> dict[str, Any]:
-        """What it measured. Raises LabError."""
+        """What it measured. Raises ProcessError."""
         try:
             status = process.wait(LOAD_TIMEOUT)
         finally:
             process.kill()
         if status:
-            raise LabError(f"{process.name} failed\n{process.output()[-500:]}")
+            raise ProcessError(f"{process.name} failed\n{process.output()[-500:]}")
         figures: dict[str, Any] = json.loads(process.output())
         return figures
 
@@ -81,7 +81,7 @@ def target(directory: Path, place: Place) -> Iterator[Address]:
 def opened(kind: type[Tunnel], ends: Ends) -> Iterator[tuple[Tunnel, Client]]:
     """A tunnel to a target, with a client at its near end.
 
-    A LabError from within says what the processes of the tunnel printed.
+    A ProcessError from within says what the processes of the tunnel printed.
     """
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         directory = Path(name)
@@ -91,13 +91,13 @@ def opened(kind: type[Tunnel], ends: Ends) -> Iterator[tuple[Tunnel, Client]]:
         tunnel = stack.enter_context(kind(own, ends))
         try:
             yield tunnel, Client(directory, ends.near, tunnel.start(address))
-        except LabError as error:
+        except ProcessError as error:
             tails = "".join(f"\n{p.name}: {p.output()[-500:]}" for p in tunnel.processes)
-            raise LabError(f"{error}{tails}") from None
+            raise ProcessError(f"{error}{tails}") from None
 
 
 def measure(kind: type[Tunnel], load: Load, ends: Ends) -> Figures:
-    """One round of a tunnel. Raises LabError."""
+    """One round of a tunnel. Raises ProcessError."""
     with opened(kind, ends) as (tunnel, client):
         began = tunnel.cpu_seconds()
         echo = client.run("echo", count=load.echoes)

@@ -89,7 +89,7 @@ def laboratory(link: Link, congestion: str) -> Iterator[Ends]:
 
 
 def rate(kind: type[Tunnel], link: Link, congestion: str, seconds: float) -> Figures:
-    """One upload. Raises LabError, OSError."""
+    """One upload. Raises ProcessError, OSError."""
     with laboratory(link, congestion) as ends, opened(kind, ends) as (tunnel, client):
         used = tunnel.cpu_seconds()
         upload = client.run("upload", seconds=seconds)
@@ -103,7 +103,7 @@ def rate(kind: type[Tunnel], link: Link, congestion: str, seconds: float) -> Fig
 
 
 def latency(kind: type[Tunnel], link: Link, congestion: str, seconds: float) -> Figures:
-    """100-byte requests, one after the other, beside nothing. Raises LabError, OSError."""
+    """100-byte requests, one after the other, beside nothing. Raises ProcessError, OSError."""
     count = max(10, round(seconds * 1000 / (link.rtt or 1)))
     with laboratory(link, congestion) as ends, opened(kind, ends) as (_, client):
         echo = client.run("echo", count=count)

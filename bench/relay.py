@@ -39,7 +39,7 @@ from p2pnet.net.batched import (
     UDP_SEGMENT,
     open_socket,
 )
-from p2pnet.testing.processes import Deployment, LabError, cpu_seconds
+from p2pnet.testing.processes import Deployment, ProcessError, cpu_seconds
 from p2pnet.traversal.way import RelayedPath
 from p2pnet.wire.address import Address
 from p2pnet.wire.relay_frame import RELAY_OVERHEAD, encode_relay_frame
@@ -155,7 +155,7 @@ class Course:
                 if any(isinstance(event, kind) for event in peer.turn()):
                     return
             time.sleep(0.001)
-        raise LabError(f"no {kind.__name__} in {PATIENCE} s")
+        raise ProcessError(f"no {kind.__name__} in {PATIENCE} s")
 
     def keep_up(self) -> None:
         """Let the control connections live, which nobody looked after for a while."""

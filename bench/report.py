@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from p2pnet.testing.processes import LabError
+from p2pnet.testing.processes import ProcessError
 
 Row = Mapping[str, Any]
 Figures = Mapping[str, float | None]
@@ -70,7 +70,7 @@ def alternate(
     """Measure each case in turn, so many times, the order turned round each time.
 
     The machine changes from minute to minute, so that only cases that took turns can be compared.
-    One that raises LabError or OSError is told of and left out for that round.
+    One that raises ProcessError or OSError is told of and left out for that round.
     """
     found: dict[str, list[Figures]] = {name: [] for name in cases}
     for turn in range(rounds):
@@ -78,7 +78,7 @@ def alternate(
             tell(f"round {turn + 1} of {rounds}: {name}")
             try:
                 found[name].append(cases[name]())
-            except (LabError, OSError) as error:
+            except (ProcessError, OSError) as error:
                 tell(f"{name} failed: {error}")
     return {name: summarize(figures) for name, figures in found.items() if figures}
 

@@ -24,8 +24,8 @@ from p2pnet.testing.processes import (
     POLL,
     START_TIMEOUT,
     Deployment,
-    LabError,
     Process,
+    ProcessError,
     Service,
     guarded,
 )
@@ -86,7 +86,7 @@ class Tunnel:
         return ""
 
     def start(self, target: Address) -> Address:
-        """Lead to `target`; returns the address that users connect to. Raises LabError."""
+        """Lead to `target`; returns the address that users connect to. Raises ProcessError."""
         return target
 
     def stop(self) -> None:
@@ -187,11 +187,11 @@ def touch(place: Place, address: Address) -> bool:
 
 
 def await_listener(process: Process, place: Place, address: Address) -> None:
-    """Return when `process` listens at `address`. Raises LabError if it ends, or takes too long."""
+    """Return when `process` listens there. Raises ProcessError if it ends, or takes too long."""
     deadline = time.monotonic() + START_TIMEOUT
     while not touch(place, address):
         if process.returncode is not None or time.monotonic() > deadline:
-            raise LabError(f"{process.name} does not listen\n{process.output()}")
+            raise ProcessError(f"{process.name} does not listen\n{process.output()}")
 
 
 def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
@@ -203,11 +203,11 @@ def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
 
 
 def await_ready(process: Process, timeout: float = START_TIMEOUT) -> str:
-    """What follows "ready" in a line that it prints, once it is there. Raises LabError."""
+    """What follows "ready" in a line that it prints, once it is there. Raises ProcessError."""
     deadline = time.monotonic() + timeout
     while process.returncode is None and time.monotonic() < deadline:
         for line in process.output().splitlines(keepends=True):
             if line.startswith("ready ") and line.endswith("\n"):
                 return line.split()[1]
         time.sleep(POLL)
-    raise LabError(f"{process.name} is not ready\n{process.output()[-500:]}")
+    raise ProcessError(f"{process.name} is not ready\n{process.output()[-500:]}")

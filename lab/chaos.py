@@ -25,7 +25,7 @@ from zope.interface import implementer
 
 from lab.invariants import Watch, sizes
 from lab.scenario import Fault, FaultKind, Scenario
-from lab.site import FrugalRealm, ProcessSimulation, Site, Weather, build
+from lab.site import FrugalRealm, ProcessSimulation, SimulatedSite, Weather, build
 from lab.talker import Talker
 from p2pnet import reports
 from p2pnet.traversal.mtu import BASE
@@ -45,7 +45,7 @@ _realm = functools.cache(FrugalRealm)
 
 
 @dataclasses.dataclass(frozen=True)
-class Report:
+class Verdict:
     """How a run went.
 
     :ivar problems: what should not have been, [] if it went well.
@@ -80,7 +80,7 @@ def logged_errors() -> Iterator[list[str]]:
         globalLogPublisher.removeObserver(observe)
 
 
-def run(scenario: Scenario) -> Report:
+def run(scenario: Scenario) -> Verdict:
     """Run a scenario to its end, or to the first problem."""
     began = time.process_time()
     with logged_errors() as errors:
@@ -91,7 +91,7 @@ def run(scenario: Scenario) -> Report:
             chaos.watch.problem(f"raised {error!r}")
             raise
     problems = (*chaos.watch.problems, *errors)
-    return Report(scenario.seed, problems, chaos.now, chaos.packets, time.process_time() - began)
+    return Verdict(scenario.seed, problems, chaos.now, chaos.packets, time.process_time() - began)
 
 
 class Chaos:
@@ -108,7 +108,7 @@ class Chaos:
         self.packets = 0
         self._simulation = ProcessSimulation(self.network, _realm())
         self.relays, self.connectors, self.agents = build(scenario, self._simulation)
-        self._sites: dict[str, Site] = {
+        self._sites: dict[str, SimulatedSite] = {
             site.name: site for site in (*self.relays, *self.connectors, *self.agents)
         }
         self.watch = Watch(scenario, self.network, self._sites)
@@ -117,7 +117,7 @@ class Chaos:
         self.talkers += [
             Talker(agent, service, self.conversations, self.watch.broke, self.network.random)
             for agent in self.agents
-            for service in agent.host.services
+            for service in agent.peer.services
         ]
         for site in self.connectors:
             site.joined = self._joined
@@ -258,7 +258,7 @@ class Chaos:
     def _widen(self) -> None:
         self.network.bottlenecks -= 1
 
-    def _return(self, site: Site) -> None:
+    def _return(self, site: SimulatedSite) -> None:
         site.downs -= 1
         site.start()
         for talker in self.talkers:

@@ -82,7 +82,7 @@ class Target(Protocol):
             self.transport.loseConnection()
 
 
-class Client(Protocol):
+class Fetch(Protocol):
     """One transfer; `done` fires with what came."""
 
     def __init__(self, request: bytes) -> None:
@@ -107,14 +107,14 @@ class Client(Protocol):
             self.done.errback(reason)
 
 
-class _Clients(Factory):
+class _Fetches(Factory):
     noisy = False
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
+    def __init__(self, fetch: Fetch) -> None:
+        self._fetch = fetch
 
-    def buildProtocol(self, addr: Any) -> Client:
-        return self._client
+    def buildProtocol(self, addr: Any) -> Fetch:
+        return self._fetch
 
 
 class Crowd:
@@ -159,11 +159,11 @@ class Crowd:
     @inlineCallbacks
     def _transfer(self, node: AgentNode) -> Generator[Deferred[Any], Any, None]:
         seed, size = self._random.getrandbits(32), self._random.randrange(1, MAX_SIZE)
-        client = Client(REQUEST.pack(seed, size))
+        fetch = Fetch(REQUEST.pack(seed, size))
         endpoint = P2PClientEndpoint(node, self._random.choice(self._order.services))
         try:
-            yield endpoint.connect(_Clients(client)).addTimeout(TIMEOUT, reactor)
-            data = yield client.done.addTimeout(TIMEOUT, reactor)
+            yield endpoint.connect(_Fetches(fetch)).addTimeout(TIMEOUT, reactor)
+            data = yield fetch.done.addTimeout(TIMEOUT, reactor)
         except Exception as error:
             reason = str(error) or type(error).__name__
             self.tally.failures[reason] = self.tally.failures.get(reason, 0) + 1

@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from lab.survival import LIMIT, RELAY_ONLY, Setup, Stage, Trial
+from lab.survival import LIMIT, RELAY_ONLY, Recovery, Setup, Testbed
 from lab.wire import Conditions
-from p2pnet.testing.processes import LabError
+from p2pnet.testing.processes import ProcessError
 
 AGENT, CONNECTOR = 0, 1
 DIRECT, RELAYED = Setup(), Setup(RELAY_ONLY)
@@ -24,145 +24,145 @@ PROBE_RATE = 10.0  # of those that show when a service is there again
 SETTLE = 2.0  # seconds between the restarts of two Intermediates
 
 
-def black_hole(stage: Stage) -> Trial:
+def black_hole(testbed: Testbed) -> Recovery:
     """The direct path loses everything, and nobody is told."""
     try:
-        return stage.trial(stage.cut)
+        return testbed.trial(testbed.cut)
     finally:
-        stage.topology.mend()
+        testbed.topology.mend()
 
 
-def restore(stage: Stage, outage: float) -> Trial:
+def restore(testbed: Testbed, outage: float) -> Recovery:
     """The direct path is back after an outage: until both ends use it, and only it."""
     end = 0.0
 
     def cut() -> None:
         nonlocal end
-        stage.cut()
+        testbed.cut()
         end = time.time() + outage
 
     def until_direct() -> float | None:
         time.sleep(max(0.0, end - time.time()))
         mended = time.time()
-        stage.topology.mend()
+        testbed.topology.mend()
 
         def back() -> float | None:
-            since = stage.direct_since()
+            since = testbed.direct_since()
             return since if since and since > mended else None
 
-        since: float | None = stage.wait(back, LIMIT)
-        before = stage.relays[0].host.received("wan")
+        since: float | None = testbed.wait(back, LIMIT)
+        before = testbed.relays[0].host.received("wan")
         time.sleep(WINDOW)
-        relayed = stage.relays[0].host.received("wan") - before
+        relayed = testbed.relays[0].host.received("wan") - before
         if since is None or relayed > RELAYED_AT_MOST:
             return None
         return since - mended
 
     try:
-        return stage.trial(cut, then=until_direct)
+        return testbed.trial(cut, then=until_direct)
     finally:
-        stage.topology.mend()
+        testbed.topology.mend()
 
 
-def rebind(stage: Stage, side: int) -> Trial:
+def rebind(testbed: Testbed, side: int) -> Recovery:
     """The NAT of one side forgets its mappings and gives others."""
-    return stage.trial(stage.sites[side].routers[0].rebind)
+    return testbed.trial(testbed.sites[side].routers[0].rebind)
 
 
-def move(stage: Stage, side: int, unplugged: float) -> Trial:
+def move(testbed: Testbed, side: int, unplugged: float) -> Recovery:
     """A host goes to another network: until traffic flows, from the new address being up.
 
     :param unplugged: seconds that it has none of both; 0: the new one is up before.
     """
-    old, new = stage.uplinks[side]
-    stage.uplinks[side] = new, old
+    old, new = testbed.uplinks[side]
+    testbed.uplinks[side] = new, old
     metric = next(_metrics)
     if not unplugged:
         new.bring_up(metric)
-        return stage.trial(old.take_down)
+        return testbed.trial(old.take_down)
 
     def plug_in() -> float:
         time.sleep(unplugged)
         new.bring_up(metric)
         return time.time()
 
-    return stage.trial(old.take_down, plug_in)
+    return testbed.trial(old.take_down, plug_in)
 
 
 _metrics = itertools.count(100)  # so that a new way never takes over by itself
 
 
-def kill_intermediate(stage: Stage) -> Trial:
+def kill_intermediate(testbed: Testbed) -> Recovery:
     """The Intermediate in use dies, and another one is there."""
     killed = []
 
     def kill() -> None:
-        killed.append(stage.intermediate_in_use())
+        killed.append(testbed.intermediate_in_use())
         killed[0].kill()
 
     try:
-        return stage.trial(kill)
+        return testbed.trial(kill)
     finally:
         for process in killed:
-            stage.start_again(process)
+            testbed.start_again(process)
 
 
-def restart_intermediate(stage: Stage) -> Trial:
+def restart_intermediate(testbed: Testbed) -> Recovery:
     """The only Intermediate dies and is back a while later.
 
     For a relayed session: until traffic flows, from its listening. A direct one should notice
     nothing: the longest silence.
     """
-    (process,) = stage.intermediates
+    (process,) = testbed.intermediates
 
     def start() -> float:
         time.sleep(DOWN_FOR)
-        return stage.start_again(process)
+        return testbed.start_again(process)
 
-    trial = stage.trial(process.kill, start)
-    if stage.setup == RELAYED:
+    trial = testbed.trial(process.kill, start)
+    if testbed.setup == RELAYED:
         return trial
     return dataclasses.replace(trial, seconds=trial.silence if trial.intact else None)
 
 
-def rolling_restart(stage: Stage) -> Trial:
+def rolling_restart(testbed: Testbed) -> Recovery:
     """Two Intermediates are replaced one after the other under requests: the slowest of them."""
-    with stage.flow():
-        stage.await_path()
-    with stage.requests(RATE) as requests:
+    with testbed.flow():
+        testbed.await_path()
+    with testbed.requests(RATE) as requests:
         time.sleep(SETTLE)
-        for process in stage.intermediates:
+        for process in testbed.intermediates:
             process.terminate()
             process.wait()
-            stage.start_again(process)
-            stage.wait(stage.is_connected, LIMIT)
+            testbed.start_again(process)
+            testbed.wait(testbed.is_connected, LIMIT)
             time.sleep(SETTLE)
     failed = [request.problem for request in requests.done if request.problem]
     slowest = max(request.ended - request.begun for request in requests.done)
     reason = f"{len(failed)} of {len(requests.done)} requests: {failed[0]}" if failed else ""
-    return Trial(None if failed else slowest, slowest, intact=not failed, reason=reason)
+    return Recovery(None if failed else slowest, slowest, intact=not failed, reason=reason)
 
 
-def restart_connector(stage: Stage, figure: str) -> Trial:
+def restart_connector(testbed: Testbed, figure: str) -> Recovery:
     """The Connector dies and is back at once. Counting from its registration: until the Agent's
     client sees the end of its old connection ("end"), or a new request was answered ("request").
     """
-    with stage.flow() as flow:
-        stage.await_path()
-        count = len(stage.connector.find("registered")) + 1
-        stage.connector.kill()
-        stage.start_again(stage.connector)
-        back = float(stage.connector.wait_for("registered", count=count)["time"])
+    with testbed.flow() as flow:
+        testbed.await_path()
+        count = len(testbed.connector.find("registered")) + 1
+        testbed.connector.kill()
+        testbed.start_again(testbed.connector)
+        back = float(testbed.connector.wait_for("registered", count=count)["time"])
 
         def happened() -> float | None:
             if figure == "end":
                 return flow.down.ended_at
             return min((r.ended for r in requests.done if not r.problem), default=None)
 
-        with stage.requests(PROBE_RATE) as requests:
-            when: float | None = stage.wait(happened, LIMIT)
+        with testbed.requests(PROBE_RATE) as requests:
+            when: float | None = testbed.wait(happened, LIMIT)
         seconds = max(0.0, when - back) if when is not None else None
-        return Trial(seconds, intact=True, reason="" if when else "it did not happen in time")
+        return Recovery(seconds, intact=True, reason="" if when else "it did not happen in time")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,7 +176,7 @@ class Case:
     name: str
     what: str
     goal: float | None
-    trial: Callable[[Stage], Trial]
+    trial: Callable[[Testbed], Recovery]
     setup: Setup = DIRECT
 
 
@@ -213,23 +213,23 @@ CASES = tuple(_cases())
 
 def run(
     cases: Iterable[Case], trials: int, conditions: Conditions | None
-) -> Iterator[tuple[Case, list[Trial]]]:
+) -> Iterator[tuple[Case, list[Recovery]]]:
     """Do the trials of these cases, those of one name on one deployment where that can be."""
     for (_, setup), group in itertools.groupby(cases, key=lambda case: (case.name, case.setup)):
-        with Stage(setup, conditions) as stage:
+        with Testbed(setup, conditions) as testbed:
             for case in group:
-                yield case, [_attempt(case, stage) for _ in range(trials)]
+                yield case, [_attempt(case, testbed) for _ in range(trials)]
 
 
-def _attempt(case: Case, stage: Stage) -> Trial:
+def _attempt(case: Case, testbed: Testbed) -> Recovery:
     """One trial; what goes wrong is in its result."""
     try:
-        return case.trial(stage)
-    except (LabError, OSError) as error:
-        return Trial(reason=str(error))
+        return case.trial(testbed)
+    except (ProcessError, OSError) as error:
+        return Recovery(reason=str(error))
 
 
-def summarize(case: Case, trials: Sequence[Trial]) -> dict[str, Any]:
+def summarize(case: Case, trials: Sequence[Recovery]) -> dict[str, Any]:
     """The object that ``python -m lab survive --json`` prints about a case."""
     times = sorted(math.inf if t.seconds is None else t.seconds for t in trials)
     figures = {f"p{p}": times[math.ceil(len(times) * p / 100) - 1] for p in (50, 95)}

@@ -17,7 +17,7 @@ import time
 from typing import Self
 
 from lab.namespaces import Host
-from p2pnet.testing.processes import LabError
+from p2pnet.testing.processes import ProcessError
 
 TICK = 0.02  # seconds between blocks: shorter than any round trip that matters
 DOWN, UP = 8192, 256  # bytes of a block: a download of 400 kB/s and somebody typing
@@ -106,7 +106,7 @@ class Flow:
 
     :param client: where the forward listens, at `address`.
     :param server: where the service's target is to listen, at `port` of its loopback.
-    :raises LabError: it did not get through.
+    :raises ProcessError: it did not get through.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class Flow:
                     self._near = socket.create_connection(address, JOIN_TIMEOUT)
                 self._far, _ = listener.accept()
         except OSError as error:
-            raise LabError(f"no connection through the forward: {error}") from None
+            raise ProcessError(f"no connection through the forward: {error}") from None
         for end in (self._near, self._far):
             end.settimeout(None)
         self.down = Direction(self._far, self._near, DOWN)

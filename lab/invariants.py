@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.task import LoopingCall
 
 from lab.scenario import Scenario
-from lab.site import ConnectorSite, IntermediateSite, NodeSite, Site, Weather
+from lab.site import ConnectorSite, IntermediateSite, NodeSite, SimulatedSite, Weather
 from p2pnet import reports
 from p2pnet.core.peer.session import Session
 from p2pnet.errors import ServiceError
@@ -51,7 +51,7 @@ class Watch:
         self,
         scenario: Scenario,
         network: Weather,
-        sites: Mapping[str, Site],
+        sites: Mapping[str, SimulatedSite],
     ) -> None:
         self.problems: list[str] = []
         self.talkers: list[Talker] = []
@@ -95,7 +95,7 @@ class Watch:
 
     # -- each of them ----------------------------------------------------------------------------
 
-    def _look_at_paths(self, site: Site, session: Session) -> None:
+    def _look_at_paths(self, site: SimulatedSite, session: Session) -> None:
         # Two or more carry the same packets, so only for as long as one of them is in doubt.
         relays = getattr(session, "relay_choice", None)
         doubtful = session.direct_is_doubtful or (relays is not None and relays.is_doubtful)
@@ -120,7 +120,7 @@ class Watch:
     def _connectors(self, talker: Talker) -> list[ConnectorSite]:
         """Whom the talker talks to, or all whom it may come to talk to."""
         sites = [s for s in self._sites.values() if isinstance(s, ConnectorSite)]
-        serving = [s for s in sites if talker.service in s.host.services]
+        serving = [s for s in sites if talker.service in s.peer.services]
         session = talker.current.session if talker.current is not None else None
         return [
             s for s in serving if session is not None and s.name == session.peer_name

@@ -10,7 +10,7 @@ from lab.nat import Behavior
 from lab.switching import Passage, Receiver, Sender
 from lab.trial import Cell, Conduct
 from lab.wire import Conditions
-from p2pnet.testing.processes import LabError
+from p2pnet.testing.processes import ProcessError
 
 LOSSES = (0.0, 0.01, 0.05, 0.1, 0.2)  # of the packets, one way from end to end
 BUFFER = 1 << 16  # bytes
@@ -43,7 +43,7 @@ def conditions(loss: float, delay: float = DELAY) -> Conditions:
 def climb(
     sides: tuple[Behavior, Behavior], seconds: float, losses: Sequence[float] = LOSSES
 ) -> Iterator[Rung]:
-    """Transfer for so long at each loss, one after the other. Raises LabError, OSError."""
+    """Transfer for so long at each loss, one after the other. Raises ProcessError, OSError."""
     for loss in losses:
         with Cell(*sides, Conduct(conditions(loss))) as cell:
             yield _transfer(cell, loss, seconds)
@@ -65,7 +65,7 @@ def _transfer(cell: Cell, loss: float, seconds: float) -> Rung:
         switches = passage.switches()["agent"]
         try:
             problems = passage.finish()
-        except LabError as error:
+        except ProcessError as error:
             problems = [str(error)]
     if not received:
         problems.append("nothing arrived")

@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import Self
 
 from lab.wire import TUN_DEVICE, Conditions, open_tun
-from p2pnet.testing.processes import LabError, guarded
+from p2pnet.testing.processes import ProcessError, guarded
 
 MARKER = "P2PNET_LAB"  # environment variable of the processes of a laboratory: its name
 MTU = 1500  # bytes
@@ -79,7 +79,7 @@ _SYSCTLS = {
 }
 
 
-class LabUnavailable(LabError):
+class LabUnavailable(ProcessError):
     """No laboratory can be built on this system; the message says why and what to do."""
 
 
@@ -199,20 +199,20 @@ class Host:
             yield
 
     def run(self, command: Sequence[str], text: str = "") -> str:
-        """The output of a command run here with `text` as its input. Raises LabError."""
+        """The output of a command run here with `text` as its input. Raises ProcessError."""
         with self.enter():
             done = subprocess.run(command, input=text, text=True, capture_output=True)
         if done.returncode:
             what = " ".join(command)
-            raise LabError(f"{self.name}: {what}: {done.stderr.strip()}\n{text}")
+            raise ProcessError(f"{self.name}: {what}: {done.stderr.strip()}\n{text}")
         return done.stdout
 
     def ip(self, *commands: str) -> None:
-        """Run commands of ip(8). Raises LabError."""
+        """Run commands of ip(8). Raises ProcessError."""
         self.run([program("ip"), "-batch", "-"], "\n".join(commands) + "\n")
 
     def nft(self, rules: str) -> None:
-        """Load rules in the language of nft(8), all or none of them. Raises LabError."""
+        """Load rules in the language of nft(8), all or none of them. Raises ProcessError."""
         self.run([program("nft"), "-f", "-"], rules)
 
     def sysctl(self, values: dict[str, int]) -> None:
@@ -294,7 +294,7 @@ class Lab:
         """Connect two hosts by interfaces of these names, which are down at first.
 
         Links with `conditions` are wires and carry packets from `start_wires()` on; the others
-        are veth pairs. Raises LabError.
+        are veth pairs. Raises ProcessError.
         """
         if conditions is None:
             # Unique numbers: with the same one at both ends IPv6 comes up a second late.

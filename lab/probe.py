@@ -187,7 +187,7 @@ def _classify(local: Address, seen: list[Address]) -> Mapping:
 def check(names: tuple[str, ...] = tuple(BEHAVIORS)) -> Iterator[Finding]:
     """Build each of these behaviors and measure it: also hairpinning, and the IPv6 firewall.
 
-    Raises LabError.
+    Raises ProcessError.
     """
     with Lab() as lab:
         topology = Topology(lab, ipv6=True)

@@ -75,7 +75,7 @@ class Fault:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Host:
+class Peer:
     """Where an Agent or a Connector runs.
 
     :ivar behavior: the name of what it is behind, see lab.nat.
@@ -96,8 +96,8 @@ class Scenario:
 
     seed: int
     intermediates: tuple[str, ...] = INTERMEDIATES[:1]
-    connectors: tuple[Host, ...] = (Host(CONNECTORS[0]),)
-    agents: tuple[Host, ...] = (Host(AGENTS[0]),)
+    connectors: tuple[Peer, ...] = (Peer(CONNECTORS[0]),)
+    agents: tuple[Peer, ...] = (Peer(AGENTS[0]),)
     link: Link = PLAIN
     policy: str = "prefer-direct"
     faults: tuple[Fault, ...] = ()
@@ -115,15 +115,15 @@ class Scenario:
 
     def can_be_direct(self, agent: str, connector: str) -> bool:
         """Whether the NATs of the two, and the policy, let a session between them be direct."""
-        behaviors = {host.name: host.behavior for host in (*self.agents, *self.connectors)}
+        behaviors = {peer.name: peer.behavior for peer in (*self.agents, *self.connectors)}
         ends = BEHAVIORS[behaviors[agent]], BEHAVIORS[behaviors[connector]]
         return self.policy == "prefer-direct" and expected_outcome(*ends) is Outcome.DIRECT
 
     def __str__(self) -> str:
         sides = [
             f"{title}: "
-            + ", ".join(f"{h.name} ({h.behavior}; {' '.join(h.services)})" for h in hosts)
-            for title, hosts in (("Connectors", self.connectors), ("Agents", self.agents))
+            + ", ".join(f"{p.name} ({p.behavior}; {' '.join(p.services)})" for p in peers)
+            for title, peers in (("Connectors", self.connectors), ("Agents", self.agents))
         ]
         lines = [
             f"seed {self.seed}, {self.policy}" + ", talkative" * self.talkative,
@@ -143,11 +143,11 @@ def generate(seed: int) -> Scenario:
     names = CONNECTORS[: draw.choice((1,) * 8 + (2, 2, 3))]
     shared = draw.random() < 0.4  # they are replicas
     connectors = tuple(
-        Host(name, draw.choice(NATS), ("web",) if shared else (name,)) for name in names
+        Peer(name, draw.choice(NATS), ("web",) if shared else (name,)) for name in names
     )
-    services = sorted({service for host in connectors for service in host.services})
+    services = sorted({service for peer in connectors for service in peer.services})
     agents = tuple(
-        Host(
+        Peer(
             name,
             draw.choice(NATS),
             tuple(draw.sample(services, draw.choice((1, 1, 1, len(services))))),
@@ -174,7 +174,7 @@ def _link(draw: random.Random) -> Link:
 
 
 def _fault(draw: random.Random, scenario: Scenario) -> Fault:
-    agents, connectors = ([host.name for host in h] for h in (scenario.agents, scenario.connectors))
+    agents, connectors = ([p.name for p in side] for side in (scenario.agents, scenario.connectors))
     nodes, everybody = agents + connectors, [*agents, *connectors, *scenario.intermediates]
     kind = draw.choice(list(FaultKind))
     at = round(BEGINNING + draw.random() * FAULTS_WITHIN, 2)
@@ -208,7 +208,7 @@ def simpler(scenario: Scenario) -> Iterator[Scenario]:
 
     for fault in scenario.faults:
         yield change(faults=tuple(f for f in scenario.faults if f is not fault))
-    nodes = [host.name for host in (*scenario.agents, *scenario.connectors)]
+    nodes = [peer.name for peer in (*scenario.agents, *scenario.connectors)]
     for name in (*nodes, *scenario.intermediates):
         yield from _without(scenario, name)
     yield change(link=PLAIN)
@@ -218,10 +218,10 @@ def simpler(scenario: Scenario) -> Iterator[Scenario]:
     yield change(policy="prefer-direct")
     yield change(talkative=False)
     for side in ("agents", "connectors"):
-        hosts: tuple[Host, ...] = getattr(scenario, side)
-        for host in hosts:
-            opened = dataclasses.replace(host, behavior="open")
-            yield change(**{side: tuple(opened if h is host else h for h in hosts)})
+        peers: tuple[Peer, ...] = getattr(scenario, side)
+        for peer in peers:
+            opened = dataclasses.replace(peer, behavior="open")
+            yield change(**{side: tuple(opened if p is peer else p for p in peers)})
     for agent in scenario.agents:
         for service in agent.services:
             fewer = dataclasses.replace(
@@ -233,15 +233,15 @@ def simpler(scenario: Scenario) -> Iterator[Scenario]:
 
 def _without(scenario: Scenario, name: str) -> Iterator[Scenario]:
     """The scenario without a node, and without agents that have nothing to talk to then."""
-    connectors = tuple(host for host in scenario.connectors if host.name != name)
-    served = {service for host in connectors for service in host.services}
+    connectors = tuple(peer for peer in scenario.connectors if peer.name != name)
+    served = {service for peer in connectors for service in peer.services}
     agents = tuple(
         dataclasses.replace(agent, services=services)
         for agent in scenario.agents
         if agent.name != name and (services := tuple(s for s in agent.services if s in served))
     )
     intermediates = tuple(i for i in scenario.intermediates if i != name)
-    names = {"", *intermediates, *(host.name for host in (*agents, *connectors))}
+    names = {"", *intermediates, *(peer.name for peer in (*agents, *connectors))}
     if intermediates and agents:
         yield dataclasses.replace(
             scenario,

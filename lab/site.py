@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from lab.nat import BEHAVIORS
-from lab.scenario import Host, Scenario
+from lab.scenario import Peer, Scenario
 from lab.voices import HARDLY_ANY, PAUSES, Listener, Listeners
 from p2pnet import reports
 from p2pnet.identity import Credentials, Role
@@ -85,7 +85,7 @@ class ProcessSimulation(Simulation):
         return self.latest
 
 
-class Site:
+class SimulatedSite:
     """One place: a host, the NAT it is behind, and the node that runs there, if one does.
 
     :ivar node: the running node, None while there is none.
@@ -136,7 +136,7 @@ class Site:
         return node.stopService() if node is not None else None
 
 
-class IntermediateSite(Site):
+class IntermediateSite(SimulatedSite):
     """Where an Intermediate runs."""
 
     @property
@@ -152,7 +152,7 @@ class IntermediateSite(Site):
         return self._simulation.intermediate(host, self.name)
 
 
-class NodeSite(Site):
+class NodeSite(SimulatedSite):
     """Where an Agent or a Connector runs.
 
     :ivar pauses: of those who speak here.
@@ -161,18 +161,18 @@ class NodeSite(Site):
     pauses = PAUSES
 
     def __init__(
-        self, simulation: ProcessSimulation, host: Host, number: int, intermediates: Iterable[str]
+        self, simulation: ProcessSimulation, peer: Peer, number: int, intermediates: Iterable[str]
     ) -> None:
-        super().__init__(simulation, host.name, number)
-        self.host = host
+        super().__init__(simulation, peer.name, number)
+        self.peer = peer
         self.intermediates = tuple(intermediates)
         self.box: NATBox | None = None
         self._inside = self._new_address()
-        if host.behavior != "open":
+        if peer.behavior != "open":
             self._build_nat()
 
     def _build_nat(self) -> None:
-        behavior, network = BEHAVIORS[self.host.behavior], self._network
+        behavior, network = BEHAVIORS[self.peer.behavior], self._network
         outside, self._inside = self._inside, f"10.0.{self._number}.2"
         self.box = NATBox(network, outside, behavior.mapping, behavior.filtering)
         if behavior.carrier is None:
@@ -215,9 +215,9 @@ class ConnectorSite(NodeSite):
 
     def make(self) -> CoreService:
         """Start a Connector."""
-        services = {service: ["*"] for service in self.host.services}
+        services = {service: ["*"] for service in self.peer.services}
         node = self._simulation.connector(
-            services, self._inside, self.name, self.intermediates, self.host.services
+            services, self._inside, self.name, self.intermediates, self.peer.services
         )
         clock, draw = self._simulation.latest[0], self._network.random
 
@@ -226,7 +226,7 @@ class ConnectorSite(NodeSite):
             listener.pauses = self.pauses
             return listener
 
-        for service in self.host.services:
+        for service in self.peer.services:
             node.serve_protocol(service, Listeners(listener))
         return node
 
@@ -256,12 +256,12 @@ def build(
         return draw.sample(addresses, len(addresses))
 
     connectors = [
-        ConnectorSite(simulation, host, number, shuffled())
-        for number, host in enumerate(scenario.connectors, 101)
+        ConnectorSite(simulation, peer, number, shuffled())
+        for number, peer in enumerate(scenario.connectors, 101)
     ]
     agents = [
-        AgentSite(simulation, host, number, shuffled())
-        for number, host in enumerate(scenario.agents, 201)
+        AgentSite(simulation, peer, number, shuffled())
+        for number, peer in enumerate(scenario.agents, 201)
     ]
     for agent in agents:
         agent.policy = scenario.policy

@@ -12,7 +12,7 @@ from typing import Any
 
 from lab.crowd import Order
 from p2pnet.identity import Role
-from p2pnet.testing.processes import Deployment, LabError, RoleProcess, Service, guarded
+from p2pnet.testing.processes import Deployment, ProcessError, RoleProcess, Service, guarded
 
 CONNECTORS = 4
 SAMPLE_EVERY = 5.0  # seconds
@@ -69,7 +69,7 @@ class Soak:
         self._samples: dict[str, list[Sample]] = {}
 
     def run(self) -> dict[str, Any]:
-        """Do it. Raises LabError."""
+        """Do it. Raises ProcessError."""
         with Deployment(self._directory) as deployment:
             relay = deployment.intermediate("relay")
             for name in self._agents:
@@ -118,10 +118,10 @@ class Soak:
         while crowd.poll() is None:
             now = time.monotonic() - start
             if time.monotonic() > deadline:
-                raise LabError("the crowd does not end")
+                raise ProcessError("the crowd does not end")
             for role in roles:
                 if role.returncode is not None:
-                    raise LabError(f"{role.name} ended with {role.returncode}\n{role.output()}")
+                    raise ProcessError(f"{role.name} ended with {role.returncode}\n{role.output()}")
                 self._samples.setdefault(role.name, []).append(measure(role, now))
             latest = self._samples[roles[0].name][-1]
             self._tell(

@@ -3,9 +3,9 @@
 ::
 
     acquire()
-    with Stage(Setup(), Conditions(delay=0.025)) as stage:
-        trial = stage.trial(stage.cut)
-        stage.topology.mend()
+    with Testbed(Setup(), Conditions(delay=0.025)) as testbed:
+        trial = testbed.trial(testbed.cut)
+        testbed.topology.mend()
         print(trial.seconds)
 
 Times are seconds since 1970; those of event logs, of the traffic and of failures are by one clock.
@@ -22,7 +22,7 @@ from lab.namespaces import Lab
 from lab.nat import BEHAVIORS
 from lab.topology import Topology
 from lab.wire import Conditions
-from p2pnet.testing.processes import POLL, Deployment, LabError, RoleProcess, Service
+from p2pnet.testing.processes import POLL, Deployment, ProcessError, RoleProcess, Service
 from p2pnet.wire.address import parse_host_port
 
 NAT = BEHAVIORS["port-restricted"]
@@ -50,7 +50,7 @@ class Setup:
 
 
 @dataclasses.dataclass(frozen=True)
-class Trial:
+class Recovery:
     """What one failure did.
 
     :ivar seconds: until what was waited for; None: it did not happen.
@@ -71,7 +71,7 @@ class Trial:
     reason: str = ""
 
 
-class Stage:
+class Testbed:
     """An Agent and a Connector behind NATs, and Intermediates.
 
     :ivar agent, connector, intermediates: the processes; `nodes`: the first two.
@@ -120,9 +120,9 @@ class Stage:
         return parse_host_port(self.agent.wait_for("listening", what=service)["address"])
 
     def flow(self) -> Flow:
-        """A busy connection through the Agent, once it is connected. Raises LabError."""
+        """A busy connection through the Agent, once it is connected. Raises ProcessError."""
         if not self.wait(self.is_connected, PATIENCE):
-            raise LabError("the nodes are not connected to the Intermediates")
+            raise ProcessError("the nodes are not connected to the Intermediates")
         agent, connector = (site.host for site in self.sites)
         return Flow(agent, self._forward(FLOW), connector, PORTS[FLOW])
 
@@ -164,9 +164,9 @@ class Stage:
         return self.direct_since() is not None
 
     def await_path(self) -> None:
-        """Wait until the session goes the way that the case is about. Raises LabError."""
+        """Wait until the session goes the way that the case is about. Raises ProcessError."""
         if not self.wait(self.is_on_path, PATIENCE):
-            raise LabError(f"the session's path: {[self.path(node) for node in self.nodes]}")
+            raise ProcessError(f"the session's path: {[self.path(node) for node in self.nodes]}")
 
     def wait(self, condition: Callable[[], Any], timeout: float) -> Any:
         """What `condition` returns once that is true, or its last word after `timeout` seconds.
@@ -207,7 +207,7 @@ class Stage:
     def trial(
         self, fail: Callable[[], object], heal: Callable[[], float] | None = None,
         then: Callable[[], float | None] | None = None,
-    ) -> Trial:  # fmt: skip
+    ) -> Recovery:  # fmt: skip
         """Have something fail while bytes flow both ways, and see when they flow again.
 
         The time counts from before the failure. It ends with the longest silence of the direction
@@ -216,7 +216,7 @@ class Stage:
         :param fail: does it.
         :param heal: makes good what failed; returns the moment from which the time is to count.
         :param then: called once all flows; its result is the figure instead.
-        :raises LabError: the trial could not begin.
+        :raises ProcessError: the trial could not begin.
         """
         with self.flow() as flow:
             self.await_path()
@@ -235,4 +235,4 @@ class Stage:
             resets = self.broken_streams() - broken
         reason = flow.problem or ("" if figure is not None else "it did not happen in time")
         behind = max(0.0, caught_up - since) if caught_up else 0.0
-        return Trial(figure, silence, behind, flow.lost, flow.is_intact, resets, reason)
+        return Recovery(figure, silence, behind, flow.lost, flow.is_intact, resets, reason)

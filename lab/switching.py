@@ -26,7 +26,7 @@ import time
 from typing import Self
 
 from lab.trial import Cell
-from p2pnet.testing.processes import POLL, LabError, RoleProcess, Service
+from p2pnet.testing.processes import POLL, ProcessError, RoleProcess, Service
 from p2pnet.wire.address import parse_host_port
 
 DIRECT, RELAY, SWITCHING = "direct", "relay", "switching"
@@ -285,14 +285,14 @@ class Passage:
         return self.wait_for(path, now)
 
     def wait_for(self, path: str, since: float) -> float:
-        """When both ends had taken `path`, later than `since`. Raises LabError."""
+        """When both ends had taken `path`, later than `since`. Raises ProcessError."""
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             last = [(_choices(node) or [(0.0, "")])[-1] for node in self.nodes]
             if all(chosen == path for _, chosen in last):
                 return max(since, *(when for when, _ in last))
             time.sleep(POLL)
-        raise LabError(f"no switch to the {path} path in {PATIENCE:.0f} s")
+        raise ProcessError(f"no switch to the {path} path in {PATIENCE:.0f} s")
 
     def switches(self) -> dict[str, int]:
         """How often each node took another path since the passage was entered."""
@@ -326,7 +326,7 @@ def _choices(node: RoleProcess) -> list[tuple[float, str]]:
 
 
 def transfer(cell: Cell, course: Course, path: str, *, switching: bool = False) -> Transfer:
-    """Do one transfer, on `path` alone or beginning there. Raises LabError, OSError."""
+    """Do one transfer, on `path` alone or beginning there. Raises ProcessError, OSError."""
     rates: dict[str, list[float]] = {DIRECT: [], RELAY: []}
     size = course.megabytes * MEBIBYTE
     share = size // (course.switches + 1)
@@ -364,7 +364,7 @@ def _phase(cell: Cell, receiver: Receiver, share: int, path: str, switched: floa
 
 
 def compare(cell: Cell, course: Course) -> dict[str, Transfer]:
-    """A transfer with switches, and one on each path alone. Raises LabError, OSError."""
+    """A transfer with switches, and one on each path alone. Raises ProcessError, OSError."""
     return {
         DIRECT: transfer(cell, course, DIRECT),
         SWITCHING: transfer(cell, course, DIRECT, switching=True),
@@ -373,7 +373,7 @@ def compare(cell: Cell, course: Course) -> dict[str, Transfer]:
 
 
 def echo(cell: Cell, kills: int) -> Echoes:
-    """Exchange echoes while the direct path is killed and given back. Raises LabError, OSError."""
+    """Exchange echoes while the direct path comes and goes. Raises ProcessError, OSError."""
     killed = []
     with Passage(cell) as passage:
         client = EchoClient(passage.near)

@@ -16,7 +16,7 @@ from lab.namespaces import MTU, Host, Lab, Wire
 from lab.nat import OPEN, Behavior, Edge
 from lab.wire import Conditions
 from p2pnet.testing.nat import Mapping
-from p2pnet.testing.processes import LabError
+from p2pnet.testing.processes import ProcessError
 
 # Taken in turns. Below the ports of hosts: Linux keeps a port that is in the range already.
 REBOUND_PORTS = ("10000-14999", "15000-19999")
@@ -98,7 +98,7 @@ class Uplink:
     gateway: str
 
     def take_down(self) -> None:
-        """Take the interface down, and its routes with it. Raises LabError."""
+        """Take the interface down, and its routes with it. Raises ProcessError."""
         self.host.ip(f"link set {self.interface} down")
 
     def bring_up(self, metric: int) -> None:
@@ -133,12 +133,12 @@ class Topology:
         self, name: str, behavior: Behavior = OPEN, *,
         hairpin: bool = False, conditions: Conditions | None = None,
     ) -> Site:  # fmt: skip
-        """Add a host behind that behavior, connected to the segment. Raises LabError.
+        """Add a host behind that behavior, connected to the segment. Raises ProcessError.
 
         `conditions`: of its link to the segment, if not those of all.
         """
         if hairpin and not behavior.can_hairpin:
-            raise LabError(f"no hairpinning with {behavior.name}")
+            raise ProcessError(f"no hairpinning with {behavior.name}")
         if behavior.rules is None:
             host = self._lab.host(name)
             address, address6, wire = self._uplink(host, self.core, conditions)

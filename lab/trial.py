@@ -26,7 +26,7 @@ from lab.namespaces import MTU, Host, Lab
 from lab.nat import Behavior
 from lab.topology import Topology
 from lab.wire import Conditions
-from p2pnet.testing.processes import POLL, Deployment, LabError, RoleProcess, Service
+from p2pnet.testing.processes import POLL, Deployment, ProcessError, RoleProcess, Service
 from p2pnet.wire.address import parse_host_port
 
 PATIENCE = 8.0  # seconds that a session gets to become direct
@@ -172,7 +172,7 @@ class Cell:
             for site in self.sites:
                 site.restart()
             return self._unreachable() if self._blocked() else self._transfer()
-        except (LabError, OSError) as error:
+        except (ProcessError, OSError) as error:
             return Trial(Outcome.FAILED, reason=str(error))
 
     def _blocked(self) -> list[bool]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import click
 
-from lab.chaos import Report, run
+from lab.chaos import Verdict, run
 from lab.commands.common import jobs_option
 from lab.scenario import Scenario, generate, simpler
 from p2pnet.cli.common import json_option
@@ -17,33 +17,33 @@ from p2pnet.cli.common import json_option
 CHUNK = 4  # seeds that a process takes at a time
 
 
-def run_seed(seed: int) -> Report:
+def run_seed(seed: int) -> Verdict:
     """The run of a seed. An exception is a problem too."""
     return _run(generate(seed))
 
 
-def _run(scenario: Scenario) -> Report:
+def _run(scenario: Scenario) -> Verdict:
     try:
         return run(scenario)
     except Exception as error:
-        return Report(scenario.seed, (f"raised {error!r}",), 0.0, 0, 0.0)
+        return Verdict(scenario.seed, (f"raised {error!r}",), 0.0, 0, 0.0)
 
 
-def shrink(scenario: Scenario) -> tuple[Scenario, Report]:
+def shrink(scenario: Scenario) -> tuple[Scenario, Verdict]:
     """The least of a scenario that still fails, and how."""
-    report = _run(scenario)
+    verdict = _run(scenario)
     smaller = True
     while smaller:
         smaller = False
         for candidate in simpler(scenario):
             found = _run(candidate) if candidate != scenario else None
             if found is not None and found.problems:
-                scenario, report, smaller = candidate, found, True
+                scenario, verdict, smaller = candidate, found, True
                 break
-    return scenario, report
+    return scenario, verdict
 
 
-def _reports(seeds: range, jobs: int) -> Iterator[Report]:
+def _verdicts(seeds: range, jobs: int) -> Iterator[Verdict]:
     if jobs == 1 or len(seeds) == 1:
         yield from map(run_seed, seeds)
         return
@@ -52,10 +52,12 @@ def _reports(seeds: range, jobs: int) -> Iterator[Report]:
         yield from pool.map(run_seed, seeds, chunksize=CHUNK)
 
 
-def _describe(report: Report) -> str:
+def _describe(verdict: Verdict) -> str:
     """A failure, and how to see it again."""
-    problems = "\n".join(f"  {problem}" for problem in report.problems)
-    return f"seed {report.seed} failed:\n{problems}\nagain: python -m lab sim --seed {report.seed}"
+    problems = "\n".join(f"  {problem}" for problem in verdict.problems)
+    return (
+        f"seed {verdict.seed} failed:\n{problems}\nagain: python -m lab sim --seed {verdict.seed}"
+    )
 
 
 @click.command()
@@ -81,15 +83,15 @@ def sim(seeds: int, first: int, seed: int | None, jobs: int, as_json: bool) -> N
     if seed is not None and not as_json:
         click.echo(generate(seed))
     began = time.monotonic()
-    failed: list[Report] = []
-    shrunk: list[tuple[Scenario, Report]] = []
+    failed: list[Verdict] = []
+    shrunk: list[tuple[Scenario, Verdict]] = []
     packets = 0
-    for report in _reports(chosen, jobs):
-        packets += report.packets
-        if report.problems:
-            failed.append(report)
-            click.echo(_describe(report), err=True)
-            shrunk.append(shrink(generate(report.seed)))
+    for verdict in _verdicts(chosen, jobs):
+        packets += verdict.packets
+        if verdict.problems:
+            failed.append(verdict)
+            click.echo(_describe(verdict), err=True)
+            shrunk.append(shrink(generate(verdict.seed)))
             click.echo(f"the least that fails:\n{shrunk[-1][0]!r}\n{shrunk[-1][0]}", err=True)
             click.echo(_describe(shrunk[-1][1]), err=True)
     seconds = round(time.monotonic() - began, 1)
@@ -97,8 +99,8 @@ def sim(seeds: int, first: int, seed: int | None, jobs: int, as_json: bool) -> N
         summary = {
             "seeds": len(chosen), "failed": len(failed), "seconds": seconds, "packets": packets,
             "failures": [
-                {**dataclasses.asdict(report), "least": repr(least)}
-                for report, (least, _) in zip(failed, shrunk, strict=True)
+                {**dataclasses.asdict(verdict), "least": repr(least)}
+                for verdict, (least, _) in zip(failed, shrunk, strict=True)
             ],
         }  # fmt: skip
         click.echo(json.dumps(summary))

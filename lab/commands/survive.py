@@ -9,7 +9,7 @@ from rich.table import Table
 from lab.commands.common import delay_option, reported, trials_option
 from lab.failures import CASES, Case, run, summarize
 from lab.namespaces import acquire
-from lab.survival import Trial
+from lab.survival import Recovery
 from lab.wire import Conditions
 from p2pnet.cli.common import json_option, print_table
 
@@ -50,7 +50,7 @@ def survive(
         raise SystemExit(1)
 
 
-def _describe(case: Case, trial: Trial) -> str:
+def _describe(case: Case, trial: Recovery) -> str:
     figure = "never" if trial.seconds is None else f"{trial.seconds * 1000:.0f} ms"
     silence = f"silence {trial.silence * 1000:.0f} ms, behind for {trial.behind * 1000:.0f} ms"
     text = f"{case.name} ({case.what}): {figure}, {silence}, {trial.lost} bytes lost {trial.reason}"

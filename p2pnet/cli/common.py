@@ -8,7 +8,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from p2pnet.testing.processes import LabError
+from p2pnet.testing.processes import ProcessError
 
 TABLE_WIDTH = 150  # columns, where the output is no terminal
 
@@ -20,7 +20,7 @@ def reported() -> Iterator[None]:
     """Turn the failure of a process, or of the system, into a line on standard error."""
     try:
         yield
-    except (LabError, OSError) as error:
+    except (ProcessError, OSError) as error:
         raise click.ClickException(str(error)) from None
 
 

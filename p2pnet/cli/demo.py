@@ -29,7 +29,7 @@ def _print_timeline(steps: list[Step]) -> None:
 
 
 def perform(stage: Stage, size: int, as_json: bool) -> None:
-    """Run the demonstration on `stage` and print it. Raises LabError, ClickException."""
+    """Run the demonstration on `stage` and print it. Raises ProcessError, ClickException."""
     with tempfile.TemporaryDirectory(prefix="p2pnet-demo-") as directory:
         demonstration = Demonstration(stage, Path(directory), size)
         ok = demonstration.run()

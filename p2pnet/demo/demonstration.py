@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from p2pnet.demo.stage import Stage
-from p2pnet.testing.processes import Deployment, LabError, RoleProcess, Service, script
+from p2pnet.testing.processes import Deployment, ProcessError, RoleProcess, Service, script
 from p2pnet.wire.address import parse_host_port
 
 MEBIBYTE = 1 << 20
@@ -44,7 +44,7 @@ class Demonstration:
         self.steps.append(Step(what, round(when - self._started, 4), detail))
 
     def run(self) -> bool:
-        """Do it all. Returns whether the download is what was served. Raises LabError."""
+        """Do it all. Returns whether the download is what was served. Raises ProcessError."""
         with self._stage, Deployment(self._directory, realm="demo") as deployment:
             self.note("throw-away PKI created", time.time(), "CA and three certificates")
             digest = self._make_file()
@@ -83,7 +83,7 @@ class Demonstration:
                     self.note("web server started", time.time(), f"127.0.0.1:{port}")
                     return port
             time.sleep(0.05)
-        raise LabError(f"the web server did not start\n{server.output()}")
+        raise ProcessError(f"the web server did not start\n{server.output()}")
 
     def _start_roles(self, deployment: Deployment, port: int) -> None:
         stage = self._stage

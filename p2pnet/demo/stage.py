@@ -4,7 +4,7 @@ import socket
 from collections.abc import Sequence
 from typing import Protocol, Self
 
-from p2pnet.demo.router import Router
+from p2pnet.demo.port_forwarder import PortForwarder
 from p2pnet.testing.processes import RoleProcess
 from p2pnet.wire.address import Address, format_address, parse_host_port
 
@@ -41,35 +41,35 @@ class Stage(Protocol):
 
 
 class Loopback:
-    """This machine alone. A router of ours is the only direct way that the two are told of."""
+    """This machine alone. The only direct way that the nodes know of leads by a port forwarder."""
 
     def __init__(self) -> None:
         self.listen = "127.0.0.1:0"
         self.prefixes: tuple[Sequence[str], Sequence[str], Sequence[str]] = ((), (), ())
-        self._router = Router()
+        self._forwarder = PortForwarder()
         told: dict[str, object] = {"candidates": ["external"]}
         self.agent_settings = told
-        self.connector_settings = {**told, "external": [format_address(self._router.address)]}
+        self.connector_settings = {**told, "external": [format_address(self._forwarder.address)]}
 
     def __enter__(self) -> Self:
-        self._router.__enter__()
+        self._forwarder.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._router.__exit__()
+        self._forwarder.__exit__()
 
     def set_out(self, connector: RoleProcess) -> None:
-        """Lead the router's address to the Connector."""
-        self._router.lead_to(parse_host_port(connector.wait_for("listening")["address"]))
+        """Lead the forwarder's address to the Connector."""
+        self._forwarder.lead_to(parse_host_port(connector.wait_for("listening")["address"]))
 
     def connect(self, address: Address) -> socket.socket:
         """A TCP connection."""
         return socket.create_connection(address, CONNECT_TIMEOUT)
 
     def cut(self) -> None:
-        """Pull the router's cable."""
-        self._router.is_cut = True
+        """Pull the forwarder's cable."""
+        self._forwarder.is_cut = True
 
     def mend(self) -> None:
         """Put it back."""
-        self._router.is_cut = False
+        self._forwarder.is_cut = False

@@ -33,7 +33,7 @@ START_TIMEOUT = 30.0  # seconds for a process to do what is waited for, on a bus
 STOP_TIMEOUT = 20.0  # seconds; a drain takes up to 10
 
 
-class LabError(Exception):
+class ProcessError(Exception):
     """A process did not do what was waited for; the message holds the end of its output."""
 
 
@@ -50,7 +50,7 @@ def script(name: str) -> str:
     beside = Path(sys.executable).with_name(name)
     found = str(beside) if beside.exists() else shutil.which(name)
     if found is None:
-        raise LabError(f"{name} is not installed beside {sys.executable}")
+        raise ProcessError(f"{name} is not installed beside {sys.executable}")
     return found
 
 
@@ -150,12 +150,12 @@ class Process:
         self._process.send_signal(number)
 
     def wait(self, timeout: float = STOP_TIMEOUT) -> int:
-        """Its exit status, once it ended. Raises LabError after `timeout` seconds."""
+        """Its exit status, once it ended. Raises ProcessError after `timeout` seconds."""
         assert self._process is not None
         try:
             return self._process.wait(timeout)
         except subprocess.TimeoutExpired:
-            raise LabError(
+            raise ProcessError(
                 f"{self.name} is still running after {timeout} s\n{self._tail()}"
             ) from None
 
@@ -222,13 +222,15 @@ class RoleProcess(Process):
     def wait_for(
         self, event: str, timeout: float = START_TIMEOUT, count: int = 1, **fields: Any
     ) -> dict[str, Any]:
-        """The `count`-th such event, once it is there. Raises LabError."""
+        """The `count`-th such event, once it is there. Raises ProcessError."""
         deadline = time.monotonic() + timeout
         while len(found := self.find(event, **fields)) < count:
             if self.returncode is not None:
-                raise LabError(f"{self.name} ended with {self.returncode}\n{self._tail()}")
+                raise ProcessError(f"{self.name} ended with {self.returncode}\n{self._tail()}")
             if time.monotonic() > deadline:
-                raise LabError(f"{self.name}: no {event} {fields} in {timeout} s\n{self._tail()}")
+                raise ProcessError(
+                    f"{self.name}: no {event} {fields} in {timeout} s\n{self._tail()}"
+                )
             time.sleep(POLL)
         return found[count - 1]
 

@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from bench import forward
 from bench.forwarding import Load, measure, opened, target
 from bench.tunnel import LOOPBACK, P2PNet, Place, Tunnel, touch
-from p2pnet.testing.processes import LabError
+from p2pnet.testing.processes import ProcessError
 from p2pnet.wire.address import Address
 
 TINY = Load(seconds=0.05, echoes=8, connects=2)
@@ -46,7 +46,7 @@ class LoadTests(SynchronousTestCase):
 
     def test_a_tunnel_that_leads_nowhere_fails_with_what_it_printed(self) -> None:
         """Not with a hang, nor with a traceback alone."""
-        error = self.assertRaises(LabError, measure, Broken, TINY, LOOPBACK)
+        error = self.assertRaises(ProcessError, measure, Broken, TINY, LOOPBACK)
         self.assertIn("what it said", str(error))
         self.assertIn("Connection refused", str(error))
 

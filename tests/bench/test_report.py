@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from bench.report import Row, Spread, alternate, number, show, spread, summarize, table
-from p2pnet.testing.processes import LabError
+from p2pnet.testing.processes import ProcessError
 
 
 def printed(*arguments: object) -> str:
@@ -30,7 +30,7 @@ class RoundsTests(SynchronousTestCase):
         def case(name: str) -> dict[str, float]:
             order.append(name)
             if name == failing:
-                raise LabError("it broke")
+                raise ProcessError("it broke")
             return {"figure": float(len(order))}
 
         cases = {name: (lambda name=name: case(name)) for name in "abc"}
@@ -82,7 +82,7 @@ class TableTests(SynchronousTestCase):
 
         def rows() -> Iterator[Row]:
             yield self.ROWS[0]
-            raise LabError("the rest failed")
+            raise ProcessError("the rest failed")
 
         lines = iter(table(rows()))
         self.assertEqual(3, len([next(lines) for _ in range(3)]))

@@ -18,7 +18,7 @@ from lab.scenario import (
     CONNECTORS,
     Fault,
     FaultKind,
-    Host,
+    Peer,
     Scenario,
     generate,
     simpler,
@@ -44,8 +44,8 @@ class ChaosTests(SynchronousTestCase):
             Fault(17.0, FaultKind.CRASH, "alice", seconds=10.0),
             Fault(26.0, FaultKind.STOP, "relay1", seconds=45.0),
         )
-        connectors = (Host("office", "symmetric", ("office",)),)
-        agents = (Host("alice", "open", ("office",)),)
+        connectors = (Peer("office", "symmetric", ("office",)),)
+        agents = (Peer("alice", "open", ("office",)),)
         link = Link(delay=0.05)
         scenario = Scenario(2, ("relay1",), connectors, agents, link, "prefer-direct", faults)
         self.assertEqual((), run(scenario).problems)
@@ -58,8 +58,8 @@ class ChaosTests(SynchronousTestCase):
             Fault(13.26, FaultKind.CRASH, "relay1", seconds=29.76),
             Fault(33.4, FaultKind.LOSS, seconds=22.72),
         )
-        connectors = (Host("office", "port-restricted", ("office",)),)
-        agents = (Host("alice", "symmetric", ("office",)),)
+        connectors = (Peer("office", "port-restricted", ("office",)),)
+        agents = (Peer("alice", "symmetric", ("office",)),)
         link = Link(delay=0.025, loss=0.08)
         scenario = Scenario(31427, ("relay1",), connectors, agents, link, "prefer-direct", faults)
         self.assertEqual((), run(scenario).problems)
@@ -72,8 +72,8 @@ class ChaosTests(SynchronousTestCase):
             Fault(30.51, FaultKind.MOVE, "office"),
             Fault(33.12, FaultKind.CRASH, "office", seconds=9.13),
         )
-        connectors = (Host("office", "full-cone", ("office",)),)
-        agents = (Host("alice", "full-cone", ("office",)),)
+        connectors = (Peer("office", "full-cone", ("office",)),)
+        agents = (Peer("alice", "full-cone", ("office",)),)
         link, relays = Link(delay=0.002, loss=0.08), ("relay1", "relay2")
         scenario = Scenario(47965, relays, connectors, agents, link, "prefer-direct", faults)
         self.assertEqual((), run(scenario).problems)
@@ -204,8 +204,8 @@ class ScenarioTests(SynchronousTestCase):
     """What is asked of a run depends on what was broken."""
 
     SCENARIO = Scenario(
-        1, ("relay1", "relay2"), (Host("office"), Host("annex", "symmetric")),
-        (Host("alice", "symmetric"), Host("bob")),
+        1, ("relay1", "relay2"), (Peer("office"), Peer("annex", "symmetric")),
+        (Peer("alice", "symmetric"), Peer("bob")),
         faults=(
             Fault(10.0, FaultKind.CUT, "alice", "relay1", 5.0),
             Fault(20.0, FaultKind.CRASH, "office", seconds=10.0),
@@ -237,10 +237,10 @@ class ScenarioTests(SynchronousTestCase):
         """No fault of somebody who is not there, no agent without a service, and all end."""
         for seed in range(100):
             for scenario in simpler(generate(seed)):
-                names = {h.name for h in (*scenario.agents, *scenario.connectors)}
+                names = {p.name for p in (*scenario.agents, *scenario.connectors)}
                 names |= {*scenario.intermediates, ""}
                 self.assertTrue(all({f.who, f.other} <= names for f in scenario.faults))
-                served = {s for host in scenario.connectors for s in host.services}
+                served = {s for peer in scenario.connectors for s in peer.services}
                 self.assertTrue(all(served >= {*a.services} != set() for a in scenario.agents))
 
     def test_a_scenario_can_be_written_down(self) -> None:

@@ -15,7 +15,7 @@ from lab.namespaces import Lab, remove_leftovers
 from lab.nat import BEHAVIORS
 from lab.topology import Site, Topology
 from lab.wire import TUN_DEVICE, Conditions
-from p2pnet.testing.processes import LabError
+from p2pnet.testing.processes import ProcessError
 from tests.lab import ROOT, TIMEOUT, PrivilegedLabTestCase
 
 PATIENCE = 1.0  # seconds; a busy machine may need part of one
@@ -144,7 +144,7 @@ class TopologyTests(PrivilegedLabTestCase):
 
     def test_hairpin_is_refused_where_there_is_none(self) -> None:
         """Rather than ignored."""
-        with self.assertRaises(LabError):
+        with self.assertRaises(ProcessError):
             Topology(self.lab).site("inside", BEHAVIORS["symmetric"], hairpin=True)
 
 

@@ -1,4 +1,4 @@
-"""A router between two nodes of this machine, with a cable that can be pulled.
+"""A port forwarder between two nodes of this machine, with a cable that can be pulled.
 
 It stands for the way between an Agent and a Connector where there is no network to be had: what
 arrives at its address goes to the target from a port of its own for each sender, as behind a NAT
@@ -18,7 +18,7 @@ MAX_SENDERS = 64
 BUFFER = 1 << 20  # bytes asked of the kernel for each socket
 
 
-class Router:
+class PortForwarder:
     """Forwards UDP in a thread of its own.
 
     :ivar address: where it listens.
@@ -34,7 +34,7 @@ class Router:
         self._wake, self._woken = socket.socketpair()
         self._selector.register(self._outside, selectors.EVENT_READ, None)
         self._selector.register(self._woken, selectors.EVENT_READ, None)
-        self._thread = threading.Thread(target=self._run, name="router", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="forwarder", daemon=True)
 
     @property
     def address(self) -> Address:
