@@ -26,20 +26,20 @@ from typing import Any
 
 from bench.crowd import load_credentials, receive_all
 from bench.hop import added
+from bench.report import Figures, alternate, parser, show
 from p2pnet import reports
 from p2pnet.core import events
 from p2pnet.core.peer.agent import AgentCore
 from p2pnet.core.peer.connector import AllowList, ConnectorCore
 from p2pnet.core.peer.node import PeerCore
 from p2pnet.identity import Role
-from p2pnet.lab.processes import Deployment, LabError, cpu_seconds
-from p2pnet.lab.report import Figures, alternate, parser, show
 from p2pnet.net.batched import (
     SEGMENT_SIZE,
     SOL_UDP,
     UDP_SEGMENT,
     open_socket,
 )
+from p2pnet.testing.processes import Deployment, ProcessError, cpu_seconds
 from p2pnet.traversal.way import Way
 from p2pnet.wire.address import Address
 from p2pnet.wire.relay_frame import RELAY_OVERHEAD
@@ -157,7 +157,7 @@ class Course:
                 if any(isinstance(event, kind) for event in peer.turn()):
                     return
             time.sleep(0.001)
-        raise LabError(f"no {kind.__name__} in {PATIENCE} s")
+        raise ProcessError(f"no {kind.__name__} in {PATIENCE} s")
 
     def keep_up(self) -> None:
         """Let the control connections live, which nobody looked after for a while."""

@@ -15,15 +15,15 @@ from datetime import UTC, datetime
 from multiprocessing.connection import Connection as Pipe
 from typing import Any
 
+from bench.report import Figures, alternate, parser, show
 from p2pnet.identity import Credentials, Role
-from p2pnet.lab.report import Figures, alternate, parser, show
-from p2pnet.lab.simulation import Realm
 from p2pnet.net.batched import BatchedUDPTransport
 from p2pnet.net.driver import Driver
 from p2pnet.quic import events
 from p2pnet.quic.connection import Connection
 from p2pnet.quic.multiplexer import Multiplexer
 from p2pnet.quic.profile import ConnectionProfile
+from p2pnet.testing.realm import Realm
 from p2pnet.wire.address import Address
 
 NAME = "QUIC stream, no TCP"

@@ -5,7 +5,7 @@ from typing import Any
 from p2pnet.core.intermediate.core import IntermediateCore
 from p2pnet.core.peer.agent import AgentCore
 from p2pnet.core.peer.connector import ConnectorCore
-from p2pnet.lab.processes import Deployment
+from p2pnet.testing.processes import Deployment
 from tests.quic import harness
 
 

@@ -19,7 +19,7 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 import p2pnet
 from p2pnet.identity import Role
-from p2pnet.lab.processes import Deployment, Process, RoleProcess, Service, script
+from p2pnet.testing.processes import Deployment, Process, RoleProcess, Service, script
 from tests.integration.test_http import (
     ANY_PORT,
     TIMEOUT,

@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
-from p2pnet.lab.namespaces import Lab, program
+from lab.namespaces import Lab, program
 from p2pnet.net import watch
 from p2pnet.net.watch import NetworkWatch
 from tests.lab import PrivilegedLabTestCase

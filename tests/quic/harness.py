@@ -12,12 +12,12 @@ from typing import Any, TypeVar
 from hypothesis import HealthCheck
 
 from p2pnet.identity import Credentials, Role
-from p2pnet.lab.simulation import Realm
 from p2pnet.quic import events
 from p2pnet.quic.admission import Limits
 from p2pnet.quic.connection import Connection
 from p2pnet.quic.multiplexer import AnyAddress, Multiplexer
 from p2pnet.quic.profile import FAST, ConnectionProfile
+from p2pnet.testing.realm import Realm
 from p2pnet.wire.address import Address, PeerAddress
 
 CLIENT: Address = ("198.51.100.1", 50000)

@@ -21,10 +21,10 @@ from p2pnet.core.peer import finder, table
 from p2pnet.core.timers import Timers
 from p2pnet.endpoints import P2PClientEndpoint, P2PServerEndpoint
 from p2pnet.interfaces import Datagrams
-from p2pnet.lab.simnet import Link, SimulatedNetwork, SimulatedTransport
-from p2pnet.lab.simulation import Realm, Simulation
 from p2pnet.node import AgentNode, ConnectorNode, CoreService
 from p2pnet.quic.multiplexer import Multiplexer
+from p2pnet.testing.network import Link, SimulatedNetwork, SimulatedTransport
+from p2pnet.testing.realm import Realm, Simulation
 
 PARTS = (finder.ServiceFinder, table.SessionTable)
 TABLES = (
@@ -142,6 +142,14 @@ def leftovers(core: Any, *expected: str) -> dict[str, int]:
     return {name: size for name, size in found.items() if size and name not in expected}
 
 
+class RelayedSimulation(Simulation):
+    """Agents whose sessions stay on the relay, unless a test names another policy."""
+
+    def agent(self, *where: Any, **options: Any) -> AgentNode:
+        """An Agent."""
+        return super().agent(*where, **{"policy": "relay-only", **options})
+
+
 class SimulationCase(SynchronousTestCase):
     """A test on a simulated network, which must end without an error and without a loose end."""
 
@@ -150,8 +158,8 @@ class SimulationCase(SynchronousTestCase):
     def simulate(
         self, seed: int = 1, link: Link | None = None, *, keep_trace: bool = False
     ) -> Simulation:
-        """An empty realm. It is stopped, and looked at, when the test ends."""
-        simulation = Simulation(Network(seed, link, keep_trace), Realm())
+        """An empty realm of relayed sessions. It is stopped, and looked at, when the test ends."""
+        simulation = RelayedSimulation(Network(seed, link, keep_trace), Realm())
         self.addCleanup(self._end, simulation)
         return simulation
 

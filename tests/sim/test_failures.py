@@ -6,9 +6,9 @@ from typing import Any
 
 from p2pnet import reports
 from p2pnet.errors import IntermediateUnreachable, SessionLost
-from p2pnet.lab.simnet import Link
-from p2pnet.lab.simulation import Simulation
 from p2pnet.node import AgentNode, CoreService
+from p2pnet.testing.network import Link
+from p2pnet.testing.realm import Simulation
 from p2pnet.wire.codes import ErrorCode
 from tests.sim.support import SimulationCase, Socket, Talk, crash
 

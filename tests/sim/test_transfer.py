@@ -10,10 +10,10 @@ from p2pnet import reports
 from p2pnet.core.peer import agent
 from p2pnet.core.peer.finder import Request, ServiceFinder
 from p2pnet.errors import UnknownService
-from p2pnet.lab.simnet import Link, Packet
-from p2pnet.lab.simulation import Simulation
 from p2pnet.quic.engine import Engine
 from p2pnet.quic.multiplexer import prepare
+from p2pnet.testing.network import Link, Packet
+from p2pnet.testing.realm import Simulation
 from tests.sim.support import Echo, SimulationCase, leftovers
 
 MEBIBYTE = 1 << 20

@@ -20,9 +20,9 @@ from p2pnet.core.peer.connector import AllowList, ConnectorCore
 from p2pnet.endpoints import P2PServerEndpoint
 from p2pnet.errors import BadCertificate, ServiceError
 from p2pnet.identity import Credentials, Identity, Role
-from p2pnet.lab.simulation import Realm, Simulation
 from p2pnet.node import AgentNode, ConnectorNode, IntermediateNode, utcnow
 from p2pnet.quic.profile import ConnectionProfile
+from p2pnet.testing.realm import Realm, Simulation
 from p2pnet.wire import messages
 from tests.sim.support import SimulationCase, Talk, Talks
 

@@ -10,9 +10,9 @@ from twisted.internet.protocol import Protocol
 from twisted.internet.task import LoopingCall
 
 from p2pnet import reports
-from p2pnet.lab.simnet import Link
-from p2pnet.lab.simulation import Realm, Simulation
 from p2pnet.node import AgentNode, ConnectorNode, CoreService
+from p2pnet.testing.network import Link
+from p2pnet.testing.realm import Realm, Simulation
 from p2pnet.wire.address import Address
 from p2pnet.wire.demux import Kind, classify
 from tests.sim.support import Echo, Network, SimulationCase

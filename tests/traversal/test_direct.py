@@ -11,9 +11,8 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.task import LoopingCall
 
 from p2pnet import reports
-from p2pnet.lab.nat import Filtering, Mapping
-from p2pnet.lab.simnat import NATBox
-from p2pnet.lab.simnet import Link
+from p2pnet.testing.nat import Filtering, Mapping, NATBox
+from p2pnet.testing.network import Link
 from p2pnet.traversal.health import DEAD_AFTER
 from p2pnet.traversal.paths import FAREWELL
 from p2pnet.wire.codes import ErrorCode

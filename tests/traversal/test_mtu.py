@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from p2pnet.lab.simnet import Link
+from p2pnet.testing.network import Link
 from p2pnet.traversal.mtu import (
     BASE,
     BASE_PROBES,

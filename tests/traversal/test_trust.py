@@ -153,7 +153,7 @@ class ForeignNodeTests(DirectCase):
 
     def meddle(self, *spoken: messages.Message) -> None:
         """Have a third node, well connected, say that; nothing may change."""
-        mallory = self.simulation.agent(host="192.0.2.66", name="mallory")
+        mallory = self.simulation.agent(host="192.0.2.66", name="mallory", policy="relay-only")
         self.until(lambda: mallory.core.links[0].is_ready)
         before = self.told()
         for message in spoken:

@@ -1,0 +1,117 @@
+"""A realm on a simulated network: real nodes, made by role in one line each."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from cryptography.hazmat.primitives.serialization import Encoding
+from twisted.internet.interfaces import IReactorTime
+
+from p2pnet import pki, reports
+from p2pnet.core.intermediate.core import IntermediateCore
+from p2pnet.core.intermediate.registry import MemoryDirectory
+from p2pnet.core.peer.agent import AgentCore
+from p2pnet.core.peer.connector import AllowList, ConnectorCore
+from p2pnet.identity import Credentials, Identity, Role
+from p2pnet.node import AgentNode, ConnectorNode, CoreService, IntermediateNode, utcnow
+from p2pnet.testing.network import SimulatedNetwork, SimulatedTransport
+
+
+class Realm:
+    """A certificate authority in memory."""
+
+    def __init__(self, name: str = "example") -> None:
+        self.name = name
+        self._authority = pki.create_authority(name, key_type="ed25519")
+
+    def credentials(self, role: Role, name: str, **options: Any) -> Credentials:
+        """Credentials for a node. Ed25519, so that sizes on the wire do not vary."""
+        authority = self._authority[0]
+        certificate, key = pki.issue(*self._authority, role, name, key_type="ed25519", **options)
+        return Credentials(
+            Identity.from_certificate(certificate), certificate, (), key,
+            authority, authority.public_bytes(Encoding.PEM),
+        )  # fmt: skip
+
+
+class Simulation:
+    """Nodes of one realm on a simulated network.
+
+    :ivar reports: what each node reported, by node.
+    """
+
+    def __init__(self, network: SimulatedNetwork, realm: Realm | None = None) -> None:
+        self.network = network
+        self.realm = realm or Realm()
+        self.nodes: list[CoreService] = []
+        self.reports: dict[CoreService, list[reports.Report]] = {}
+
+    def start(self, node: CoreService) -> None:
+        """Start a node and keep its reports."""
+        self.nodes.append(node)
+        kept = self.reports[node] = []
+        node.observers.append(kept.append)
+        node.startService()
+
+    def stop(self) -> None:
+        """Stop every node and let the last packets arrive."""
+        for node in self.nodes:
+            node.stopService()
+        self.network.run(30.0)
+
+    def process(self, host: str, port: int = 0) -> tuple[IReactorTime, SimulatedTransport]:
+        """What a node runs on: a clock, and a socket on `host`; port 0 for any."""
+        return self.network.clock, self.network.transport(host, port)
+
+    def reported(self, node: CoreService, kind: type[reports.Report]) -> list[Any]:
+        """The reports of one kind that the node made."""
+        return [report for report in self.reports[node] if isinstance(report, kind)]
+
+    def intermediate(
+        self, host: str = "192.0.2.1", name: str = "relay1", **options: Any
+    ) -> IntermediateNode:
+        """An Intermediate on port 4433 of `host`."""
+        core = IntermediateCore(
+            self.realm.credentials(Role.INTERMEDIATE, name, hosts=[host]), MemoryDirectory(),
+            utcnow=utcnow, entropy=self.network.entropy, **options,
+        )  # fmt: skip
+        clock, transport = self.process(host, 4433)
+        node = IntermediateNode(clock, core, transport)
+        self.start(node)
+        return node
+
+    def connector(
+        self,
+        services: Mapping[str, Iterable[str]],
+        host: str = "198.51.100.1",
+        name: str = "office",
+        intermediates: Iterable[str] = ("192.0.2.1:4433",),
+        grants: Iterable[str] | None = None,
+    ) -> ConnectorNode:
+        """A Connector of services with the agents allowed to each; serve_protocol() comes next."""
+        granted = list(services if grants is None else grants)
+        core = ConnectorCore(
+            self.realm.credentials(Role.CONNECTOR, name, services=granted), intermediates,
+            services=services, authorizer=AllowList(services),
+            utcnow=utcnow, entropy=self.network.entropy,
+        )  # fmt: skip
+        clock, transport = self.process(host)
+        node = ConnectorNode(clock, core, transport)
+        self.start(node)
+        return node
+
+    def agent(
+        self,
+        host: str = "203.0.113.1",
+        name: str = "alice",
+        intermediates: Iterable[str] = ("192.0.2.1:4433",),
+        policy: str = "prefer-direct",
+    ) -> AgentNode:
+        """An Agent whose sessions take the paths of `policy`."""
+        core = AgentCore(
+            self.realm.credentials(Role.AGENT, name), intermediates,
+            utcnow=utcnow, entropy=self.network.entropy, policy=policy,
+        )  # fmt: skip
+        clock, transport = self.process(host)
+        node = AgentNode(clock, core, transport)
+        self.start(node)
+        return node
