@@ -20,11 +20,15 @@ from p2pnet.identity import Credentials, CredentialsError
 from p2pnet.interfaces import IDatagramTransport
 from p2pnet.net import batched
 from p2pnet.net.batched import BatchedUDPTransport
+from p2pnet.net.clock import utcnow
 from p2pnet.net.udp import UDPTransport
 from p2pnet.net.watch import NetworkWatch
 from p2pnet.net.workers import pool as workers
 from p2pnet.net.workers.pool import WorkerPool
-from p2pnet.node import AgentNode, ConnectorNode, IntermediateNode, Node, utcnow
+from p2pnet.node.agent import AgentNode
+from p2pnet.node.connector import ConnectorNode
+from p2pnet.node.intermediate import IntermediateNode
+from p2pnet.node.peer import PeerNode
 from p2pnet.quic.admission import Limits
 from p2pnet.sources.interfaces import InterfaceSource
 from p2pnet.sources.static import StaticSource
@@ -122,7 +126,7 @@ def agent_node(reactor: Any, config: AgentConfig) -> AgentNode:
     return node
 
 
-def _configure(node: Node, config: PeerConfig) -> None:
+def _configure(node: PeerNode, config: PeerConfig) -> None:
     """What both ends of sessions have in common.
 
     Peers are told of the addresses that the configuration names, as they change.

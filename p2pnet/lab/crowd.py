@@ -23,7 +23,7 @@ from twisted.python.failure import Failure
 from p2pnet.assembly import agent_node
 from p2pnet.config.roles import AgentConfig
 from p2pnet.endpoints import P2PClientEndpoint
-from p2pnet.node import AgentNode
+from p2pnet.node.agent import AgentNode
 
 reactor: Any = _reactor
 REQUEST = struct.Struct(">II")  # seed and size of the answer

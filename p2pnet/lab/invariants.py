@@ -13,7 +13,7 @@ from p2pnet.core.peer.session import Session
 from p2pnet.errors import ServiceError
 from p2pnet.lab.scenario import Scenario
 from p2pnet.lab.site import ConnectorSite, IntermediateSite, NodeSite, Site, Weather
-from p2pnet.node import CoreService
+from p2pnet.node.base import Node
 
 if TYPE_CHECKING:
     from p2pnet.lab.talker import Conversation, Talker
@@ -60,7 +60,7 @@ class Watch:
         self._network = network
         self._sites = sites
         self._relays = [s.name for s in sites.values() if isinstance(s, IntermediateSite)]
-        self._losses: collections.Counter[CoreService] = collections.Counter()  # seen so far
+        self._losses: collections.Counter[Node] = collections.Counter()  # seen so far
         self._loop = LoopingCall(self._look)
         self._loop.clock = network.clock
 
@@ -102,7 +102,7 @@ class Watch:
         if len(session.paths) > 1 and not doubtful:
             self.problem(f"{site.name} sends on {len(session.paths)} paths without a doubt")
 
-    def _look_at_links(self, site: NodeSite, node: CoreService) -> None:
+    def _look_at_links(self, site: NodeSite, node: Node) -> None:
         """No node loses an Intermediate that it can reach."""
         losses = site.reported(reports.ControlLost)
         news, self._losses[node] = losses[self._losses[node] :], len(losses)

@@ -13,7 +13,11 @@ from p2pnet.core.peer.agent import AgentCore
 from p2pnet.core.peer.connector import AllowList, ConnectorCore
 from p2pnet.identity import Credentials, Identity, Role
 from p2pnet.lab.simnet import SimulatedNetwork, SimulatedTransport
-from p2pnet.node import AgentNode, ConnectorNode, CoreService, IntermediateNode, utcnow
+from p2pnet.net.clock import utcnow
+from p2pnet.node.agent import AgentNode
+from p2pnet.node.base import Node
+from p2pnet.node.connector import ConnectorNode
+from p2pnet.node.intermediate import IntermediateNode
 
 
 class Realm:
@@ -42,10 +46,10 @@ class Simulation:
     def __init__(self, network: SimulatedNetwork, realm: Realm | None = None) -> None:
         self.network = network
         self.realm = realm or Realm()
-        self.nodes: list[CoreService] = []
-        self.reports: dict[CoreService, list[reports.Report]] = {}
+        self.nodes: list[Node] = []
+        self.reports: dict[Node, list[reports.Report]] = {}
 
-    def start(self, node: CoreService) -> None:
+    def start(self, node: Node) -> None:
         """Start a node and keep its reports."""
         self.nodes.append(node)
         kept = self.reports[node] = []
@@ -62,7 +66,7 @@ class Simulation:
         """What a node runs on: a clock, and a socket on `host`; port 0 for any."""
         return self.network.clock, self.network.transport(host, port)
 
-    def reported(self, node: CoreService, kind: type[reports.Report]) -> list[Any]:
+    def reported(self, node: Node, kind: type[reports.Report]) -> list[Any]:
         """The reports of one kind that the node made."""
         return [report for report in self.reports[node] if isinstance(report, kind)]
 

@@ -16,7 +16,7 @@ from p2pnet.lab.simnat import NATBox
 from p2pnet.lab.simnet import Link, SimulatedNetwork, SimulatedTransport
 from p2pnet.lab.simulation import Realm, Simulation
 from p2pnet.lab.voices import HARDLY_ANY, PAUSES, Listener, Listeners
-from p2pnet.node import CoreService
+from p2pnet.node.base import Node
 
 PORT = 4433
 CUT = Link(loss=1.0)
@@ -94,7 +94,7 @@ class Site:
 
     def __init__(self, simulation: ProcessSimulation, name: str, number: int) -> None:
         self.name = name
-        self.node: CoreService | None = None
+        self.node: Node | None = None
         self.downs = 0
         self._simulation = simulation
         self._network = simulation.network
@@ -111,7 +111,7 @@ class Site:
         """The reports of one kind that the running node made."""
         return self._simulation.reported(self.node, kind) if self.node is not None else []
 
-    def make(self) -> CoreService:
+    def make(self) -> Node:
         """Start a node of this site's kind."""
         raise NotImplementedError
 
@@ -144,7 +144,7 @@ class IntermediateSite(Site):
         """As nodes are configured."""
         return f"192.0.2.{self._number}:{PORT}"
 
-    def make(self) -> CoreService:
+    def make(self) -> Node:
         """Start an Intermediate."""
         host = f"192.0.2.{self._number}"
         assert isinstance(self._network, Weather)
@@ -213,7 +213,7 @@ class ConnectorSite(NodeSite):
 
     joined: Any = None
 
-    def make(self) -> CoreService:
+    def make(self) -> Node:
         """Start a Connector."""
         services = {service: ["*"] for service in self.host.services}
         node = self._simulation.connector(
@@ -236,7 +236,7 @@ class AgentSite(NodeSite):
 
     policy = "prefer-direct"
 
-    def make(self) -> CoreService:
+    def make(self) -> Node:
         """Start an Agent."""
         return self._simulation.agent(self._inside, self.name, self.intermediates, self.policy)
 

@@ -22,7 +22,7 @@ from p2pnet.core.peer.node import PeerCore
 from p2pnet.core.peer.session import Session
 from p2pnet.core.peer.stream import Stream, StreamClosed, StreamData, StreamRequested
 from p2pnet.identity import Role
-from p2pnet.node import utcnow
+from p2pnet.net.clock import utcnow
 from p2pnet.wire.address import Address
 from p2pnet.wire.check import encode_success
 from p2pnet.wire.demux import Kind, classify

@@ -7,7 +7,7 @@ import functools
 from p2pnet.core.intermediate.client import ConnectedNode
 from p2pnet.identity import Credentials, Identity, Role
 from p2pnet.lab.simulation import Realm
-from p2pnet.node import utcnow
+from p2pnet.net.clock import utcnow
 from p2pnet.quic.multiplexer import Multiplexer
 from p2pnet.quic.profile import ConnectionProfile
 from p2pnet.wire import messages

@@ -22,7 +22,8 @@ from p2pnet.core.intermediate.registry import MemoryDirectory
 from p2pnet.core.peer.agent import AgentCore
 from p2pnet.core.peer.connector import AllowList, ConnectorCore
 from p2pnet.identity import Role
-from p2pnet.node import CoreService, utcnow
+from p2pnet.net.clock import utcnow
+from p2pnet.node.base import Node
 from p2pnet.wire import messages
 from p2pnet.wire.address import Address
 from p2pnet.wire.demux import MAGIC_COOKIE
@@ -172,7 +173,7 @@ CONTROL = st.one_of(
 class ControlStreamTests(SimulationCase):
     """Bytes on a control stream that is otherwise in order."""
 
-    def attack(self, writes: list[bytes], choose: Callable[[list[CoreService]], Any]) -> None:
+    def attack(self, writes: list[bytes], choose: Callable[[list[Node]], Any]) -> None:
         """Write to the control stream of a connection, and see that the realm lives on."""
         simulation = self.simulate()
         agent, _, served = self.trio(simulation)
@@ -225,7 +226,7 @@ class ControlStreamTests(SimulationCase):
         self.attack(writes, lambda nodes: (nodes[0], control_of(nodes[0], Role.CONNECTOR)))
 
 
-def control_of(intermediate: CoreService, role: Role) -> Any:
+def control_of(intermediate: Node, role: Role) -> Any:
     """The connection of the first node of a role."""
     clients = intermediate.core._clients.values()
     return next(client.connection for client in clients if client.identity.role is role)

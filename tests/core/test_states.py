@@ -13,7 +13,7 @@ from p2pnet.core.peer.agent import AgentCore
 from p2pnet.core.peer.link import LinkState
 from p2pnet.core.peer.stream import Stream, StreamState
 from p2pnet.identity import Role
-from p2pnet.node import utcnow
+from p2pnet.net.clock import utcnow
 from p2pnet.wire.stream import StreamKind
 from tests.core.support import credentials
 

@@ -22,7 +22,9 @@ from p2pnet.endpoints import P2PClientEndpoint, P2PServerEndpoint
 from p2pnet.interfaces import Datagrams
 from p2pnet.lab.simnet import Link, SimulatedNetwork, SimulatedTransport
 from p2pnet.lab.simulation import Realm, Simulation
-from p2pnet.node import AgentNode, ConnectorNode, CoreService
+from p2pnet.node.agent import AgentNode
+from p2pnet.node.base import Node
+from p2pnet.node.connector import ConnectorNode
 from p2pnet.quic.multiplexer import Multiplexer
 
 TABLES = (
@@ -68,7 +70,7 @@ class Network(SimulatedNetwork):
         return Socket(self, super().transport(host, port).get_address())
 
 
-def crash(node: CoreService) -> None:
+def crash(node: Node) -> None:
     """The node's machine is gone without a word."""
     node.transport.stop()
 

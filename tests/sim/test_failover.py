@@ -7,7 +7,7 @@ from p2pnet import reports
 from p2pnet.errors import ServiceError
 from p2pnet.lab.simnet import Link
 from p2pnet.lab.simulation import Simulation
-from p2pnet.node import IntermediateNode
+from p2pnet.node.intermediate import IntermediateNode
 from p2pnet.wire.codes import ErrorCode
 from tests.sim.support import SimulationCase, crash
 

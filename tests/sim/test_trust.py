@@ -21,7 +21,10 @@ from p2pnet.endpoints import P2PServerEndpoint
 from p2pnet.errors import BadCertificate, ServiceError
 from p2pnet.identity import Credentials, Identity, Role
 from p2pnet.lab.simulation import Realm, Simulation
-from p2pnet.node import AgentNode, ConnectorNode, IntermediateNode, utcnow
+from p2pnet.net.clock import utcnow
+from p2pnet.node.agent import AgentNode
+from p2pnet.node.connector import ConnectorNode
+from p2pnet.node.intermediate import IntermediateNode
 from p2pnet.quic.profile import ConnectionProfile
 from p2pnet.wire import messages
 from tests.sim.support import SimulationCase, Talk, Talks

@@ -16,7 +16,7 @@ from p2pnet.interfaces import Datagrams
 from p2pnet.lab.simnet import Link
 from p2pnet.lab.simulation import Realm, Simulation
 from p2pnet.net.workers.pool import WorkerPool
-from p2pnet.node import AgentNode
+from p2pnet.node.agent import AgentNode
 from p2pnet.wire.address import Address
 from p2pnet.wire.demux import Kind, classify
 from p2pnet.wire.worker_messages import Stray, WorkerMessage

@@ -13,7 +13,8 @@ from p2pnet.core.intermediate.core import IntermediateCore
 from p2pnet.core.intermediate.registry import MemoryDirectory
 from p2pnet.errors import ServiceError
 from p2pnet.identity import Role
-from p2pnet.node import IntermediateNode, utcnow
+from p2pnet.net.clock import utcnow
+from p2pnet.node.intermediate import IntermediateNode
 from p2pnet.wire import messages
 from p2pnet.wire.address import Address
 from p2pnet.wire.demux import Kind

@@ -14,7 +14,7 @@ from p2pnet.core import events
 from p2pnet.core.peer.agent import AgentCore
 from p2pnet.core.peer.link import CONNECT_TIMEOUT, LAST_RETRY, RETRY_JITTER, LinkState
 from p2pnet.identity import Role
-from p2pnet.node import utcnow
+from p2pnet.net.clock import utcnow
 from p2pnet.wire.address import Address
 from tests.core.support import credentials
 

@@ -14,7 +14,8 @@ from p2pnet import reports
 from p2pnet.core.peer.session import Session
 from p2pnet.core.peer.stream import Stream, StreamState
 from p2pnet.lab.simulation import Simulation
-from p2pnet.node import AgentNode, ConnectorNode
+from p2pnet.node.agent import AgentNode
+from p2pnet.node.connector import ConnectorNode
 from p2pnet.wire.codes import DecodeError, ErrorCode
 from p2pnet.wire.stream import (
     ACCEPTED,
