@@ -151,7 +151,7 @@ def reason_of(error: OSError | ValueError) -> str:
     return (isinstance(error, OSError) and error.strerror) or str(error)
 
 
-def settings(kind: type[Struct]) -> dict[str, Setting]:
+def declared_settings(kind: type[Struct]) -> dict[str, Setting]:
     """The settings of a config struct by field name, in order, all of their blanks filled in."""
     found = {}
     for field in msgspec.structs.fields(kind):
