@@ -120,6 +120,12 @@ check_engine = one_of(ENGINES)
 check_congestion = one_of(CONTROLLERS)
 
 
+def check_own_policy(name: str) -> None:
+    """A policy, or empty."""
+    if name:
+        check_policy(name)
+
+
 def check_file(path: Path) -> None:
     """A file that can be read."""
     try:

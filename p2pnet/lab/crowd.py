@@ -176,8 +176,8 @@ class Crowd:
     def _leave(self, node: AgentNode) -> Generator[Deferred[Any], Any, None]:
         if self._random.random() < VANISHING:
             self.tally.vanished += 1
-            if node.watch is not None:
-                node.watch.stop()
+            if node.locality.watch is not None:
+                node.locality.watch.stop()
             yield maybeDeferred(node.transport.stop)  # its last words find no way out
         yield node.stopService()
 

@@ -10,7 +10,7 @@ from p2pnet.core.peer.stream import Stream
 from p2pnet.errors import error_for
 from p2pnet.interfaces import IDatagramTransport
 from p2pnet.net.stream import StreamTransport
-from p2pnet.node.peer import PeerNode
+from p2pnet.node.peer import NOWHERE, Locality, PeerNode
 from p2pnet.wire.stream import StreamKind
 
 
@@ -25,8 +25,9 @@ class AgentNode(PeerNode):
         core: AgentCore,
         transport: IDatagramTransport,
         event_log: Path | None = None,
+        locality: Locality = NOWHERE,
     ) -> None:
-        super().__init__(reactor, core, transport, event_log)
+        super().__init__(reactor, core, transport, event_log, locality)
         self._connecting: dict[Stream, Deferred[StreamTransport]] = {}
 
     def open(self, service: str) -> StreamTransport:

@@ -10,7 +10,7 @@ from p2pnet.core.peer.connector import ConnectorCore
 from p2pnet.core.peer.stream import Stream
 from p2pnet.interfaces import IDatagramTransport
 from p2pnet.net.stream import StreamTransport
-from p2pnet.node.peer import PeerNode
+from p2pnet.node.peer import NOWHERE, Locality, PeerNode
 from p2pnet.wire.codes import ErrorCode
 from p2pnet.wire.stream import StreamKind
 
@@ -29,8 +29,9 @@ class ConnectorNode(PeerNode):
         core: ConnectorCore,
         transport: IDatagramTransport,
         event_log: Path | None = None,
+        locality: Locality = NOWHERE,
     ) -> None:
-        super().__init__(reactor, core, transport, event_log)
+        super().__init__(reactor, core, transport, event_log, locality)
         self._handlers: dict[str, Handler] = {}
 
     def serve(self, service: str, handler: Handler) -> None:

@@ -27,7 +27,8 @@ class IntermediateNode(Node):
         core: IntermediateCore,
         transport: IDatagramTransport,
         event_log: Path | None = None,
-        drain_seconds: float = 10.0,
+        *,
+        drain_seconds: float,
     ) -> None:
         super().__init__(reactor, core, transport, event_log, forward=core.relay.forward_joined)
         self._drain_seconds = drain_seconds

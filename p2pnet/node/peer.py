@@ -1,5 +1,7 @@
 """What Agent and Connector share: the connections to the Intermediates, and streams."""
 
+import dataclasses
+from pathlib import Path
 from typing import Any
 
 from p2pnet import reports
@@ -14,7 +16,7 @@ from p2pnet.core.peer.stream import (
     StreamRequested,
     StreamWritable,
 )
-from p2pnet.interfaces import ICandidateSource
+from p2pnet.interfaces import ICandidateSource, IDatagramTransport
 from p2pnet.net.resolve import resolve
 from p2pnet.net.watch import NetworkWatch
 from p2pnet.node.base import Node
@@ -22,18 +24,41 @@ from p2pnet.sources.static import StaticSource
 from p2pnet.wire.address import Address
 
 
-class PeerNode(Node):
-    """What Agent and Connector share: the connections to the Intermediates, and streams.
+@dataclasses.dataclass(frozen=True)
+class Locality:
+    """Where a node is.
 
     :ivar source: the ICandidateSource of this machine's own addresses.
     :ivar external: addresses that the operator says lead here.
-    :ivar watch: calls network_changed(); None where the network stays the same.
+    :ivar watch: notices that the network changed; None where it stays the same.
+    """
+
+    source: ICandidateSource
+    external: tuple[Address, ...]
+    watch: NetworkWatch | None
+
+
+NOWHERE = Locality(StaticSource([]), (), None)
+
+
+class PeerNode(Node):
+    """What Agent and Connector share: the connections to the Intermediates, and streams.
+
+    :param locality: where the node is; unless given, it offers peers no address of this machine.
     """
 
     core: PeerCore
-    source: ICandidateSource = StaticSource([])
-    external: tuple[Address, ...] = ()
-    watch: NetworkWatch | None = None
+
+    def __init__(
+        self,
+        reactor: Any,
+        core: PeerCore,
+        transport: IDatagramTransport,
+        event_log: Path | None = None,
+        locality: Locality = NOWHERE,
+    ) -> None:
+        super().__init__(reactor, core, transport, event_log)
+        self.locality = locality
 
     def startService(self) -> None:
         """Open the socket and connect to the Intermediates."""
@@ -41,13 +66,13 @@ class PeerNode(Node):
         self._find_addresses()
         self.core.connect(self.driver.now)
         self.driver.wake()
-        if self.watch is not None:
-            self.watch.start()
+        if self.locality.watch is not None:
+            self.locality.watch.start(self.network_changed)
 
     def stopService(self) -> Any:
         """End all connections and close the socket."""
-        if self.watch is not None:
-            self.watch.stop()
+        if self.locality.watch is not None:
+            self.locality.watch.stop()
         return super().stopService()
 
     def network_changed(self, reason: str) -> None:
@@ -59,7 +84,8 @@ class PeerNode(Node):
 
     def _find_addresses(self) -> None:
         port = self.transport.get_address()[1]
-        self.core.direct.set_local_addresses(self.source.hosts(), port, self.external)
+        hosts = self.locality.source.hosts()
+        self.core.direct.set_local_addresses(hosts, port, self.locality.external)
 
     def handle(self, event: events.Event) -> None:
         """Take one event of the core."""

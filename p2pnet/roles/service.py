@@ -7,7 +7,7 @@ from twisted.application.service import MultiService
 from twisted.internet.error import CannotListenError
 
 from p2pnet import reports
-from p2pnet.assembly import load_credentials
+from p2pnet.config.cores import load_credentials
 from p2pnet.config.roles import RoleConfig
 from p2pnet.identity import CredentialsError
 from p2pnet.net.clock import use_elapsed_time

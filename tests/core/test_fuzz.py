@@ -17,17 +17,12 @@ from hypothesis.strategies import SearchStrategy
 from twisted.trial.unittest import SynchronousTestCase
 
 from p2pnet.core.intermediate.client import CONTROL_STREAM
-from p2pnet.core.intermediate.core import IntermediateCore
-from p2pnet.core.intermediate.registry import MemoryDirectory
-from p2pnet.core.peer.agent import AgentCore
-from p2pnet.core.peer.connector import AllowList, ConnectorCore
 from p2pnet.identity import Role
-from p2pnet.net.clock import utcnow
 from p2pnet.node.base import Node
 from p2pnet.wire import messages
 from p2pnet.wire.address import Address
 from p2pnet.wire.demux import MAGIC_COOKIE
-from tests.core.support import credentials
+from tests.core.support import make_agent, make_connector, make_intermediate
 from tests.sim.support import SimulationCase, leftovers
 
 ADDRESSES = st.sampled_from([("192.0.2.1", 4433), ("198.51.100.66", 1), ("2001:db8::1", 65535)])
@@ -51,17 +46,10 @@ DATAGRAMS = st.one_of(
 
 def make_cores() -> list[Any]:
     """One of each kind, the nodes with an Intermediate that is not there."""
-    agent = AgentCore(credentials(Role.AGENT, "alice"), ["192.0.2.1:4433"], utcnow=utcnow)
-    connector = ConnectorCore(
-        credentials(Role.CONNECTOR, "office"), ["192.0.2.1:4433"],
-        services=["web"], authorizer=AllowList({"web": ["*"]}), utcnow=utcnow,
-    )  # fmt: skip
-    intermediate = IntermediateCore(
-        credentials(Role.INTERMEDIATE, "relay1"), MemoryDirectory(), utcnow=utcnow
-    )
-    for node in (agent, connector):
+    nodes = [make_agent(["192.0.2.1:4433"]), make_connector(["192.0.2.1:4433"])]
+    for node in nodes:
         node.connect(0.0)
-    return [agent, connector, intermediate]
+    return [*nodes, make_intermediate()]
 
 
 class DatagramTests(SynchronousTestCase):

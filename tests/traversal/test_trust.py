@@ -8,6 +8,8 @@ from typing import Any
 import msgspec
 
 from p2pnet import reports
+from p2pnet.config.cores import intermediate_options
+from p2pnet.config.roles import IntermediateConfig
 from p2pnet.core.intermediate.client import ConnectedNode
 from p2pnet.core.intermediate.core import IntermediateCore
 from p2pnet.core.intermediate.registry import MemoryDirectory
@@ -70,9 +72,14 @@ class LyingIntermediateTests(DirectCase):
         """Two nodes whose Intermediate lies, and who try to talk."""
         simulation = self.realm()
         credentials = simulation.realm.credentials(Role.INTERMEDIATE, "relay1", hosts=[RELAY])
-        core = LyingCore(credentials, MemoryDirectory(), utcnow=utcnow, entropy=self.net.entropy)
+        options = intermediate_options(simulation.config(IntermediateConfig))
+        core = LyingCore(
+            credentials, MemoryDirectory(), options, utcnow=utcnow, entropy=self.net.entropy
+        )
         core.lies, core.greetings = lies, greetings
-        node = IntermediateNode(self.net.clock, core, self.net.transport(RELAY, 4433))
+        node = IntermediateNode(
+            self.net.clock, core, self.net.transport(RELAY, 4433), drain_seconds=0.0
+        )
         simulation.start(node)
         self.place()
         self.talking = self.connecting(self.agent)

@@ -41,9 +41,9 @@ class DirectPaths:
     :ivar exchange: the signaling about it.
     """
 
-    def __init__(self, node: PeerCore) -> None:
+    def __init__(self, node: PeerCore, *, tell_observed: bool) -> None:
         self.dropped = 0
-        self.local = LocalCandidates(node)
+        self.local = LocalCandidates(node, tell_observed=tell_observed)
         self.exchange = Exchange(node, self)
         self._node = node
         self._attempts: dict[bytes, Attempt] = {}  # by session id

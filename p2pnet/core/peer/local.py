@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 class LocalCandidates:
     """The addresses of a node: its interfaces', those that the operator gives, those observed.
 
-    :ivar tell_observed: whether peers are told of the addresses that Intermediates see.
+    :param tell_observed: whether peers are told of the addresses that Intermediates see.
     """
 
-    def __init__(self, node: PeerCore) -> None:
-        self.tell_observed = True
+    def __init__(self, node: PeerCore, *, tell_observed: bool) -> None:
+        self._tell_observed = tell_observed
         self._node = node
         self._hosts: list[str] = []
         self._port = 0
@@ -58,7 +58,7 @@ class LocalCandidates:
         """What to tell a peer, the relays included: they say where this node can be met."""
         candidates = gather_host_candidates(self._hosts, self._port)
         given = [(f"external {i}", address) for i, address in enumerate(self._external)]
-        seen = list(self._node.observed_addresses.items()) if self.tell_observed else []
+        seen = list(self._node.observed_addresses.items()) if self._tell_observed else []
         for index, (server, address) in enumerate(given + seen):
             candidates.append(gather_reflexive_candidate(address, server, index))
         ready = [link.address for link in self._node.links if link.is_ready and link.address]

@@ -14,15 +14,15 @@ from p2pnet import reports
 from p2pnet.core import events
 from p2pnet.core.peer.direct import DirectPaths
 from p2pnet.core.peer.link import ControlLink
+from p2pnet.core.peer.options import PeerOptions
 from p2pnet.core.peer.relayed import RelayedPaths
 from p2pnet.core.peer.session import Session
 from p2pnet.core.timers import Timers
 from p2pnet.identity import Credentials, Role
 from p2pnet.quic import events as quic_events
-from p2pnet.quic.congestion import DEFAULT_CONTROLLER
 from p2pnet.quic.connection import Connection
 from p2pnet.quic.multiplexer import Multiplexer
-from p2pnet.quic.profile import FAST, ConnectionProfile
+from p2pnet.quic.profile import ConnectionProfile
 from p2pnet.wire import messages
 from p2pnet.wire.address import Address, PeerAddress, format_address
 from p2pnet.wire.codes import ErrorCode
@@ -43,9 +43,9 @@ class PeerCore:
 
     :param credentials: who this node is.
     :param intermediates: "host:port" of each Intermediate; a connection to each is kept up.
+    :param options: what the configuration decides.
     :param utcnow: the calendar's clock, for certificate dates.
     :param entropy: the source of random bytes.
-    :param engine: how QUIC packets are made (p2pnet.quic.profile.ENGINES).
     """
 
     role: Role
@@ -57,15 +57,14 @@ class PeerCore:
         self,
         credentials: Credentials,
         intermediates: Iterable[str],
+        options: PeerOptions,
         *,
         utcnow: Callable[[], datetime.datetime],
         entropy: Callable[[int], bytes] = os.urandom,
-        engine: str = FAST,
     ) -> None:
         if credentials.identity.role is not self.role:
             raise ValueError(f"{credentials.identity} cannot be run as {self.role}")
         self.credentials = credentials
-        self.congestion = DEFAULT_CONTROLLER  # of end-to-end connections to come
         self.timers = Timers()
         self.now = 0.0  # of the verb that was called last
         self.entropy = entropy
@@ -74,9 +73,9 @@ class PeerCore:
         self._unwanted: collections.Counter[str] = collections.Counter()
         self.links = [ControlLink(name, self) for name in intermediates]
         self._utcnow = utcnow
-        self._engine = engine
+        self._options = options
         self._mux = Multiplexer(accept_peer=self._accept_peer, entropy=entropy)
-        self.direct = DirectPaths(self)
+        self.direct = DirectPaths(self, tell_observed=options.tell_observed)
         self.relayed = RelayedPaths(self)
         self._ending: dict[PeerAddress, Session] = {}
         self._heard: dict[Session, Address] = {}  # directly, and where from, in this batch
@@ -105,7 +104,7 @@ class PeerCore:
         """QUIC settings with this node's present certificate, for peers of `roles`."""
         return ConnectionProfile(
             credentials=self.credentials, roles=frozenset(roles), utcnow=self._utcnow,
-            engine=self._engine, **changes,
+            engine=self._options.engine, **changes,
         )  # fmt: skip
 
     def peer_settings(self) -> ConnectionProfile:
@@ -116,7 +115,7 @@ class PeerCore:
             max_streams=self.max_peer_streams,
             idle_timeout=PEER_IDLE_TIMEOUT,
             datagrams=True,
-            congestion=self.congestion,
+            congestion=self._options.congestion,
         )
 
     # -- for the host ----------------------------------------------------------------------------
