@@ -9,10 +9,14 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from p2pnet import reports
-from p2pnet.config.cores import agent_core, load_credentials
-from p2pnet.config.roles import AgentConfig
-from p2pnet.core.peer.stream import StreamClosed, StreamData
+from p2pnet import (
+    AgentConfig,
+    StreamClosed,
+    StreamData,
+    agent_core,
+    load_credentials,
+    reports,
+)
 
 certs, name, intermediate, service = sys.argv[1:]
 config = AgentConfig(
