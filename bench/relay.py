@@ -22,15 +22,15 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from bench.crowd import load_credentials, receive_all
+from bench.crowd import receive_all
 from bench.hop import added
 from bench.report import Figures, alternate, parser, show
 from p2pnet import reports
+from p2pnet.config.cores import agent_core, connector_core, load_credentials
+from p2pnet.config.roles import AgentConfig, ConnectorConfig, PeerConfig, ServiceConfig
 from p2pnet.core import events
-from p2pnet.core.peer.agent import AgentCore
-from p2pnet.core.peer.connector import AllowList, ConnectorCore
 from p2pnet.core.peer.node import PeerCore
 from p2pnet.identity import Role
 from p2pnet.net.batched import (
@@ -51,6 +51,8 @@ LOST_AFTER = 0.5  # seconds
 PATIENCE = 10.0  # seconds
 RATE = 10**10  # bytes a second; quotas are counted, and never reached
 QUIC = b"\x40"  # what an Intermediate takes for the session's own
+
+C = TypeVar("C", bound=PeerConfig)
 
 
 def utcnow() -> datetime.datetime:
@@ -114,18 +116,13 @@ class Course:
 
     def __init__(self, deployment: Deployment, name: str, udp: str, workers: int) -> None:
         self.relay = deployment.intermediate(name, udp=udp, session_rate=RATE, workers=workers)
-        self._credentials = {
-            node: load_credentials(deployment.certs, node) for node in ("agent", "connector")
-        }
+        self._certs = deployment.certs
         self._intermediate = deployment.intermediates[-1]
         started = [self.relay.wait_for("worker_started", worker=n) for n in range(1, workers)]
         self._pids = [self.relay.pid, *(event["pid"] for event in started)]
-        self.connector = Peer(
-            ConnectorCore(
-                self._credentials["connector"], [self._intermediate], services=["web"],
-                authorizer=AllowList({"web": ["*"]}), utcnow=utcnow,
-            )
-        )  # fmt: skip
+        web = ServiceConfig(name="web", target="", allow=("*",))
+        config = self._config(ConnectorConfig, services=(web,))
+        self.connector = Peer(connector_core(config, load_credentials(config), utcnow=utcnow))
         self._until(reports.Registered, self.connector)
         self._agents: list[Peer] = []
         self._sources: dict[int, tuple[Peer, bytes]] = {}  # by the process that gets the frames
@@ -133,9 +130,17 @@ class Course:
         while len(self._sources) < workers:
             self._add_agent(workers)
 
+    def _config(self, kind: type[C], **settings: Any) -> C:
+        certs, name = self._certs, kind.table
+        return kind(
+            ca=certs / "ca.pem", cert=certs / f"{name}.pem", key=certs / f"{name}.key",
+            intermediates=(self._intermediate,), **settings,
+        )  # fmt: skip
+
     def _add_agent(self, workers: int) -> None:
         """A session, whose channel comes to a process by chance."""
-        core = AgentCore(self._credentials["agent"], [self._intermediate], utcnow=utcnow)
+        config = self._config(AgentConfig, path="relay-only")
+        core = agent_core(config, load_credentials(config), utcnow=utcnow)
         agent = Peer(core)
         self._agents.append(agent)
         self._until(reports.ControlConnected, agent)

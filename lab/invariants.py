@@ -13,7 +13,7 @@ from lab.site import ConnectorSite, IntermediateSite, NodeSite, SimulatedSite, W
 from p2pnet import reports
 from p2pnet.core.peer.session import Session
 from p2pnet.errors import ServiceError
-from p2pnet.node import CoreService
+from p2pnet.node.base import Node
 
 if TYPE_CHECKING:
     from lab.talker import Conversation, Talker
@@ -60,7 +60,7 @@ class Watch:
         self._network = network
         self._sites = sites
         self._relays = [s.name for s in sites.values() if isinstance(s, IntermediateSite)]
-        self._losses: collections.Counter[CoreService] = collections.Counter()  # seen so far
+        self._losses: collections.Counter[Node] = collections.Counter()  # seen so far
         self._loop = LoopingCall(self._look)
         self._loop.clock = network.clock
 
@@ -102,7 +102,7 @@ class Watch:
         if len(paths.using) > 1 and not paths.is_doubtful:
             self.problem(f"{site.name} sends on {len(paths.using)} ways without a doubt")
 
-    def _look_at_links(self, site: NodeSite, node: CoreService) -> None:
+    def _look_at_links(self, site: NodeSite, node: Node) -> None:
         """No node loses an Intermediate that it can reach."""
         losses = site.reported(reports.ControlLost)
         news, self._losses[node] = losses[self._losses[node] :], len(losses)

@@ -17,7 +17,8 @@ from p2pnet.assembly import agent_node, connector_node
 from p2pnet.config.loading import load_config
 from p2pnet.config.roles import AgentConfig, ConnectorConfig
 from p2pnet.net.stream import ServiceAddress, StreamTransport
-from p2pnet.node import AgentNode, ConnectorNode
+from p2pnet.node.agent import AgentNode
+from p2pnet.node.connector import ConnectorNode
 
 
 @implementer(IStreamClientEndpoint)

@@ -14,7 +14,7 @@ from p2pnet.config.roles import AgentConfig, ForwardConfig
 from p2pnet.config.setting import ConfigError
 from p2pnet.net.flow import FlowListener, parse_udp
 from p2pnet.net.splice import Splice
-from p2pnet.node import AgentNode
+from p2pnet.node.agent import AgentNode
 from p2pnet.roles.service import RoleService
 from p2pnet.wire.address import format_address
 

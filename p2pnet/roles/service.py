@@ -7,11 +7,11 @@ from twisted.application.service import MultiService
 from twisted.internet.error import CannotListenError
 
 from p2pnet import reports
-from p2pnet.assembly import load_credentials
+from p2pnet.config.cores import load_credentials
 from p2pnet.config.roles import RoleConfig
 from p2pnet.identity import CredentialsError
 from p2pnet.net.clock import use_elapsed_time
-from p2pnet.node import CoreService
+from p2pnet.node.base import Node
 
 
 class StartError(SystemExit, Exception):
@@ -25,7 +25,7 @@ class StartError(SystemExit, Exception):
 class RoleService(MultiService):
     """A role as twistd runs it: a node, and what a subclass sets around it."""
 
-    def __init__(self, reactor: Any, config: RoleConfig, node: CoreService) -> None:
+    def __init__(self, reactor: Any, config: RoleConfig, node: Node) -> None:
         super().__init__()
         self.reactor = reactor
         self.config = config

@@ -47,9 +47,9 @@ class OwnCandidates:
     :param tell_observed: whether peers learn the addresses that Intermediates observe.
     """
 
-    def __init__(self, servers: Sequence[Server], *, tell_observed: bool = True) -> None:
+    def __init__(self, servers: Sequence[Server], *, tell_observed: bool) -> None:
         self._servers = servers
-        self.tell_observed = tell_observed
+        self._tell_observed = tell_observed
         self._hosts: list[str] = []
         self._port = 0
         self._external: list[Address] = []
@@ -81,7 +81,7 @@ class OwnCandidates:
         """The candidates for a peer, relayed ones included: they name common Intermediates."""
         candidates = gather_host_candidates(self._hosts, self._port)
         given = [(f"external {i}", address) for i, address in enumerate(self._external)]
-        seen = self._observed() if self.tell_observed else []
+        seen = self._observed() if self._tell_observed else []
         for index, (server, address) in enumerate(given + seen):
             candidates.append(gather_reflexive_candidate(address, server, index))
         relays = [s.address for s in self._servers if s.is_ready and s.address is not None]

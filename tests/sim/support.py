@@ -21,7 +21,9 @@ from p2pnet.core.peer import finder, table
 from p2pnet.core.timers import Timers
 from p2pnet.endpoints import P2PClientEndpoint, P2PServerEndpoint
 from p2pnet.interfaces import Datagrams
-from p2pnet.node import AgentNode, ConnectorNode, CoreService
+from p2pnet.node.agent import AgentNode
+from p2pnet.node.base import Node
+from p2pnet.node.connector import ConnectorNode
 from p2pnet.quic.multiplexer import Multiplexer
 from p2pnet.testing.network import Link, SimulatedNetwork, SimulatedTransport
 from p2pnet.testing.realm import Realm, Simulation
@@ -70,7 +72,7 @@ class Network(SimulatedNetwork):
         return Socket(self, super().transport(host, port).get_address())
 
 
-def crash(node: CoreService) -> None:
+def crash(node: Node) -> None:
     """The node's machine is gone without a word."""
     node.transport.stop()
 

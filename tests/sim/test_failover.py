@@ -5,7 +5,7 @@ from typing import Any
 
 from p2pnet import reports
 from p2pnet.errors import ServiceError
-from p2pnet.node import IntermediateNode
+from p2pnet.node.intermediate import IntermediateNode
 from p2pnet.testing.network import Link
 from p2pnet.testing.realm import Simulation
 from p2pnet.wire.codes import ErrorCode

@@ -14,7 +14,7 @@ from p2pnet.core import events
 from p2pnet.core.intermediate.workers import RelayWorker
 from p2pnet.interfaces import Datagrams
 from p2pnet.net.workers.pool import WorkerPool
-from p2pnet.node import AgentNode
+from p2pnet.node.agent import AgentNode
 from p2pnet.testing.network import Link
 from p2pnet.testing.realm import Realm
 from p2pnet.wire.address import Address

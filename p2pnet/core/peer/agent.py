@@ -11,14 +11,14 @@ from p2pnet.core.peer.ends import AgentSession
 from p2pnet.core.peer.finder import MAX_WAITING, Request, ServiceFinder
 from p2pnet.core.peer.link import ControlLink
 from p2pnet.core.peer.node import PeerCore
+from p2pnet.core.peer.options import PeerOptions
 from p2pnet.core.peer.session import Introduction, Session
 from p2pnet.core.peer.stream import Stream, StreamClosed, StreamState
 from p2pnet.identity import Credentials, Role, check_name
 from p2pnet.quic import events as quic_events
 from p2pnet.quic.engine import Engine
 from p2pnet.quic.multiplexer import prepare
-from p2pnet.quic.profile import FAST
-from p2pnet.traversal.selection import SELECTORS, RelayOnly
+from p2pnet.traversal.selection import SELECTORS
 from p2pnet.wire import messages
 from p2pnet.wire.address import PeerAddress
 from p2pnet.wire.codes import ErrorCode
@@ -34,10 +34,10 @@ LAST_JOIN = 60.0  # and between tries to give it one more
 class AgentCore(PeerCore):
     """The sans-IO core of an Agent: PeerCore's verbs, and open_stream().
 
-    :param policies: by service, the name of the path selector (p2pnet.traversal.selection).
-    :param policy: that of the others.
+    :param policy: the name of the path selector (p2pnet.traversal.selection) of a service.
+    :param policies: the names for services that have another one.
 
-    >>> core = AgentCore(credentials, ["192.0.2.1:4433"], utcnow=utcnow)
+    >>> core = agent_core(config, credentials, utcnow=utcnow)  # of p2pnet.config.cores
     >>> core.connect(now)
     >>> stream = core.open_stream("web", now)
     >>> stream.write(b"GET / HTTP/1.0\\r\\n\\r\\n")
@@ -51,15 +51,15 @@ class AgentCore(PeerCore):
         self,
         credentials: Credentials,
         intermediates: Iterable[str],
+        options: PeerOptions,
         *,
+        policy: str,
+        policies: Mapping[str, str],
         utcnow: Callable[[], datetime.datetime],
         entropy: Callable[[int], bytes] = os.urandom,
-        engine: str = FAST,
-        policies: Mapping[str, str] | None = None,
-        policy: str = RelayOnly.name,
     ) -> None:
-        super().__init__(credentials, intermediates, utcnow=utcnow, entropy=entropy, engine=engine)
-        self._policies = dict(policies or {})
+        super().__init__(credentials, intermediates, options, utcnow=utcnow, entropy=entropy)
+        self._policies = dict(policies)
         self._policy = policy
         self._finder = ServiceFinder(self.links, self.timers, self)
         self._flows: dict[str, Stream] = {}  # of connect_p2p()

@@ -13,18 +13,18 @@ from p2pnet import reports
 from p2pnet.core.peer.ends import ConnectorSession
 from p2pnet.core.peer.link import ControlLink
 from p2pnet.core.peer.node import PeerCore
+from p2pnet.core.peer.options import PeerOptions
 from p2pnet.core.peer.session import Introduction, Session
 from p2pnet.identity import Credentials, Role
 from p2pnet.interfaces import IAuthorizer
 from p2pnet.quic import events as quic_events
-from p2pnet.quic.profile import FAST, ConnectionProfile
+from p2pnet.quic.profile import ConnectionProfile
 from p2pnet.traversal.selection import SELECTORS, PreferDirect
 from p2pnet.wire import messages
 from p2pnet.wire.address import PeerAddress
 from p2pnet.wire.codes import ErrorCode
 
 MAX_SESSIONS = 1024
-MAX_STREAMS = 512  # that one agent may have open; more of them wait
 HANDSHAKE_TIMEOUT = 15.0  # seconds from the offer of a session to its end-to-end connection
 ANY_AGENT = "*"
 
@@ -51,6 +51,7 @@ class ConnectorCore(PeerCore):
 
     :param services: what to register, as far as the certificate grants it.
     :param authorizer: the IAuthorizer that is asked for each session and each stream.
+    :param max_streams: how many streams one agent may have open; more of them wait.
     """
 
     role = Role.CONNECTOR
@@ -61,15 +62,15 @@ class ConnectorCore(PeerCore):
         self,
         credentials: Credentials,
         intermediates: Iterable[str],
+        options: PeerOptions,
         *,
         services: Iterable[str],
         authorizer: IAuthorizer,
+        max_streams: int,
         utcnow: Callable[[], datetime.datetime],
         entropy: Callable[[int], bytes] = os.urandom,
-        engine: str = FAST,
-        max_streams: int = MAX_STREAMS,
     ) -> None:
-        super().__init__(credentials, intermediates, utcnow=utcnow, entropy=entropy, engine=engine)
+        super().__init__(credentials, intermediates, options, utcnow=utcnow, entropy=entropy)
         self.services = tuple(services)
         self.max_peer_streams = max_streams
         self._authorizer = authorizer

@@ -13,16 +13,16 @@ from typing import Any
 from p2pnet import reports
 from p2pnet.core import events
 from p2pnet.core.peer.link import ControlLink
+from p2pnet.core.peer.options import PeerOptions
 from p2pnet.core.peer.session import Session
 from p2pnet.core.peer.table import SessionTable
 from p2pnet.core.timers import Deadlines, Timers
 from p2pnet.identity import Credentials, Role
 from p2pnet.interfaces import IPathSelector
 from p2pnet.quic import events as quic_events
-from p2pnet.quic.congestion import DEFAULT_CONTROLLER
 from p2pnet.quic.connection import Connection
 from p2pnet.quic.multiplexer import Multiplexer
-from p2pnet.quic.profile import FAST, ConnectionProfile
+from p2pnet.quic.profile import ConnectionProfile
 from p2pnet.traversal import paths as ways
 from p2pnet.traversal.exchange import CandidateExchange
 from p2pnet.traversal.own_candidates import OwnCandidates
@@ -53,9 +53,9 @@ class PeerCore:
 
     :param credentials: who this node is.
     :param intermediates: "host:port" of each Intermediate; a connection to each is kept up.
+    :param options: what the configuration decides.
     :param utcnow: the calendar's clock, for certificate dates.
     :param entropy: the source of random bytes.
-    :param engine: how QUIC packets are made (p2pnet.quic.profile.ENGINES).
     """
 
     role: Role
@@ -67,24 +67,23 @@ class PeerCore:
         self,
         credentials: Credentials,
         intermediates: Iterable[str],
+        options: PeerOptions,
         *,
         utcnow: Callable[[], datetime.datetime],
         entropy: Callable[[int], bytes] = os.urandom,
-        engine: str = FAST,
     ) -> None:
         if credentials.identity.role is not self.role:
             raise ValueError(f"{credentials.identity} cannot be run as {self.role}")
         self.credentials = credentials
-        self.congestion = DEFAULT_CONTROLLER  # of end-to-end connections to come
         self.timers = Timers()
         self._now = 0.0  # of the verb that was called last
         self.entropy = entropy
         self.instance = entropy(8)
         self.table = SessionTable()
         self.links = [ControlLink(name, self) for name in intermediates]
-        self.own = OwnCandidates(self.links)
+        self.own = OwnCandidates(self.links, tell_observed=options.tell_observed)
         self._utcnow = utcnow
-        self._engine = engine
+        self._options = options
         self._mux = Multiplexer(accept_peer=self._accept_peer, entropy=entropy)
         self._deadlines = Deadlines(self.timers, self._session_due)
         self._heard: tuple[Connection, Address, float] | None = None  # directly, most recently
@@ -118,7 +117,7 @@ class PeerCore:
         """QUIC settings with this node's present certificate, for peers of `roles`."""
         return ConnectionProfile(
             credentials=self.credentials, roles=frozenset(roles), utcnow=self._utcnow,
-            engine=self._engine, **changes,
+            engine=self._options.engine, **changes,
         )  # fmt: skip
 
     def peer_profile(self) -> ConnectionProfile:
@@ -129,7 +128,7 @@ class PeerCore:
             max_streams=self.max_peer_streams,
             idle_timeout=PEER_IDLE_TIMEOUT,
             datagrams=True,
-            congestion=self.congestion,
+            congestion=self._options.congestion,
         )
 
     # -- for the host ----------------------------------------------------------------------------

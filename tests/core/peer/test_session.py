@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from p2pnet import reports
 from p2pnet.core.peer.stream import Stream, StreamOwner, StreamState
-from p2pnet.node import AgentNode, ConnectorNode
+from p2pnet.node.agent import AgentNode
+from p2pnet.node.connector import ConnectorNode
 from p2pnet.testing.realm import Simulation
 from p2pnet.wire.codes import DecodeError, ErrorCode
 from p2pnet.wire.stream import (
