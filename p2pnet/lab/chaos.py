@@ -28,8 +28,8 @@ from p2pnet.lab.invariants import Watch, sizes
 from p2pnet.lab.scenario import Fault, FaultKind, Scenario
 from p2pnet.lab.site import FrugalRealm, ProcessSimulation, Site, Weather, build
 from p2pnet.lab.talker import Talker
-from p2pnet.traversal.mtu import BASE
 from p2pnet.wire.demux import Kind, classify
+from p2pnet.wire.packet_size import BASE
 from p2pnet.wire.relay_frame import encode_relay_frame
 
 REGISTERED_WITHIN = 20.0  # seconds, on links that may lose every tenth packet

@@ -14,6 +14,7 @@ from p2pnet.wire.codes import DecodeError
 from p2pnet.wire.framing import StreamCutter, add_length
 
 ALPN = "p2pnet/1"
+CONTROL_STREAM = 0  # id of the one stream of a control connection, which the node opens
 VERSION = (1, 0)
 
 Name = Annotated[str, Meta(pattern=r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?\Z")]

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 from twisted.trial.unittest import SynchronousTestCase
 
-from p2pnet.core.intermediate.client import CONTROL_STREAM
 from p2pnet.core.intermediate.core import IntermediateCore
 from p2pnet.core.intermediate.registry import MemoryDirectory
 from p2pnet.core.peer.agent import AgentCore
@@ -181,7 +180,7 @@ class ControlStreamTests(SimulationCase):
         self.talk(simulation, agent)
         writer, connection = choose(simulation.nodes)
         for data in writes:
-            connection.send(CONTROL_STREAM, data)
+            connection.send(messages.CONTROL_STREAM, data)
             writer.driver.wake()
             simulation.network.run(0.05)
         connection.close(0, "half a message would spoil what comes after it")

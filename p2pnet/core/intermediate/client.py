@@ -7,7 +7,6 @@ from p2pnet.quic.connection import Connection
 from p2pnet.wire import messages
 from p2pnet.wire.address import Address
 
-CONTROL_STREAM = 0
 MAX_BACKLOG = 1 << 20  # bytes of control messages that a node may leave unread
 
 
@@ -53,8 +52,8 @@ class ConnectedNode:
 
     def send(self, message: messages.Message) -> None:
         """Send a message. A node that reads nothing for long is cut off."""
-        self.connection.send(CONTROL_STREAM, messages.encode_message(message))
-        if self.connection.unsent(CONTROL_STREAM) > MAX_BACKLOG:
+        self.connection.send(messages.CONTROL_STREAM, messages.encode_message(message))
+        if self.connection.unsent(messages.CONTROL_STREAM) > MAX_BACKLOG:
             self.connection.close(0, "control messages are not being read")
 
     def tell_address(self) -> None:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from p2pnet.core.timers import Timer
 from p2pnet.traversal.checklist import CheckList, IceCredentials
 from p2pnet.traversal.health import Health, Keepalive, PathHealth
-from p2pnet.traversal.mtu import BASE, Phase
+from p2pnet.traversal.mtu import Phase
 from p2pnet.traversal.pair import CandidatePair
 from p2pnet.traversal.way import DirectPath
+from p2pnet.wire.packet_size import BASE
 
 if TYPE_CHECKING:
     from p2pnet.core.peer.session import Session

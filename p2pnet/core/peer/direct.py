@@ -10,6 +10,7 @@ from p2pnet.core.peer.attempt import TAG_LENGTH, Attempt
 from p2pnet.core.peer.exchange import Exchange
 from p2pnet.core.peer.local import LocalCandidates
 from p2pnet.core.timers import Deadlines
+from p2pnet.timing import TOLERANCE
 from p2pnet.traversal import checklist
 from p2pnet.traversal.checklist import IceCredentials
 from p2pnet.traversal.health import ASK_AFTER, Health, PathHealth
@@ -221,7 +222,7 @@ class DirectPaths:
         health, pair, checks = attempt.health, attempt.pair, attempt.checks
         if health is None or pair is None or checks is None:
             return
-        if now >= health.next_ask() - 1e-6:
+        if now >= health.next_ask() - TOLERANCE:
             health.asked(now)
             checks.check(pair, now)
         state = health.look(now)

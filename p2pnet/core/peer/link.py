@@ -11,6 +11,7 @@ from p2pnet.core import events
 from p2pnet.core.timers import Timer
 from p2pnet.quic import events as quic_events
 from p2pnet.quic.connection import Connection
+from p2pnet.timing import TOLERANCE
 from p2pnet.wire import messages
 from p2pnet.wire.address import Address, canonical_address, is_ip_literal, parse_host_port
 from p2pnet.wire.codes import DecodeError, ErrorCode
@@ -18,7 +19,6 @@ from p2pnet.wire.codes import DecodeError, ErrorCode
 if TYPE_CHECKING:
     from p2pnet.core.peer.node import PeerCore
 
-CONTROL_STREAM = 0
 PING_INTERVAL = 15.0  # seconds; under the 20 s idle timeout and the 30 s of short NAT mappings
 PING_IN_USE = 5.0  # seconds, while streams are relayed: an end that only listens must notice too
 PING_TIMEOUT = 5.0  # seconds for its answer, several retransmissions of it included
@@ -28,7 +28,6 @@ CONNECT_TIMEOUT = 8.0  # seconds for resolving, handshake and greeting together
 # A node with sessions that was connected tries so many times in quick succession: sessions wait
 # for the Intermediate to be back, and a try that began before that would be long to notice it.
 HASTY_TRIES = 20
-MOMENT = 1e-6  # seconds; more than rounding can amount to
 HASTY_RETRY = 0.4  # seconds
 HASTY_TIMEOUT = 1.0  # seconds, at least
 HANDSHAKE_ROUND_TRIPS = 2  # to a Welcome
@@ -215,7 +214,7 @@ class ControlLink:
     def send(self, message: messages.Message) -> None:
         """Send a message to the Intermediate; dropped when there is no connection."""
         if self._connection is not None:
-            self._connection.send(CONTROL_STREAM, messages.encode_message(message))
+            self._connection.send(messages.CONTROL_STREAM, messages.encode_message(message))
 
     # -- staying up, going down ------------------------------------------------------------------
 
@@ -229,8 +228,8 @@ class ControlLink:
         self._heard_at = now
 
     def _look(self, now: float) -> None:
-        is_silent = self._heard_at < now - PING_IN_USE + MOMENT
-        if self._connection is not None and now - self._answered_at > PING_INTERVAL - MOMENT:
+        is_silent = self._heard_at < now - PING_IN_USE + TOLERANCE
+        if self._connection is not None and now - self._answered_at > PING_INTERVAL - TOLERANCE:
             # Whatever is relayed meanwhile, or this connection would be idle for too long. Its own
             # timeout starts anew with this ping: later than sessions can wait.
             self._ask(PING_TIMEOUT, now)
@@ -262,7 +261,7 @@ class ControlLink:
         self._ping(seconds, now)
 
     def _ping(self, seconds: float, now: float) -> None:
-        if now >= self._asked_at + seconds - MOMENT:
+        if now >= self._asked_at + seconds - TOLERANCE:
             self._unanswered(seconds, now)
         elif self._connection is not None:
             self._connection.ping()

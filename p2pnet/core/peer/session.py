@@ -19,12 +19,12 @@ from p2pnet.identity import Identity
 from p2pnet.interfaces import IPathSelector
 from p2pnet.quic import events as quic_events
 from p2pnet.quic.connection import Connection
-from p2pnet.traversal.mtu import BASE
 from p2pnet.traversal.relay_choice import RelayChoice
 from p2pnet.traversal.selection import DIRECT, NONE, RELAYED, Choices, DirectOnly, RelayOnly
 from p2pnet.traversal.way import DirectPath, Path, RelayedPath
 from p2pnet.wire.address import Address, PeerAddress, format_address
 from p2pnet.wire.codes import DecodeError, ErrorCode
+from p2pnet.wire.packet_size import BASE
 from p2pnet.wire.stream import (
     StreamKind,
     decode_capsules,

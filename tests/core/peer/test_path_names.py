@@ -8,9 +8,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from p2pnet.core.peer.session import Introduction, Session
 from p2pnet.identity import Role
 from p2pnet.quic import events as quic_events
-from p2pnet.traversal.mtu import BASE
 from p2pnet.traversal.selection import PreferDirect
 from p2pnet.traversal.way import DirectPath, RelayedPath
+from p2pnet.wire.packet_size import BASE
 from tests.core.support import credentials
 
 RELAY = ("192.0.2.1", 4433)
