@@ -203,13 +203,13 @@ class ControlStreamTests(SimulationCase):
     @given(st.lists(CONTROL, min_size=1, max_size=4))
     def test_whatever_an_agent_says_to_the_intermediate(self, writes: list[bytes]) -> None:
         """It can only cut itself off."""
-        self.attack(writes, lambda nodes: (nodes[2], nodes[2].core.links[0]._connection))
+        self.attack(writes, lambda nodes: (nodes[2], connection_of(nodes[2])))
 
     @SETTINGS
     @given(st.lists(CONTROL, min_size=1, max_size=4))
     def test_whatever_a_connector_says_to_the_intermediate(self, writes: list[bytes]) -> None:
         """The same."""
-        self.attack(writes, lambda nodes: (nodes[3], nodes[3].core.links[0]._connection))
+        self.attack(writes, lambda nodes: (nodes[3], connection_of(nodes[3])))
 
     @SETTINGS
     @given(st.lists(CONTROL, min_size=1, max_size=4))
@@ -222,6 +222,13 @@ class ControlStreamTests(SimulationCase):
     def test_whatever_the_intermediate_says_to_a_connector(self, writes: list[bytes]) -> None:
         """The same."""
         self.attack(writes, lambda nodes: (nodes[0], control_of(nodes[0], Role.CONNECTOR)))
+
+
+def connection_of(node: CoreService) -> Any:
+    """The node's control connection."""
+    stream = node.core.links[0]._stream
+    assert stream is not None
+    return stream.connection
 
 
 def control_of(intermediate: CoreService, role: Role) -> Any:

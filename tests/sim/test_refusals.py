@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from p2pnet import reports
-from p2pnet.core.peer.link import ControlLink as ControlLink
+from p2pnet.core.peer.link import ControlLink
 from p2pnet.errors import (
     IntermediateUnreachable,
     NotAuthorized,
@@ -191,7 +191,9 @@ class ProtocolTests(SimulationCase):
     def agent_with(self, simulation: Simulation, kind: type[ControlLink]) -> AgentNode:
         """An agent with another kind of control connection."""
         agent = simulation.agent(intermediates=[])
-        agent.core.links.append(kind("192.0.2.1:4433", agent.core))
+        core = agent.core
+        link = kind("192.0.2.1:4433", core, core.timers, instance=core.instance, random=core.random)
+        core.links.append(link)
         agent.core.connect(agent.driver.now)
         agent.driver.wake()
         return agent

@@ -72,7 +72,10 @@ class PeerCore:
         self.instance = entropy(8)
         self.sessions: dict[PeerAddress, Session] = {}
         self._unwanted: collections.Counter[str] = collections.Counter()
-        self.links = [ControlLink(name, self) for name in intermediates]
+        self.links = [
+            ControlLink(name, self, self.timers, instance=self.instance, random=self.random)
+            for name in intermediates
+        ]
         self._utcnow = utcnow
         self._engine = engine
         self._mux = Multiplexer(accept_peer=self._accept_peer, entropy=entropy)
@@ -138,7 +141,7 @@ class PeerCore:
         """The network may be another one: see what still works, and look for what works now."""
         self.now = now
         for link in self.links:
-            link.hurry(now)
+            link.network_changed(now)
         self.direct.network_changed(now)
 
     @property
@@ -250,20 +253,20 @@ class PeerCore:
             )
         )
 
-    def address_observed(self, link: ControlLink, address: Address) -> None:
+    def address_observed(self, link: ControlLink, address: Address, now: float) -> None:
         """The Intermediate told this node's address, or a new one."""
         self.emit(reports.AddressObserved(link.name, format_address(address)))
         for session in self.sessions.values():
             if session.is_relayed_by(link.address):
-                session.path_renewed(self.now)  # until now it dropped what we sent from there
+                session.path_renewed(now)  # until now it dropped what we sent from there
         self.direct.candidates_changed()
 
-    def link_failed(self, link: ControlLink, was_ready: bool, now: float) -> None:
+    def link_failed(self, link: ControlLink, now: float) -> None:
         """A try failed or the link went down: sessions that it carried have no path for now."""
         for session in list(self.sessions.values()):
             self.relayed.remove(session, link, f"lost {link.name}: {link.last_error}")
 
-    def link_draining(self, link: ControlLink, seconds: float) -> None:
+    def link_draining(self, link: ControlLink, seconds: float, now: float) -> None:
         """The Intermediate takes no new sessions, and ends the others within so many seconds."""
         self.emit(reports.IntermediateDraining(link.name, seconds))
         self.relayed.retire(link)

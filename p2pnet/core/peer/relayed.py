@@ -107,7 +107,7 @@ class RelayedPaths:
     def _heard(self, session: Session, source: Address, now: float) -> None:
         for link in self._node.links:
             if link.address == source:
-                link.heard(now)
+                link.traffic_arrived(now)
         choice, rtt = session.relay_choice, session.relay_rtt or 0.0
         before, was_overdue = tuple(choice), choice.is_overdue(rtt, now)
         choice.heard(source, rtt, now)
