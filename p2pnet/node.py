@@ -118,7 +118,7 @@ class IntermediateNode(CoreService):
         event_log: Path | None = None,
         drain_seconds: float = 10.0,
     ) -> None:
-        super().__init__(reactor, core, transport, event_log, forward=core.relay.forward_joined)
+        super().__init__(reactor, core, transport, event_log, forward=core.forwarder.forward_joined)
         self._drain_seconds = drain_seconds
         self._workers = transport if isinstance(transport, WorkerPool) else None
         if self._workers is not None:
@@ -147,7 +147,7 @@ class IntermediateNode(CoreService):
 
     def worker_added(self, worker: int) -> list[WorkerMessage]:
         """There will be a worker. Returns what it must know."""
-        known: list[WorkerMessage] = self.core.relay.add_worker(worker)
+        known: list[WorkerMessage] = self.core.forwarder.add_worker(worker)
         return known
 
     def worker_began(self, worker: int, pid: int) -> None:
@@ -156,12 +156,12 @@ class IntermediateNode(CoreService):
 
     def worker_said(self, worker: int, message: WorkerMessage) -> None:
         """It tells what it forwarded."""
-        self.core.relay.take(worker, message, self.driver.now)
+        self.core.forwarder.receive_message(worker, message, self.driver.now)
         self.driver.wake()
 
     def worker_lost(self, worker: int, reason: str, restart_in: float) -> None:
         """It is no more."""
-        self.core.relay.remove_worker(worker)
+        self.core.forwarder.remove_worker(worker)
         self.report(reports.WorkerLost(worker, reason, restart_in))
         self.driver.wake()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 
-from p2pnet.core.intermediate.client import ConnectedNode
+from p2pnet.core.intermediate.nodes import ConnectedNode
 from p2pnet.identity import Credentials, Identity, Role
 from p2pnet.lab.simulation import Realm
 from p2pnet.node import utcnow

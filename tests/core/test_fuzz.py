@@ -188,7 +188,7 @@ class ControlStreamTests(SimulationCase):
         # Whoever was cut off, or told to wait, is back after the longest delay.
         simulation.network.run(40.0)
         intermediate = simulation.nodes[0]
-        self.assertEqual(3, intermediate.core.clients)
+        self.assertEqual(3, len(intermediate.core.nodes))
         before = len(served.made)
         talk = self.talk(simulation, simulation.agent(host="203.0.113.2"))
         talk.transport.write(b"hello")
@@ -233,5 +233,5 @@ def connection_of(node: CoreService) -> Any:
 
 def control_of(intermediate: CoreService, role: Role) -> Any:
     """The connection of the first node of a role."""
-    clients = intermediate.core._clients.values()
-    return next(client.connection for client in clients if client.identity.role is role)
+    nodes = intermediate.core.nodes
+    return next(node.connection for node in nodes if node.identity.role is role)

@@ -14,8 +14,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from p2pnet import reports
-from p2pnet.core.intermediate.forwarding import Relay
-from p2pnet.core.intermediate.introductions import SessionTable
+from p2pnet.core.intermediate.forwarding import Forwarder
+from p2pnet.core.intermediate.introductions import Introductions
+from p2pnet.core.intermediate.nodes import ConnectedNodes
 from p2pnet.core.intermediate.registry import MemoryDirectory
 from p2pnet.core.timers import Timers
 from p2pnet.endpoints import P2PClientEndpoint, P2PServerEndpoint
@@ -26,7 +27,8 @@ from p2pnet.node import AgentNode, ConnectorNode, CoreService
 from p2pnet.quic.multiplexer import Multiplexer
 
 TABLES = (
-    dict, list, set, collections.deque, Multiplexer, Timers, Relay, SessionTable, MemoryDirectory,
+    dict, list, set, collections.deque, Multiplexer, Timers,
+    ConnectedNodes, Forwarder, Introductions, MemoryDirectory,
 )  # fmt: skip
 
 
