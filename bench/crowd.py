@@ -21,7 +21,6 @@ from p2pnet.wire.address import Address
 
 AT_A_TIME = 16  # handshakes; with twice as many half-open ones the Intermediate demands Retry
 PING_EVERY = 15.0  # seconds
-CONTROL_STREAM = 0
 
 Take = Callable[[Connection, messages.Message], object]
 
@@ -81,7 +80,7 @@ class Crowd:
 
     def send(self, connection: Connection, message: messages.Message) -> None:
         """On the control stream of one of `connections`."""
-        connection.send(CONTROL_STREAM, messages.encode_message(message))
+        connection.send(messages.CONTROL_STREAM, messages.encode_message(message))
 
     def idle(self, seconds: float) -> None:
         """Let that much time pass."""

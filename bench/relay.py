@@ -168,7 +168,7 @@ class Course:
         """Let the control connections live, which nobody looked after for a while."""
         peers = (*self._agents, self.connector)
         for link in (link for peer in peers for link in peer.core.links):
-            link.hurry(time.monotonic())  # asks the Intermediate at once
+            link.network_changed(time.monotonic())  # asks the Intermediate at once
         for _ in range(3):
             for peer in peers:
                 peer.turn()

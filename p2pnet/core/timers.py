@@ -97,3 +97,22 @@ class Deadlines(Generic[T]):
     def _due(self, thing: T, now: float) -> None:
         del self._set[thing]
         self._handle(thing, now)
+
+
+class Alarm:
+    """One timer at a time: setting another one replaces it."""
+
+    def __init__(self, timers: Timers) -> None:
+        self._timers = timers
+        self._timer: Timer | None = None
+
+    def set(self, when: float, callback: Callable[[float], Any]) -> None:
+        """Run `callback` once the time is `when` (seconds of the caller's clock), and only that."""
+        self.cancel()
+        self._timer = self._timers.call_at(when, callback)
+
+    def cancel(self) -> None:
+        """Make sure that nothing runs. Harmless when nothing is set."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

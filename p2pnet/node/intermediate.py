@@ -30,7 +30,7 @@ class IntermediateNode(Node):
         *,
         drain_seconds: float,
     ) -> None:
-        super().__init__(reactor, core, transport, event_log, forward=core.relay.forward_joined)
+        super().__init__(reactor, core, transport, event_log, forward=core.forwarder.forward_joined)
         self._drain_seconds = drain_seconds
         self._workers = transport if isinstance(transport, WorkerPool) else None
         if self._workers is not None:
@@ -59,7 +59,7 @@ class IntermediateNode(Node):
 
     def worker_added(self, worker: int) -> list[WorkerMessage]:
         """There will be a worker. Returns what it must know."""
-        known: list[WorkerMessage] = self.core.relay.add_worker(worker)
+        known: list[WorkerMessage] = self.core.forwarder.add_worker(worker)
         return known
 
     def worker_began(self, worker: int, pid: int) -> None:
@@ -68,11 +68,11 @@ class IntermediateNode(Node):
 
     def worker_said(self, worker: int, message: WorkerMessage) -> None:
         """It tells what it forwarded."""
-        self.core.relay.take(worker, message, self.driver.now)
+        self.core.forwarder.receive_message(worker, message, self.driver.now)
         self.driver.wake()
 
     def worker_lost(self, worker: int, reason: str, restart_in: float) -> None:
         """It is no more."""
-        self.core.relay.remove_worker(worker)
+        self.core.forwarder.remove_worker(worker)
         self.report(reports.WorkerLost(worker, reason, restart_in))
         self.driver.wake()

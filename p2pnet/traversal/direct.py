@@ -18,12 +18,13 @@ from p2pnet.traversal.candidate import Candidate
 from p2pnet.traversal.checklist import CheckList, IceCredentials
 from p2pnet.traversal.exchange import EXCHANGE_TIMEOUT, CandidateExchange, Step, from_wire
 from p2pnet.traversal.health import ASK_AFTER, Health, Keepalive, PathHealth
-from p2pnet.traversal.mtu import BASE, Phase
+from p2pnet.traversal.mtu import Phase
 from p2pnet.traversal.pair import CandidatePair, PairStatus
 from p2pnet.traversal.way import Way, direct_way
 from p2pnet.wire import messages
 from p2pnet.wire.address import Address, format_address
 from p2pnet.wire.check import Check, CheckKind, encode_opener
+from p2pnet.wire.packet_size import BASE
 
 # Grace period (s) after the peer went direct: relayed packets that arrive in it are stragglers.
 # Every answered check that refutes a doubt doubles it, MAX_DOUBLINGS times at most.

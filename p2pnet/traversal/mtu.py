@@ -9,8 +9,8 @@ import ipaddress
 import math
 
 from p2pnet.wire.address import Address
+from p2pnet.wire.packet_size import BASE
 
-BASE = 1200  # what every path must carry (RFC 9000 section 14), and where each starts
 USUAL = 1452  # Ethernet's 1500 without the headers of IPv6 and UDP: what most paths carry
 
 # Likewise: the least of IPv6 (1280), WireGuard (1420), clouds (1460), PPPoE (1492).

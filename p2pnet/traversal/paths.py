@@ -23,7 +23,6 @@ from p2pnet.traversal.direct import (
     Outgoing,
 )
 from p2pnet.traversal.exchange import CandidateExchange
-from p2pnet.traversal.mtu import BASE
 from p2pnet.traversal.relay_choice import ASK_AFTER, RelayChoice, RelayStatus
 from p2pnet.traversal.selection import DIRECT, NONE, RELAYED, Choices, DirectOnly, RelayOnly
 from p2pnet.traversal.way import Way, WayKind, relayed_way
@@ -31,6 +30,7 @@ from p2pnet.wire import messages
 from p2pnet.wire.address import Address, format_address
 from p2pnet.wire.check import Check, CheckKind
 from p2pnet.wire.codes import ErrorCode
+from p2pnet.wire.packet_size import BASE
 
 FAREWELL = 2.0  # seconds of silence on the direct way that confirm a report of the peer's end
 

@@ -9,6 +9,7 @@ handshake. Each end follows the other in the same way, so that no word about it 
 import dataclasses
 from collections.abc import Iterator
 
+from p2pnet.timing import TOLERANCE
 from p2pnet.wire.address import Address
 
 ASK_AFTER = 0.15  # seconds of silence amid traffic, at least, before the Intermediate is asked
@@ -197,9 +198,9 @@ class RelayChoice:
     def look(self, rtt: float, now: float) -> bool:
         """Begin to doubt if that is due. Returns whether the Intermediate is to be asked now."""
         doubt_at, ask_at = self._doubt_at(rtt), self._ask_at(rtt)
-        if doubt_at is not None and now >= doubt_at - 1e-6:
+        if doubt_at is not None and now >= doubt_at - TOLERANCE:
             self.is_doubtful = True
-        asks = ask_at is not None and now >= ask_at - 1e-6
+        asks = ask_at is not None and now >= ask_at - TOLERANCE
         if asks:
             self._asked_at = now
         return asks

@@ -15,6 +15,7 @@ from p2pnet.wire.framing import StreamCutter, add_length
 from p2pnet.wire.names import NAME_PATTERN
 
 ALPN = "p2pnet/1"
+CONTROL_STREAM = 0  # id of the one stream of a control connection, which the node opens
 VERSION = (1, 0)
 
 Name = Annotated[str, Meta(pattern=rf"^{NAME_PATTERN.pattern}\Z")]

@@ -9,8 +9,8 @@ from typing import Any
 
 from p2pnet.config.cores import Entropy, agent_core, connector_core, intermediate_core
 from p2pnet.config.roles import AgentConfig, ConnectorConfig, IntermediateConfig, ServiceConfig
-from p2pnet.core.intermediate.client import ConnectedNode
 from p2pnet.core.intermediate.core import IntermediateCore
+from p2pnet.core.intermediate.nodes import ConnectedNode
 from p2pnet.core.peer.agent import AgentCore
 from p2pnet.core.peer.connector import ConnectorCore
 from p2pnet.identity import Credentials, Identity, Role

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 from twisted.trial.unittest import SynchronousTestCase
 
-from p2pnet.core.intermediate.client import CONTROL_STREAM
 from p2pnet.identity import Role
 from p2pnet.node.base import Node
 from p2pnet.wire import messages
@@ -170,7 +169,7 @@ class ControlStreamTests(SimulationCase):
         self.talk(simulation, agent)
         writer, connection = choose(simulation.nodes)
         for data in writes:
-            connection.send(CONTROL_STREAM, data)
+            connection.send(messages.CONTROL_STREAM, data)
             writer.driver.wake()
             simulation.network.run(0.05)
         connection.close(0, "half a message would spoil what comes after it")
@@ -178,7 +177,7 @@ class ControlStreamTests(SimulationCase):
         # Whoever was cut off, or told to wait, is back after the longest delay.
         simulation.network.run(40.0)
         intermediate = simulation.nodes[0]
-        self.assertEqual(3, intermediate.core.clients)
+        self.assertEqual(3, len(intermediate.core.nodes))
         before = len(served.made)
         talk = self.talk(simulation, simulation.agent(host="203.0.113.2"))
         talk.transport.write(b"hello")
@@ -193,13 +192,13 @@ class ControlStreamTests(SimulationCase):
     @given(st.lists(CONTROL, min_size=1, max_size=4))
     def test_whatever_an_agent_says_to_the_intermediate(self, writes: list[bytes]) -> None:
         """It can only cut itself off."""
-        self.attack(writes, lambda nodes: (nodes[2], nodes[2].core.links[0]._connection))
+        self.attack(writes, lambda nodes: (nodes[2], connection_of(nodes[2])))
 
     @SETTINGS
     @given(st.lists(CONTROL, min_size=1, max_size=4))
     def test_whatever_a_connector_says_to_the_intermediate(self, writes: list[bytes]) -> None:
         """The same."""
-        self.attack(writes, lambda nodes: (nodes[3], nodes[3].core.links[0]._connection))
+        self.attack(writes, lambda nodes: (nodes[3], connection_of(nodes[3])))
 
     @SETTINGS
     @given(st.lists(CONTROL, min_size=1, max_size=4))
@@ -214,7 +213,14 @@ class ControlStreamTests(SimulationCase):
         self.attack(writes, lambda nodes: (nodes[0], control_of(nodes[0], Role.CONNECTOR)))
 
 
+def connection_of(node: Node) -> Any:
+    """The node's control connection."""
+    stream = node.core.links[0]._stream
+    assert stream is not None
+    return stream.connection
+
+
 def control_of(intermediate: Node, role: Role) -> Any:
     """The connection of the first node of a role."""
-    clients = intermediate.core._clients.values()
-    return next(client.connection for client in clients if client.identity.role is role)
+    nodes = intermediate.core.nodes
+    return next(node.connection for node in nodes if node.identity.role is role)

@@ -316,7 +316,7 @@ class SessionMachine(RuleBasedStateMachine):
 
     def relay_is_bounded(self, core: IntermediateCore) -> None:
         """It has two channels for each session, and sessions of clients that it has."""
-        assert len(core.relay) == 2 * len(core.sessions)
+        assert len(core.forwarder) == 2 * len(core.introductions)
         assert core.dropped["failures"] == 0, "an exception was caught"
 
 

@@ -61,6 +61,8 @@ class TransitionTests(SynchronousTestCase):
         core = make_agent([])
         self.try_all(
             link.TRANSITIONS,
-            lambda: link.ControlLink("192.0.2.1:4433", core),
+            lambda: link.ControlLink(
+                "192.0.2.1:4433", core, core.timers, instance=bytes(8), random=lambda: 0.5
+            ),
             link.ControlLink._advance,
         )

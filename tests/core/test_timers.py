@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from p2pnet.core.timers import Deadlines, Timer, Timers
+from p2pnet.core.timers import Alarm, Deadlines, Timer, Timers
 
 TIMES = st.floats(min_value=0, max_value=100)
 
@@ -144,3 +144,34 @@ class DeadlinesTests(SynchronousTestCase):
         self.deadlines.forget("b")
         self.timers.handle_timer(9.0)
         self.assertEqual([], self.handled)
+
+
+class AlarmTests(SynchronousTestCase):
+    """A timer that is set again and again."""
+
+    def setUp(self) -> None:
+        """It is not set."""
+        self.timers = Timers()
+        self.alarm = Alarm(self.timers)
+        self.ran: list[float] = []
+
+    def test_only_the_last_time_counts(self) -> None:
+        """Earlier or later than the one before."""
+        for when in (2.0, 1.0, 3.0):
+            self.alarm.set(when, self.ran.append)
+        self.assertEqual((3.0, 1), (self.timers.get_timer(), len(self.timers)))
+        self.timers.handle_timer(3.5)
+        self.assertEqual([3.5], self.ran)
+
+    def test_its_callback_may_set_it_again(self) -> None:
+        """For a later time."""
+        self.alarm.set(1.0, lambda now: self.alarm.set(now + 1, self.ran.append))
+        self.timers.handle_timer(1.0)
+        self.assertEqual(2.0, self.timers.get_timer())
+
+    def test_a_cancelled_one_does_not_run(self) -> None:
+        """Cancelling twice is harmless."""
+        self.alarm.set(1.0, self.ran.append)
+        for _ in range(2):
+            self.alarm.cancel()
+        self.assertIsNone(self.timers.get_timer())

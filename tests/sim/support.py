@@ -14,8 +14,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from p2pnet import reports
-from p2pnet.core.intermediate.forwarding import Relay
-from p2pnet.core.intermediate.introductions import SessionTable
+from p2pnet.core.intermediate.forwarding import Forwarder
+from p2pnet.core.intermediate.introductions import Introductions
+from p2pnet.core.intermediate.nodes import ConnectedNodes
 from p2pnet.core.intermediate.registry import MemoryDirectory
 from p2pnet.core.peer import finder, table
 from p2pnet.core.timers import Timers
@@ -30,7 +31,8 @@ from p2pnet.testing.realm import Realm, Simulation
 
 PARTS = (finder.ServiceFinder, table.SessionTable)
 TABLES = (
-    dict, list, set, collections.deque, Multiplexer, Timers, Relay, SessionTable, MemoryDirectory,
+    dict, list, set, collections.deque, Multiplexer, Timers,
+    ConnectedNodes, Forwarder, Introductions, MemoryDirectory,
 )  # fmt: skip
 
 

@@ -102,7 +102,7 @@ class FailoverTests(SimulationCase):
             ready = self.simulation.reported(node, reports.RelayReady)
             self.assertEqual(set(NAMES), {report.intermediate for report in ready})
         self.assertEqual(self.used(self.agent), self.used(self.connector))
-        frames = [relay.core.sessions.count_busy(0.0) for relay in self.relays.values()]
+        frames = [relay.core.introductions.count_busy(0.0) for relay in self.relays.values()]
         self.assertEqual([1, 1], frames)
 
     def test_a_killed_intermediate_is_replaced_in_half_a_second(self) -> None:

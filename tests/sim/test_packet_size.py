@@ -6,7 +6,8 @@ from typing import Any
 
 from p2pnet import reports
 from p2pnet.testing.network import Link
-from p2pnet.traversal.mtu import BASE, ERROR_TIMER, USUAL
+from p2pnet.traversal.mtu import ERROR_TIMER, USUAL
+from p2pnet.wire.packet_size import BASE
 from p2pnet.wire.relay_frame import encode_relay_frame
 from tests.sim.support import SimulationCase, Talk
 

@@ -158,7 +158,7 @@ class LifeTests(SimulationCase):
         talk = self.talk(simulation, agent)
         talk.transport.loseConnection()
         simulation.network.run(330.0)
-        self.assertEqual(0, len(simulation.nodes[0].core.sessions))
+        self.assertEqual(0, len(simulation.nodes[0].core.introductions))
         for node in (agent, connector):
             self.assertEqual(1, len(simulation.reported(node, reports.SessionClosed)))
             self.assertEqual({"links": 1, "_mux": 1, "timers": 1}, leftovers(node.core, "_ended"))

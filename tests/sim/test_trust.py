@@ -13,8 +13,8 @@ from cryptography import x509
 from p2pnet import reports
 from p2pnet.config.cores import agent_core, connector_core, intermediate_core
 from p2pnet.config.roles import AgentConfig, ConnectorConfig, IntermediateConfig, ServiceConfig
-from p2pnet.core.intermediate.client import ConnectedNode
-from p2pnet.core.intermediate.introductions import SessionTable
+from p2pnet.core.intermediate.introductions import Introductions
+from p2pnet.core.intermediate.nodes import ConnectedNode
 from p2pnet.endpoints import P2PServerEndpoint
 from p2pnet.errors import BadCertificate, ServiceError
 from p2pnet.identity import Credentials, Identity, Role
@@ -279,7 +279,7 @@ class EndToEndTests(TrustCase):
         self.assertEqual([], served.made)
 
 
-class Astray(SessionTable):
+class Astray(Introductions):
     """Sends every agent to the connector "annex"."""
 
     def _choose(
@@ -304,9 +304,9 @@ def lie(intermediate: IntermediateNode, kind: type[messages.Message], **changes:
     def told(message: messages.Message) -> messages.Message:
         return msgspec.structs.replace(message, **changes) if type(message) is kind else message
 
-    for client in intermediate.core._clients.values():
-        client.__class__ = Liar
-        client.told = told
+    for node in intermediate.core.nodes:
+        node.__class__ = Liar
+        node.told = told
 
 
 class LyingIntermediateTests(TrustCase):
@@ -316,7 +316,7 @@ class LyingIntermediateTests(TrustCase):
         """An agent that asks for "web" and is sent to a connector of the realm that is up to no
         good: its certificate grants "dns", and it would serve "web" as well."""
         simulation = self.simulate()
-        simulation.intermediate().core.sessions.__class__ = Astray
+        simulation.intermediate().core.introductions.__class__ = Astray
         credentials = simulation.realm.credentials(Role.CONNECTOR, "annex", services=["dns"])
         connector, served = self.start_connector(simulation, credentials)
         agent = self.start_agent(simulation, simulation.realm.credentials(Role.AGENT, "alice"))

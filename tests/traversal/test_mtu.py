@@ -9,7 +9,6 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from p2pnet.testing.network import Link
 from p2pnet.traversal.mtu import (
-    BASE,
     BASE_PROBES,
     ERROR_TIMER,
     FIRST_PAUSE,
@@ -23,6 +22,7 @@ from p2pnet.traversal.mtu import (
     Phase,
     sizes_of,
 )
+from p2pnet.wire.packet_size import BASE
 from tests.traversal.support import CheckListCase
 
 FAR, LOCAL = ("198.51.100.1", 50000), ("192.168.7.2", 50000)

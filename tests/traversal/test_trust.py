@@ -10,8 +10,9 @@ import msgspec
 from p2pnet import reports
 from p2pnet.config.cores import intermediate_options
 from p2pnet.config.roles import IntermediateConfig
-from p2pnet.core.intermediate.client import ConnectedNode
+from p2pnet.core.intermediate.control import ControlConnections
 from p2pnet.core.intermediate.core import IntermediateCore
+from p2pnet.core.intermediate.nodes import ConnectedNode
 from p2pnet.core.intermediate.registry import MemoryDirectory
 from p2pnet.errors import ServiceError
 from p2pnet.identity import Role
@@ -45,7 +46,7 @@ def infos(addresses: Sequence[Address]) -> tuple[messages.CandidateInfo, ...]:
     )
 
 
-class LyingCore(IntermediateCore):
+class LyingControl(ControlConnections):
     """An Intermediate that adds candidates to what nodes tell each other.
 
     :ivar lies: the addresses.
@@ -55,14 +56,14 @@ class LyingCore(IntermediateCore):
     lies: Sequence[Address] = ()
     greetings: Sequence[messages.Message] = ()
 
-    def _take(self, client: ConnectedNode, message: messages.Message, now: float) -> None:
+    def _take(self, node: ConnectedNode, message: messages.Message, now: float) -> None:
         if isinstance(message, messages.CandidateOffer | messages.CandidateAnswer):
             candidates = infos(self.lies) + message.candidates
             message = msgspec.structs.replace(message, candidates=candidates)
-        super()._take(client, message, now)
+        super()._take(node, message, now)
         if isinstance(message, messages.Hello):
             for greeting in self.greetings:
-                client.send(greeting)
+                node.send(greeting)
 
 
 class LyingIntermediateTests(DirectCase):
@@ -73,10 +74,12 @@ class LyingIntermediateTests(DirectCase):
         simulation = self.realm()
         credentials = simulation.realm.credentials(Role.INTERMEDIATE, "relay1", hosts=[RELAY])
         options = intermediate_options(simulation.config(IntermediateConfig))
-        core = LyingCore(
+        core = IntermediateCore(
             credentials, MemoryDirectory(), options, utcnow=utcnow, entropy=self.net.entropy
         )
-        core.lies, core.greetings = lies, greetings
+        control: Any = core._control
+        control.__class__ = LyingControl
+        control.lies, control.greetings = lies, greetings
         node = IntermediateNode(
             self.net.clock, core, self.net.transport(RELAY, 4433), drain_seconds=0.0
         )

@@ -156,18 +156,18 @@ class AgentCore(PeerCore):
             self._join(session, FIRST_RESUME, now)
         self._finder.find_all(now)
 
-    def link_failed(self, link: ControlLink, was_ready: bool, now: float) -> None:
+    def link_failed(self, link: ControlLink, now: float) -> None:
         """What was asked there is asked elsewhere; sessions look for other relays."""
-        super().link_failed(link, was_ready, now)
+        super().link_failed(link, now)
         self._finder.give_up(link, now)
         for session in self._agent_sessions():
             self._lost_relay(session, now)
 
-    def link_draining(self, link: ControlLink, seconds: float) -> None:
+    def link_draining(self, link: ControlLink, seconds: float, now: float) -> None:
         """Sessions that have no other relay need one."""
-        super().link_draining(link, seconds)
+        super().link_draining(link, seconds, now)
         for session in self._agent_sessions():
-            self._join(session, FIRST_RESUME, self._now)
+            self._join(session, FIRST_RESUME, now)
 
     def _agent_sessions(self) -> list[AgentSession]:
         return [s for s in self.sessions.values() if isinstance(s, AgentSession)]

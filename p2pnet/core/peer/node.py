@@ -80,7 +80,10 @@ class PeerCore:
         self.entropy = entropy
         self.instance = entropy(8)
         self.table = SessionTable()
-        self.links = [ControlLink(name, self) for name in intermediates]
+        self.links = [
+            ControlLink(name, self, self.timers, instance=self.instance, random=self.random)
+            for name in intermediates
+        ]
         self.own = OwnCandidates(self.links, tell_observed=options.tell_observed)
         self._utcnow = utcnow
         self._options = options
@@ -157,7 +160,7 @@ class PeerCore:
         """The network may be another one: see what still works, and look for what works now."""
         self._now = now
         for link in self.links:
-            link.hurry(now)
+            link.network_changed(now)
         for session in list(self.sessions.values()):
             self.paths_of(session).network_changed(now)
             self._follow(session, now)
@@ -208,7 +211,7 @@ class PeerCore:
         if not is_quic(packet):
             self.table.dropped["relay_payload"] += 1
         elif self._receive_packet(packet, session, now):
-            self._link_at(source).heard(now)
+            self._link_at(source).traffic_arrived(now)
             paths = self.paths_of(session)
             paths.heard_relayed(source, now)
             if paths.has_news:
@@ -300,27 +303,27 @@ class PeerCore:
             )
         )
 
-    def address_observed(self, link: ControlLink, address: Address) -> None:
+    def address_observed(self, link: ControlLink, address: Address, now: float) -> None:
         """The Intermediate told this node's address, or a new one."""
         self.emit(reports.AddressObserved(link.name, format_address(address)))
         for session in self._relayed_by(link):
             self.paths_of(session).renew()  # until now it dropped what we sent from there
-            self._follow(session, self._now)
-        self._candidates_changed(self._now)
+            self._follow(session, now)
+        self._candidates_changed(now)
 
-    def link_failed(self, link: ControlLink, was_ready: bool, now: float) -> None:
+    def link_failed(self, link: ControlLink, now: float) -> None:
         """A try failed or the link went down: sessions that it carried have no path for now."""
         for session in self._relayed_by(link):
             self._remove_relay(session, link, f"lost {link.name}: {link.last_error}", now)
 
-    def link_draining(self, link: ControlLink, seconds: float) -> None:
+    def link_draining(self, link: ControlLink, seconds: float, now: float) -> None:
         """The Intermediate takes no new sessions, and ends the others within so many seconds."""
         self.emit(reports.IntermediateDraining(link.name, seconds))
         for session in self._relayed_by(link):
             assert link.address is not None
             reason = f"{link.name} is draining"
-            self.paths_of(session).retire_relay(link.address, reason, self._now)
-            self._follow(session, self._now)
+            self.paths_of(session).retire_relay(link.address, reason, now)
+            self._follow(session, now)
 
     @property
     def is_needed(self) -> bool:
