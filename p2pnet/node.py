@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import CancelledError, Deferred, inlineCallbacks
+from twisted.internet.defer import CancelledError, Deferred, fail, inlineCallbacks
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.logger import Logger
 
@@ -73,8 +73,14 @@ class CoreService(Service):
 
     def startService(self) -> None:
         """Open the socket. Raises CannotListenError, or OSError for the event log."""
+        if self.running:
+            raise RuntimeError("this node runs already")
         self.event_log.open()
-        self.driver.start()
+        try:
+            self.driver.start()
+        except Exception:
+            self.event_log.close()
+            raise
         super().startService()
         self.report(reports.Listening(format_address(self.transport.get_address()), "p2pnet"))
 
@@ -278,6 +284,8 @@ class AgentNode(Node):
 
     def connect(self, service: str) -> Deferred[StreamTransport]:
         """A transport to `service`, once it accepted. Fails with ServiceError."""
+        if not self.running:  # its core's timers stand still, so nothing would ever come of it
+            return fail(error_for(ErrorCode.SHUTDOWN, "this agent is not running"))
 
         def cancel(_: Any) -> None:
             del self._connecting[transport.stream]

@@ -109,7 +109,7 @@ class StartTests(RolesTestCase):
     def test_no_such_configuration(self) -> None:
         """The file that was named is not there."""
         self.config.unlink()
-        self.assert_refused(f"--config: {self.config}: No such file or directory")
+        self.assert_refused(f"{self.config}: No such file or directory")
 
     def test_a_bad_path_of_a_key(self) -> None:
         """With file and line, and the whole path that was tried."""
@@ -142,11 +142,25 @@ class StartTests(RolesTestCase):
     def test_a_tcp_port_in_use(self) -> None:
         """A forward of an Agent, whose own socket is fine."""
         with socket.create_server(("127.0.0.1", 0)) as other:
-            port = other.getsockname()[1]
-            self.deployment.intermediates = [f"127.0.0.1:{self.port}"]
-            alice = self.deployment.agent("alice", {"web": f"tcp:{port}:interface=127.0.0.1"})
-            self.assertEqual(1, alice.wait())
-        self.assertIn(f"cannot listen on 127.0.0.1 port {port}: ", alice.output())
+            self.assert_forward_refused("tcp", other.getsockname()[1])
+
+    def test_regression_a_udp_port_of_a_forward_in_use(self) -> None:
+        """The line did not say which."""
+        with socket.socket(type=socket.SOCK_DGRAM) as other:
+            other.bind(("127.0.0.1", 0))
+            self.assert_forward_refused("udp", other.getsockname()[1])
+
+    def assert_forward_refused(self, kind: str, port: int) -> None:
+        """An Agent ends with one line that names the key, its endpoint and the port."""
+        self.deployment.intermediates = [f"127.0.0.1:{self.port}"]
+        listen = f"{kind}:{port}:interface=127.0.0.1"
+        alice = self.deployment.agent("alice", {"web": listen})
+        self.assertEqual(1, alice.wait())
+        self.assertRegex(
+            alice.output(),
+            rf"p2p-agent: .*alice\.toml:\d+: listen in \[\[forward\]\] 1: '{listen}':"
+            rf" cannot listen on 127\.0\.0\.1 port {port}: ",
+        )
         self.assertNotIn("Traceback", alice.output())
 
     def test_a_daemon(self) -> None:

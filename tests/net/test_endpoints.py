@@ -6,7 +6,12 @@ import hashlib
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
-from twisted.internet.error import ConnectError, ConnectionLost, ConnectionRefusedError
+from twisted.internet.error import (
+    CannotListenError,
+    ConnectError,
+    ConnectionLost,
+    ConnectionRefusedError,
+)
 from twisted.internet.interfaces import IStreamClientEndpoint, IStreamServerEndpoint
 from twisted.internet.protocol import Factory
 from twisted.web import client, resource, server, static
@@ -215,20 +220,50 @@ class EndpointTests(SimulationCase):
         """Twice is an error; afterwards it is unknown, and may be served again."""
         simulation = self.simulate()
         agent, connector, _ = self.trio(simulation)
-        endpoint = P2PServerEndpoint(connector, "dns")
-        port = self.successResultOf(endpoint.listen(Talks()))
-        self.assertEqual(("dns", "office"), (port.getHost().service, port.getHost().node))
-        self.failureResultOf(endpoint.listen(Talks()), ValueError)
-        port.stopListening()
-        self.successResultOf(endpoint.listen(Talks()))
         connector.unserve("web")
+        endpoint = P2PServerEndpoint(connector, "web")
+        port: Any = self.successResultOf(endpoint.listen(Talks()))
+        self.assertEqual(("web", "office"), (port.getHost().service, port.getHost().node))
+        self.failureResultOf(endpoint.listen(Talks()), CannotListenError)
+        port.stopListening()
         self.refused(simulation, agent, errors.UnknownService)
+        self.successResultOf(endpoint.listen(Talks()))
+        self.talk(simulation, agent)
 
     def test_regression_a_bad_name_fails_the_deferred(self) -> None:
         """connect() raised at once instead."""
         simulation = self.simulate()
         agent, _, _ = self.trio(simulation)
         self.failureResultOf(self.connecting(agent, "no such thing"), ValueError)
+
+    def test_regression_a_node_that_does_not_run_refuses_to_connect(self) -> None:
+        """What waits when it stops fails too; what came later waited for ever."""
+        simulation = self.simulate()
+        agent, _, _ = self.trio(simulation)
+        waiting = [self.connecting(agent, service) for service in ("web", "dns", "web")]
+        agent.stopService()
+        for deferred in waiting:
+            self.failureResultOf(deferred, errors.SessionLost)
+        error = self.failureResultOf(self.connecting(agent), errors.SessionLost).value
+        self.assertEqual("the session is lost: this agent is not running", str(error))
+
+    def test_regression_a_node_is_started_once(self) -> None:
+        """The second start opened another socket, and the first one stayed open."""
+        simulation = self.simulate()
+        agent, _, _ = self.trio(simulation)
+        self.assertRaises(RuntimeError, agent.startService)
+        self.talk(simulation, agent)
+
+    def test_regression_a_service_that_no_agent_could_reach_is_not_listened_on(self) -> None:
+        """One that is not configured, and one that the certificate does not grant."""
+        simulation = self.simulate()
+        connector = simulation.connector({"web": ["alice"]}, grants=["dns"])
+        for service, problem in (
+            ("dns", "add a [[service]] table for it (configured: web)"),
+            ("web", "does not grant web"),
+        ):
+            listening = P2PServerEndpoint(connector, service).listen(Talks())
+            self.assertIn(problem, str(self.failureResultOf(listening).value))
 
 
 class ErrorTests(SimulationCase):
