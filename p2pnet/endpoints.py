@@ -62,10 +62,10 @@ class P2PClientEndpoint:
                 protocol = protocolFactory.buildProtocol(transport.getPeer())
                 if protocol is None:
                     raise defer.CancelledError()
+                transport.connect(protocol)
             except Exception:
                 transport.abortConnection()
                 raise
-            transport.connect(protocol)
             return protocol
 
         return defer.maybeDeferred(connect).addCallback(connected)

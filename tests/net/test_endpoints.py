@@ -203,6 +203,42 @@ class EndpointTests(SimulationCase):
         self.failureResultOf(waiting, ZeroDivisionError)
         self.run_until(simulation, lambda: served.made[0].why, 1.0)
 
+    def test_regression_a_protocol_that_raises_as_it_is_connected_ends_its_stream(self) -> None:
+        """At either end; the stream stayed, and the program knew of no connection."""
+
+        class Broken(Talk):
+            def connectionMade(self) -> None:
+                """A bug."""
+                raise ZeroDivisionError
+
+        simulation = self.simulate()
+        self.errors_expected = True
+        agent, connector, served = self.trio(simulation)
+        waiting = P2PClientEndpoint(agent, "web").connect(Talks(Broken))
+        self.run_until(simulation, lambda: waiting.called)
+        self.failureResultOf(waiting, ZeroDivisionError)
+        self.run_until(simulation, lambda: served.made[0].why, 1.0)
+        connector.unserve("web")
+        self.successResultOf(P2PServerEndpoint(connector, "web").listen(Talks(Broken)))
+        self.refused(simulation, agent, errors.StreamBroken)
+        self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
+
+    def test_regression_a_server_factory_that_raises_refuses(self) -> None:
+        """The agent waited for ever."""
+
+        class Broken(Factory):
+            def buildProtocol(self, addr: Any) -> None:
+                """A bug."""
+                raise ZeroDivisionError
+
+        simulation = self.simulate()
+        self.errors_expected = True
+        agent, connector, _ = self.trio(simulation)
+        connector.unserve("web")
+        self.successResultOf(P2PServerEndpoint(connector, "web").listen(Broken()))
+        self.refused(simulation, agent, errors.TargetUnreachable)
+        self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
+
     def test_a_server_factory_that_builds_nothing_refuses(self) -> None:
         """A Site with too many connections, for example."""
 

@@ -17,7 +17,6 @@ from p2pnet.core.intermediate.introductions import SessionTable
 from p2pnet.core.intermediate.registry import MemoryDirectory
 from p2pnet.core.peer.agent import AgentCore
 from p2pnet.core.peer.connector import AllowList, ConnectorCore
-from p2pnet.endpoints import P2PServerEndpoint
 from p2pnet.errors import BadCertificate, ServiceError
 from p2pnet.identity import Credentials, Identity, Role
 from p2pnet.lab.simulation import Realm, Simulation
@@ -71,7 +70,7 @@ class TrustCase(SimulationCase):
         node = ConnectorNode(network.clock, core, network.transport("198.51.100.7"))
         simulation.start(node)
         served = Talks()
-        self.successResultOf(P2PServerEndpoint(node, "web").listen(served))
+        node.serve_protocol("web", served)
         simulation.network.run(1.0)
         return node, served
 
