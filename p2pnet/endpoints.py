@@ -1,5 +1,6 @@
 """``p2p:`` endpoints: a service as something any Twisted program connects to or listens on."""
 
+import os
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,8 +29,8 @@ from p2pnet.node import AgentNode, ConnectorNode
 from p2pnet.wire.codes import ErrorCode
 
 
-def _is_started() -> None:
-    """The node of an endpoint that no string made is started by its owner."""
+def _owner_starts() -> None:
+    """Do nothing: the owner of a node that no endpoint string made starts the node."""
 
 
 @implementer(IStreamClientEndpoint)
@@ -40,7 +41,7 @@ class P2PClientEndpoint:
     """
 
     def __init__(
-        self, node: AgentNode, service: str, start: Callable[[], None] = _is_started
+        self, node: AgentNode, service: str, start: Callable[[], None] = _owner_starts
     ) -> None:
         self._node = node
         self._service = service
@@ -108,7 +109,7 @@ class P2PServerEndpoint:
     """
 
     def __init__(
-        self, node: ConnectorNode, service: str, start: Callable[[], None] = _is_started
+        self, node: ConnectorNode, service: str, start: Callable[[], None] = _owner_starts
     ) -> None:
         self._node = node
         self._service = service
@@ -151,6 +152,7 @@ def _require_offered(node: ConnectorNode, service: str) -> None:
 
 ARGUMENTS = ("service", "config")
 
+C = TypeVar("C", AgentConfig, ConnectorConfig)
 N = TypeVar("N", AgentNode, ConnectorNode)
 
 
@@ -181,18 +183,18 @@ class _SharedNode(Generic[N]):
         return self.node.stopService() if self.node.running else None
 
 
-_nodes: "weakref.WeakKeyDictionary[Any, dict[tuple[type, Path], _SharedNode[Any]]]" = (
+_nodes: "weakref.WeakKeyDictionary[Any, dict[tuple[type, str], _SharedNode[Any]]]" = (
     weakref.WeakKeyDictionary()
 )
 """The nodes of endpoint strings by reactor, then kind and configuration file."""
 
 
-def _share(reactor: Any, kind: type[N], path: str, make: Callable[[], N]) -> _SharedNode[N]:
+def _share(reactor: Any, path: str, kind: type[C], make: Callable[[Any, C], N]) -> _SharedNode[N]:
     """The node of a configuration file; the first string that names the file makes the node."""
     nodes = _nodes.setdefault(reactor, {})
-    key = kind, Path(path).resolve()
+    key = kind, os.path.realpath(path)  # whichever way the path is written
     if key not in nodes:
-        nodes[key] = _SharedNode(reactor, make())
+        nodes[key] = _SharedNode(reactor, make(reactor, load_config(kind, Path(path), {})))
     return nodes[key]
 
 
@@ -206,12 +208,7 @@ def parse_client(
     text = _describe(arguments, options)
     with _named(text):
         service, file = _read(arguments, options)
-        shared = _share(
-            reactor,
-            AgentNode,
-            file,
-            lambda: agent_node(reactor, load_config(AgentConfig, Path(file), {})),
-        )
+        shared = _share(reactor, file, AgentConfig, agent_node)
     return P2PClientEndpoint(shared.node, service, lambda: shared.start(text))
 
 
@@ -226,12 +223,7 @@ def parse_server(
     text = _describe(arguments, options)
     with _named(text):
         service, file = _read(arguments, options)
-        shared = _share(
-            reactor,
-            ConnectorNode,
-            file,
-            lambda: connector_node(reactor, load_config(ConnectorConfig, Path(file), {})),
-        )
+        shared = _share(reactor, file, ConnectorConfig, connector_node)
         _require_offered(shared.node, service)
     return P2PServerEndpoint(shared.node, service, lambda: shared.start(text))
 

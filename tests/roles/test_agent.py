@@ -65,11 +65,12 @@ class ForwardTests(EndpointCase):
             self.lines.append(event["log_format"].format(**event))
 
     def agent(self, listen: str) -> AgentService:
-        """The Agent that forwards from there, not started."""
+        """The Agent that forwards from there, not started; its node is stopped in the end."""
         file = self.write("alice", "agent", f'[[forward]]\nservice = "web"\nlisten = "{listen}"\n')
         service = AgentService(self.reactor, load_config(AgentConfig, file, {}))
         self.reports: list[reports.Report] = []
         service.node.observers.append(self.reports.append)
+        self.addCleanup(lambda: service.node.running and service.node.stopService())
         return service
 
     def start(self, listen: str) -> AgentService:
