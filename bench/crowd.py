@@ -15,7 +15,7 @@ from p2pnet.net.batched import ANCILLARY_SPACE, joined_size, open_socket, split
 from p2pnet.quic import events
 from p2pnet.quic.connection import Connection
 from p2pnet.quic.multiplexer import Multiplexer
-from p2pnet.quic.profile import ConnectionProfile
+from p2pnet.quic.profile import FAST, ConnectionProfile
 from p2pnet.wire import messages
 from p2pnet.wire.address import Address
 
@@ -64,7 +64,7 @@ class Crowd:
         self._settings = ConnectionProfile(
             credentials=credentials, roles=frozenset({Role.INTERMEDIATE}),
             utcnow=lambda: datetime.datetime.now(datetime.UTC), alpn=messages.ALPN,
-            host=intermediate[0],
+            engine=FAST, host=intermediate[0],
         )  # fmt: skip
         self._buffers: dict[Connection, messages.MessageBuffer] = {}
         self._pings: list[tuple[float, int, Connection]] = []

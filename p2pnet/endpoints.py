@@ -25,7 +25,8 @@ from p2pnet.config.setting import ConfigError, check_service, right_spelling
 from p2pnet.errors import NodeCannotListen, error_for
 from p2pnet.identity import CredentialsError
 from p2pnet.net.stream import ServiceAddress, StreamTransport
-from p2pnet.node import AgentNode, ConnectorNode
+from p2pnet.node.agent import AgentNode
+from p2pnet.node.connector import ConnectorNode
 from p2pnet.wire.codes import ErrorCode
 
 

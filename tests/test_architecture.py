@@ -19,7 +19,7 @@ LIGHT = "import sys; from twisted.plugins import p2pnet_plugin; print(*sorted(sy
 
 def modules() -> Iterator[tuple[Path, ast.Module]]:
     """Every module of ours, with its path from the top of the checkout."""
-    for top in ("p2pnet", "tests", "twisted"):
+    for top in ("bench", "lab", "p2pnet", "tests", "twisted"):
         for path in sorted((ROOT / top).rglob("*.py")):
             yield path.relative_to(ROOT), ast.parse(path.read_text(), str(path))
 

@@ -16,10 +16,10 @@ from p2pnet.config.roles import RoleConfig, ServiceConfig
 from p2pnet.config.setting import (
     ConfigError,
     check_agent,
+    declared_settings,
     is_any_port,
     reason_of,
     right_spelling,
-    settings,
 )
 
 C = TypeVar("C", bound=RoleConfig)
@@ -43,7 +43,7 @@ class _Loader(Generic[C]):
         self._path = path
         self._text = ""
         self._overrides = overrides
-        self._settings = settings(kind)
+        self._settings = declared_settings(kind)
 
     def load(self) -> C:
         """The config; raises ConfigError."""
@@ -125,7 +125,7 @@ class _Loader(Generic[C]):
     def _check_row(self, name: str, index: int, row: object, element: type[Struct]) -> None:
         """Refuse unknown and missing keys of a table in an array of tables."""
         if isinstance(row, dict):
-            self._known(self._settings[name].option, index, row, settings(element))
+            self._known(self._settings[name].option, index, row, declared_settings(element))
             for field in msgspec.structs.fields(element):
                 if field.required and field.name not in row:
                     problem = f"missing; write {self._example(name, field.name)}"
@@ -136,7 +136,7 @@ class _Loader(Generic[C]):
         setting = self._settings[name]
         cells = [(0, name, setting, value)]
         if setting.element:
-            columns = settings(setting.element).items()
+            columns = declared_settings(setting.element).items()
             cells = [(i, k, s, getattr(row, k)) for i, row in enumerate(value) for k, s in columns]
         seen = set()
         for index, key, rules, cell in cells:
@@ -154,7 +154,7 @@ class _Loader(Generic[C]):
         """How a setting, or a key of its tables, would be written right."""
         setting = self._settings[name]
         if setting.element and key:
-            value = settings(setting.element)[key].example
+            value = declared_settings(setting.element)[key].example
         elif self._on_command_line(name):
             value = setting.example
             return f"--{setting.option}={value[0] if isinstance(value, list) else value}"

@@ -18,14 +18,13 @@ from p2pnet.config.setting import (
     check_file,
     check_listen,
     check_log,
+    check_own_policy,
     check_policy,
     check_remote,
     check_seconds,
     check_service,
     check_udp,
 )
-from p2pnet.quic.congestion import DEFAULT_CONTROLLER
-from p2pnet.quic.profile import FAST
 
 Positive = Annotated[int, Meta(ge=1)]
 NotNegative = Annotated[int, Meta(ge=0)]
@@ -68,7 +67,7 @@ class ForwardConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         Setting(
             "How to choose its paths; as for all forwards, unless given.",
             "prefer-direct",
-            lambda name: check_policy(name or "prefer-direct"),
+            check_own_policy,
         ),
     ] = ""
     where: str = "listen in [[forward]]"
@@ -113,10 +112,9 @@ class RoleConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         str,
         Setting(
             "How to make QUIC packets: fast, or stock (aioquic's own code, for comparison).",
-            FAST,
-            check_engine,
+            check=check_engine,
         ),
-    ] = FAST
+    ] = "fast"
 
 
 class IntermediateConfig(RoleConfig, frozen=True, kw_only=True):
@@ -202,10 +200,9 @@ class PeerConfig(RoleConfig, frozen=True, kw_only=True):
         Setting(
             "The congestion controller of what this node sends: bbr, cubic or reno. The last two"
             " take each lost packet for a full queue.",
-            DEFAULT_CONTROLLER,
-            check_congestion,
+            check=check_congestion,
         ),
-    ] = DEFAULT_CONTROLLER
+    ] = "bbr"
 
 
 class ConnectorConfig(PeerConfig, frozen=True, kw_only=True):

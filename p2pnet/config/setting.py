@@ -121,6 +121,12 @@ check_engine = one_of(ENGINES)
 check_congestion = one_of(CONTROLLERS)
 
 
+def check_own_policy(name: str) -> None:
+    """A policy, or empty."""
+    if name:
+        check_policy(name)
+
+
 def check_file(path: Path) -> None:
     """A file that can be read."""
     try:
@@ -158,7 +164,7 @@ def reason_of(error: OSError | ValueError) -> str:
     return (isinstance(error, OSError) and error.strerror) or str(error)
 
 
-def settings(kind: type[Struct]) -> dict[str, Setting]:
+def declared_settings(kind: type[Struct]) -> dict[str, Setting]:
     """The settings of a config struct by field name, in order, all of their blanks filled in."""
     found = {}
     for field in msgspec.structs.fields(kind):

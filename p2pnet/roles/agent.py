@@ -23,7 +23,7 @@ from p2pnet.assembly import agent_node
 from p2pnet.config.roles import AgentConfig, ForwardConfig
 from p2pnet.net.flow import FlowListener, parse_udp
 from p2pnet.net.splice import Splice
-from p2pnet.node import AgentNode
+from p2pnet.node.agent import AgentNode
 from p2pnet.roles.service import RoleService, endpoint_errors, endpoint_problem
 from p2pnet.wire.address import format_address
 

@@ -20,7 +20,7 @@ from p2pnet.net.flow import FlowTarget, parse_udp
 from p2pnet.net.resolve import resolve
 from p2pnet.net.splice import Splice
 from p2pnet.net.stream import StreamTransport
-from p2pnet.node import ConnectorNode, Handler
+from p2pnet.node.connector import ConnectorNode, Handler
 from p2pnet.roles.service import RoleService, endpoint_errors
 from p2pnet.wire.codes import ErrorCode
 from p2pnet.wire.stream import StreamKind

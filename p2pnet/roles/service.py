@@ -10,13 +10,13 @@ from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 
 from p2pnet import reports
-from p2pnet.assembly import load_credentials
+from p2pnet.config.cores import load_credentials
 from p2pnet.config.roles import RoleConfig
 from p2pnet.config.setting import ConfigError
 from p2pnet.errors import cannot_listen
 from p2pnet.identity import CredentialsError
 from p2pnet.net.clock import use_elapsed_time
-from p2pnet.node import CoreService
+from p2pnet.node.base import Node
 
 
 class StartError(SystemExit, Exception):
@@ -47,7 +47,7 @@ class RoleService(MultiService):
 
     log = Logger()
 
-    def __init__(self, reactor: Any, config: RoleConfig, node: CoreService) -> None:
+    def __init__(self, reactor: Any, config: RoleConfig, node: Node) -> None:
         super().__init__()
         self.reactor = reactor
         self.config = config

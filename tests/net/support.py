@@ -127,9 +127,8 @@ class EndpointCase(SynchronousTestCase):
 
     def shut_down(self) -> None:
         """End the reactor, and with it the nodes of endpoint strings."""
-        for function, arguments, options in self.reactor.triggers.pop("before", {}).get(
-            "shutdown", ()
-        ):
+        triggers = self.reactor.triggers.pop("before", {}).get("shutdown", ())
+        for function, arguments, options in triggers:
             function(*arguments, **options)
 
     def write(self, name: str, table: str, rest: str = "", bind: str = "127.0.0.1:0") -> Path:

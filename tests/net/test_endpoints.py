@@ -22,8 +22,8 @@ from zope.interface.verify import verifyObject
 from p2pnet import errors
 from p2pnet.core.peer.stream import Stream
 from p2pnet.endpoints import P2PClientEndpoint, P2PServerEndpoint
-from p2pnet.lab.simulation import Simulation
-from p2pnet.node import AgentNode
+from p2pnet.node.agent import AgentNode
+from p2pnet.testing.realm import Simulation
 from p2pnet.wire.codes import ErrorCode
 from tests.sim.support import SimulationCase, Talk, Talks
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 from typing import Any
 
+from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IStreamServerEndpoint, IStreamServerEndpointStringParser
@@ -64,10 +66,10 @@ class ForwardTests(EndpointCase):
         if event["log_level"] is LogLevel.critical:
             self.lines.append(event["log_format"].format(**event))
 
-    def agent(self, listen: str) -> AgentService:
+    def agent(self, listen: str, reactor: Any = None) -> AgentService:
         """The Agent that forwards from there, not started; its node is stopped in the end."""
         file = self.write("alice", "agent", f'[[forward]]\nservice = "web"\nlisten = "{listen}"\n')
-        service = AgentService(self.reactor, load_config(AgentConfig, file, {}))
+        service = AgentService(reactor or self.reactor, load_config(AgentConfig, file, {}))
         self.reports: list[reports.Report] = []
         service.node.observers.append(self.reports.append)
         self.addCleanup(lambda: service.node.running and service.node.stopService())
@@ -120,6 +122,18 @@ class ForwardTests(EndpointCase):
             " is another program using it?",
             str(error),
         )
+
+    def test_regression_a_port_in_use_ends_the_start(self) -> None:
+        """For streams and for datagrams, on the sockets of the system; the line named no key."""
+        for kind, taken in (
+            ("tcp", self.take_port(socket.SOCK_STREAM)),
+            ("udp", self.take_port()),
+        ):
+            port = taken.getsockname()[1]
+            listen = f"{kind}:{port}:interface=127.0.0.1"
+            error = self.assertRaises(StartError, self.agent(listen, reactor).startService)
+            place = self.place(listen)
+            self.assertIn(f"{place}cannot listen on 127.0.0.1 port {port}: ", str(error))
 
     def test_a_listener_that_is_not_there_yet_ends_with_the_service(self) -> None:
         """That is no failure."""

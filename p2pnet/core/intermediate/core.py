@@ -11,15 +11,15 @@ from p2pnet import reports
 from p2pnet.core import events
 from p2pnet.core.intermediate.client import ConnectedNode
 from p2pnet.core.intermediate.introductions import SessionTable
+from p2pnet.core.intermediate.options import IntermediateOptions
 from p2pnet.core.intermediate.workers import SharedRelay
 from p2pnet.core.timers import Timers
 from p2pnet.identity import Credentials, Role
 from p2pnet.interfaces import IServiceDirectory
 from p2pnet.quic import events as quic_events
-from p2pnet.quic.admission import Limits
 from p2pnet.quic.connection import Connection
 from p2pnet.quic.multiplexer import Multiplexer
-from p2pnet.quic.profile import FAST, ConnectionProfile
+from p2pnet.quic.profile import ConnectionProfile
 from p2pnet.wire import messages
 from p2pnet.wire.address import Address, format_address
 from p2pnet.wire.codes import DecodeError, ErrorCode
@@ -34,9 +34,7 @@ class IntermediateCore:
 
     :param credentials: who this Intermediate is.
     :param directory: the IServiceDirectory of the realm's services.
-    :param limits: for connections; `max_sessions`, `max_sessions_per_node` and `session_rate`
-        (bytes a second and direction, 0 for no limit) for what is relayed.
-    :param engine: how QUIC packets are made (p2pnet.quic.profile.ENGINES).
+    :param options: what the configuration decides.
     :ivar dropped: datagrams that were dropped, by cause.
     """
 
@@ -44,21 +42,17 @@ class IntermediateCore:
         self,
         credentials: Credentials,
         directory: IServiceDirectory,
+        options: IntermediateOptions,
         *,
         utcnow: Callable[[], datetime.datetime],
-        limits: Limits | None = None,
-        max_sessions: int = 10_000,
-        max_sessions_per_node: int = 256,
-        session_rate: int = 0,
         entropy: Callable[[int], bytes] = os.urandom,
-        engine: str = FAST,
     ) -> None:
         if credentials.identity.role is not Role.INTERMEDIATE:
             raise ValueError(f"{credentials.identity} cannot be run as intermediate")
         self.timers = Timers()
         self.relay = SharedRelay(self.emit)
         self._utcnow = utcnow
-        self._engine = engine
+        self._engine = options.engine
         self._unknown: collections.Counter[str] = collections.Counter()
         self._directory = directory
         self._clients: dict[Connection, ConnectedNode] = {}
@@ -68,11 +62,12 @@ class IntermediateCore:
         self._forwarded: list[tuple[bytes, Address]] = []
         self._draining_until: float | None = None
         self._now = 0.0  # of the last datagram
-        self._mux = Multiplexer(limits=limits, entropy=entropy)
+        self._mux = Multiplexer(limits=options.limits, entropy=entropy)
         self.credentials = credentials
         self.sessions = SessionTable(
             self.relay, directory, self._connectors, self.emit, entropy, self.timers,
-            max_sessions=max_sessions, max_per_node=max_sessions_per_node, rate=session_rate,
+            max_sessions=options.max_sessions, max_per_node=options.max_sessions_per_node,
+            rate=options.session_rate,
         )  # fmt: skip
 
     @property

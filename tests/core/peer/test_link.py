@@ -11,12 +11,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from p2pnet import reports
 from p2pnet.core import events
-from p2pnet.core.peer.agent import AgentCore
 from p2pnet.core.peer.link import CONNECT_TIMEOUT, LAST_RETRY, RETRY_JITTER, LinkState
-from p2pnet.identity import Role
-from p2pnet.node import utcnow
 from p2pnet.wire.address import Address
-from tests.core.support import credentials
+from tests.core.support import make_agent
 
 RELAY = "relay.example:4433"
 
@@ -26,10 +23,7 @@ class LinkCase(SynchronousTestCase):
 
     def start(self, intermediate: str, seed: int = 1) -> None:
         """Connect to an Intermediate that is not there."""
-        self.core = AgentCore(
-            credentials(Role.AGENT, "alice"), [intermediate],
-            utcnow=utcnow, entropy=random.Random(seed).randbytes,
-        )  # fmt: skip
+        self.core = make_agent([intermediate], random.Random(seed).randbytes)
         self.now = 0.0
         self.events: list[events.Event] = []
         self.sent: list[Address] = []
