@@ -49,6 +49,7 @@ if TYPE_CHECKING:  # the names of _NAMES again, for type checkers
     from p2pnet.errors import (
         BadCertificate as BadCertificate,
         IntermediateUnreachable as IntermediateUnreachable,
+        NodeCannotListen as NodeCannotListen,
         NotAuthorized as NotAuthorized,
         OverLimit as OverLimit,
         ServiceError as ServiceError,
@@ -80,8 +81,8 @@ _NAMES = {
     "core.peer.stream": "FlowDatagram Stream StreamAccepted StreamClosed"
     " StreamData StreamRequested StreamWritable",
     "endpoints": "P2PClientEndpoint P2PServerEndpoint",
-    "errors": "BadCertificate IntermediateUnreachable NotAuthorized OverLimit ServiceError"
-    " SessionLost StreamBroken TargetRefused TargetUnreachable UnknownService",
+    "errors": "BadCertificate IntermediateUnreachable NodeCannotListen NotAuthorized OverLimit"
+    " ServiceError SessionLost StreamBroken TargetRefused TargetUnreachable UnknownService",
     "identity": "Credentials CredentialsError",
     "node.agent": "AgentNode",
     "node.connector": "ConnectorNode",

@@ -34,6 +34,9 @@ MAX_WORKERS = 64  # a byte chooses, and the more there are the less evenly it do
 class ServiceConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A service that a Connector offers: one ``[[service]]`` table."""
 
+    endpoint: ClassVar[str] = "target"
+    """The key of the table's endpoint."""
+
     name: Annotated[str, Setting("Its name.", "web", check_service, unique=True)]
     target: Annotated[str, Setting("Its endpoint.", "tcp:127.0.0.1:8080", check_endpoint)]
     allow: Annotated[
@@ -45,10 +48,15 @@ class ServiceConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             check_agent,
         ),
     ] = ()
+    where: str = "target in [[service]]"
+    """File, line and key of the endpoint, or the option, for errors; the loader fills it in."""
 
 
 class ForwardConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A local listener of an Agent and the service it leads to: one ``[[forward]]`` table."""
+
+    endpoint: ClassVar[str] = "listen"
+    """The key of the table's endpoint."""
 
     service: Annotated[str, Setting("The service's name.", "web", check_service)]
     listen: Annotated[
@@ -62,6 +70,8 @@ class ForwardConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             check_own_policy,
         ),
     ] = ""
+    where: str = "listen in [[forward]]"
+    """File, line and key of the endpoint, or the option, for errors; the loader fills it in."""
 
 
 class RoleConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

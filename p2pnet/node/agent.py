@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, fail
 
 from p2pnet.core.peer.agent import AgentCore
 from p2pnet.core.peer.stream import Stream
@@ -11,6 +11,7 @@ from p2pnet.errors import error_for
 from p2pnet.interfaces import IDatagramTransport
 from p2pnet.net.stream import StreamTransport
 from p2pnet.node.peer import NOWHERE, Locality, PeerNode
+from p2pnet.wire.codes import ErrorCode
 from p2pnet.wire.stream import StreamKind
 
 
@@ -45,6 +46,8 @@ class AgentNode(PeerNode):
 
     def connect(self, service: str) -> Deferred[StreamTransport]:
         """A transport to `service`, once it accepted. Fails with ServiceError."""
+        if not self.running:  # its core's timers stand still, so nothing would ever come of it
+            return fail(error_for(ErrorCode.SHUTDOWN, "this agent is not running"))
 
         def cancel(_: Any) -> None:
             del self._connecting[transport.stream]

@@ -47,8 +47,14 @@ class Node(Service):
 
     def startService(self) -> None:
         """Open the socket. Raises CannotListenError, or OSError for the event log."""
+        if self.running:
+            raise RuntimeError("this node runs already")
         self.event_log.open()
-        self.driver.start()
+        try:
+            self.driver.start()
+        except Exception:
+            self.event_log.close()
+            raise
         super().startService()
         self.report(reports.Listening(format_address(self.transport.get_address()), "p2pnet"))
 

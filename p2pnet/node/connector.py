@@ -66,4 +66,10 @@ class ConnectorNode(PeerNode):
         if handler is None:
             stream.refuse(ErrorCode.UNKNOWN_SERVICE, f"{stream.service} is not served")
             return
-        handler(stream)
+        try:
+            handler(stream)
+        except Exception:
+            # The agent waits for an answer, or for the end of what was accepted.
+            stream.refuse(ErrorCode.TARGET_UNREACHABLE, f"{stream.service} failed")
+            stream.reset(ErrorCode.CANCELLED, f"{stream.service} failed")
+            raise

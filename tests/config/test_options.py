@@ -91,15 +91,17 @@ class SettingTests(OptionsTestCase):
         ).config
         self.assertEqual(("relay1:4433", "relay2:4433"), config.intermediates)
         allow = ("alice", "bob", "carol")
-        web = ServiceConfig(name="web", target="tcp:host=a:port=80", allow=allow)
-        dns = ServiceConfig(name="dns", target="udp:127.0.0.1:53", allow=())
+        where = "--service"
+        web = ServiceConfig(name="web", target="tcp:host=a:port=80", allow=allow, where=where)
+        dns = ServiceConfig(name="dns", target="udp:127.0.0.1:53", allow=(), where=where)
         self.assertEqual((web, dns), config.services)
 
     def test_an_agent_without_a_file(self) -> None:
         """Forwards are written the way services are."""
         arguments = ("--intermediate=relay1:1", "--forward=web=tcp:8081", "--bind=[::1]:0")
         config = self.parse(agent_tap.Options, *arguments).config
-        self.assertEqual((ForwardConfig(service="web", listen="tcp:8081"),), config.forwards)
+        web = ForwardConfig(service="web", listen="tcp:8081", where="--forward")
+        self.assertEqual((web,), config.forwards)
         self.assertEqual("[::1]:0", config.bind)
 
     def test_options_win_over_the_file(self) -> None:
@@ -127,7 +129,7 @@ class MistakeTests(OptionsTestCase):
             agent_tap.Options,
         )
         self.assert_usage_error(
-            "--config: DIR/x.toml: No such file or directory",
+            "DIR/x.toml: No such file or directory",
             agent_tap.Options,
             f"--config={self.directory}/x.toml",
         )

@@ -15,7 +15,6 @@ from p2pnet.config.cores import agent_core, connector_core, intermediate_core
 from p2pnet.config.roles import AgentConfig, ConnectorConfig, IntermediateConfig, ServiceConfig
 from p2pnet.core.intermediate.introductions import Introductions
 from p2pnet.core.intermediate.nodes import ConnectedNode
-from p2pnet.endpoints import P2PServerEndpoint
 from p2pnet.errors import BadCertificate, ServiceError
 from p2pnet.identity import Credentials, Identity, Role
 from p2pnet.net.clock import utcnow
@@ -76,7 +75,7 @@ class TrustCase(SimulationCase):
         node = ConnectorNode(network.clock, core, network.transport("198.51.100.7"))
         simulation.start(node)
         served = Talks()
-        self.successResultOf(P2PServerEndpoint(node, "web").listen(served))
+        node.serve_protocol("web", served)
         simulation.network.run(1.0)
         return node, served
 
