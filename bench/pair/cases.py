@@ -1,10 +1,11 @@
-"""What the pair is measured by: each case loads one site for a short batch and returns figures."""
+"""What a pair is measured by: each case loads one site for a moment and says what that took."""
 
 import dataclasses
 import socket
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 from bench.pair.site import Site, Way, cpu
 from p2pnet.lab import load
@@ -12,6 +13,7 @@ from p2pnet.wire.address import Address
 
 Figures = Mapping[str, float]
 ONE_REQUEST = 100  # bytes, and as many of the answer
+AWAKE = 2  # requests before those that count, for a connection that was idle meanwhile
 CALIBRATION = 1.0  # megabytes
 DIRECT_TIMEOUT = 30.0  # seconds
 MTU_SEARCH = 2.0  # seconds within which a direct path has its packet size, on loopback
@@ -19,7 +21,7 @@ MTU_SEARCH = 2.0  # seconds within which a direct path has its packet size, on l
 
 @dataclasses.dataclass(frozen=True)
 class Effort:
-    """How much a batch is.
+    """How much a batch is, of each site.
 
     :ivar requests: one after the other on an open connection.
     :ivar connections: opened one after the other.
@@ -31,19 +33,35 @@ class Effort:
     seconds: float = 0.4
 
 
-class Case:
-    """Base of the cases.
+class Sample(NamedTuple):
+    """What one turn of a site took.
 
-    :cvar every: a batch is measured in every such turn of the others.
+    :ivar times: seconds of each request, connection or transfer.
+    :ivar cpu: seconds of the site's processes.
+    :ivar size: bytes of a transfer.
     """
 
-    every = 1
+    times: Sequence[float]
+    cpu: float
+    size: int = 0
+
+
+class Case:
+    """Base of the cases. A batch is several turns of either site."""
 
     def prepare(self, site: Site, effort: Effort) -> None:
-        """Do what is done once for a site before its first batch."""
+        """Do what is done once for a site before its first batch. Raises LabError or OSError."""
 
-    def measure(self, site: Site, effort: Effort) -> Figures:
-        """Run one batch. Raises LabError or OSError."""
+    def turns(self, effort: Effort) -> int:
+        """The turns of a batch."""
+        return 1
+
+    def measure(self, site: Site, effort: Effort) -> Sample:
+        """Load the site for one turn. Raises LabError or OSError."""
+        raise NotImplementedError
+
+    def figures(self, samples: Sequence[Sample]) -> Figures:
+        """What the samples of a batch come to."""
         raise NotImplementedError
 
 
@@ -57,39 +75,70 @@ class OnWay(Case):
         """Have the session, and the path that it stays on."""
         way = self.way(site)
         exchange(way.address, 1)
-        if self.way is direct:
+        if self.way is direct and not way.agent.find("packet_size_found"):
             way.agent.wait_for("path_selected", DIRECT_TIMEOUT, path="direct")
             time.sleep(MTU_SEARCH)
 
 
+@dataclasses.dataclass
 class Requests(OnWay):
     """Small requests on an open connection."""
 
-    def measure(self, site: Site, effort: Effort) -> Figures:
-        """Microseconds from request to response."""
-        way = self.way(site)
-        with load.connect(way.address) as connection:
-            connection.sendall(load.ECHO)
-            round_trips(connection, effort.requests // 4)
-            began = cpu(way.processes)
-            times = round_trips(connection, effort.requests)
-            used = cpu(way.processes) - began
-        return {**quantiles_us(times), "cpu_us": used / len(times) * 1e6}
+    connections: dict[Site, socket.socket] = dataclasses.field(default_factory=dict)
+    at_a_turn = 20
+
+    def prepare(self, site: Site, effort: Effort) -> None:
+        """Open the connection."""
+        super().prepare(site, effort)
+        connection = self.connections[site] = load.connect(self.way(site).address)
+        connection.sendall(load.ECHO)
+        round_trips(connection, effort.requests)
+
+    def turns(self, effort: Effort) -> int:
+        """Few requests a turn."""
+        return -(-effort.requests // self.at_a_turn)
+
+    def measure(self, site: Site, effort: Effort) -> Sample:
+        """From request to response."""
+        connection, processes = self.connections[site], self.way(site).processes
+        round_trips(connection, AWAKE)
+        began = cpu(processes)
+        times = round_trips(connection, min(self.at_a_turn, effort.requests))
+        return Sample(times, cpu(processes) - began)
+
+    def figures(self, samples: Sequence[Sample]) -> Figures:
+        """Quantiles, and processor time a request, in microseconds."""
+        times = [seconds for sample in samples for seconds in sample.times]
+        found = load.quantiles(times)
+        used = sum(sample.cpu for sample in samples)
+        return {
+            "p50_us": found["p50_us"],
+            "p99_us": found["p99_us"],
+            "cpu_us": used / len(times) * 1e6,
+        }
 
 
 class Opening(OnWay):
-    """A new TCP connection for each request."""
+    """A new TCP connection for each request, over a session that is there."""
 
-    def measure(self, site: Site, effort: Effort) -> Figures:
-        """Milliseconds from connecting to the whole answer."""
+    at_a_turn = 2
+
+    def turns(self, effort: Effort) -> int:
+        """Few connections a turn."""
+        return -(-effort.connections // self.at_a_turn)
+
+    def measure(self, site: Site, effort: Effort) -> Sample:
+        """From connecting to the end of the answer."""
         way = self.way(site)
         began = cpu(way.processes)
-        times = [exchange(way.address, ONE_REQUEST) for _ in range(effort.connections)]
-        used = cpu(way.processes) - began
-        return {
-            "p50_ms": statistics.median(times) * 1e3,
-            "cpu_ms": used / len(times) * 1e3,
-        }
+        times = [exchange(way.address, ONE_REQUEST) for _ in range(self.at_a_turn)]
+        return Sample(times, cpu(way.processes) - began)
+
+    def figures(self, samples: Sequence[Sample]) -> Figures:
+        """Median, and processor time a connection, in milliseconds."""
+        times = [seconds for sample in samples for seconds in sample.times]
+        used = sum(sample.cpu for sample in samples)
+        return {"p50_ms": statistics.median(times) * 1e3, "cpu_ms": used / len(times) * 1e3}
 
 
 @dataclasses.dataclass
@@ -102,18 +151,26 @@ class Bulk(OnWay):
     def prepare(self, site: Site, effort: Effort) -> None:
         """Fill the windows, and choose the size."""
         super().prepare(site, effort)
+        size = CALIBRATION
         for _ in range(2):
-            rate = self.transfer(self.way(site).address, CALIBRATION)["megabytes_per_second"]
-            self.transfer(self.way(site).address, rate * effort.seconds)
-        self.megabytes = self.megabytes or rate * effort.seconds
+            rate = self.transfer(self.way(site).address, size)["megabytes_per_second"]
+            size = rate * effort.seconds
+        self.megabytes = self.megabytes or size
 
-    def measure(self, site: Site, effort: Effort) -> Figures:
-        """Megabytes a second, and processor seconds a gigabyte."""
+    def measure(self, site: Site, effort: Effort) -> Sample:
+        """One transfer on a connection of its own."""
         way = self.way(site)
         began = cpu(way.processes)
         done = self.transfer(way.address, self.megabytes)
-        used = cpu(way.processes) - began
-        return {"MB/s": done["megabytes_per_second"], "cpu_s/GB": used / done["bytes"] * 1e9}
+        return Sample([done["seconds"]], cpu(way.processes) - began, int(done["bytes"]))
+
+    def figures(self, samples: Sequence[Sample]) -> Figures:
+        """The rate, and processor time a gigabyte."""
+        size = sum(sample.size for sample in samples)
+        return {
+            "MB/s": size / sum(sum(sample.times) for sample in samples) / 1e6,
+            "cpu_s/GB": sum(sample.cpu for sample in samples) / size * 1e9,
+        }
 
 
 def direct(site: Site) -> Way:
@@ -144,12 +201,6 @@ def exchange(address: Address, size: int) -> float:
         connection.sendall(load.ECHO + bytes(size))
         load.receive_exactly(connection, size)
         return time.perf_counter() - began
-
-
-def quantiles_us(times: Sequence[float]) -> Figures:
-    """Median and 99th percentile in microseconds."""
-    found = load.quantiles(list(times))
-    return {"p50_us": found["p50_us"], "p99_us": found["p99_us"]}
 
 
 def upload(address: Address, megabytes: float) -> Mapping[str, float]:

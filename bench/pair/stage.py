@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from bench.pair.cases import CASES, SMALL_PACKETS, Case, Effort, Figures
+from bench.pair.cases import CASES, SMALL_PACKETS, Case, Effort, Figures, Sample
 from bench.pair.site import Site
 from bench.pair.trees import Tree
 from p2pnet.lab.forwarding import target
@@ -50,13 +50,16 @@ def batches(case: Case, sites: Sequence[Site], plan: Plan) -> list[Batch]:
     for site in sites:
         watch()
         case.prepare(site, plan.effort)
-    found = []
-    for batch in range(max(1, plan.batches // case.every)):
-        figures: dict[Site, Figures] = {}
-        for site in sites[:: 1 if (batch + plan.turn) % 2 == 0 else -1]:
-            watch()
-            figures[site] = case.measure(site, plan.effort)
-        found.append((figures[sites[0]], figures[sites[1]]))
+    found, turn = [], plan.turn
+    for _ in range(plan.batches):
+        samples: dict[Site, list[Sample]] = {site: [] for site in sites}
+        for _ in range(case.turns(plan.effort)):
+            for site in sites[:: 1 if turn % 2 == 0 else -1]:
+                watch()
+                samples[site].append(case.measure(site, plan.effort))
+            turn += 1
+        old, new = (case.figures(samples[site]) for site in sites)
+        found.append((old, new))
     return found
 
 
