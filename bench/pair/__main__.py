@@ -13,6 +13,10 @@ averages over the luck of a process, a batch more over that of the moment. The r
 the cost of NEW as a multiple of that of OLD, batch by batch, for a rate the inverse: below 1 NEW is
 better. The table has the median of these ratios and its bootstrap interval of 95 %.
 
+requests: 100 bytes and as many back, on one connection. opening: a new connection for each, over a
+session that is there. cold: the first connection of an Agent. up, down: bulk. memory: of idle
+nodes. handshakes: at the Intermediate, each node with a certificate of its own, or all with one.
+
 All load comes from this checkout and goes to loopback, that of the cases "...-1452" to the loopback
 of a network namespace with an MTU of 1500, for which the user has to be root. The exit status is 1
 if a case failed.
@@ -31,7 +35,8 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from bench.pair.cases import CASES, SMALL_PACKETS, Effort
+from bench.pair.case import Effort
+from bench.pair.cases import CASES, SMALL_PACKETS
 from bench.pair.ratios import Comparison, Pair, compare
 from bench.pair.stage import Batch, Plan
 from bench.pair.trees import CHECKOUT, Tree, tree
@@ -137,11 +142,16 @@ def options() -> argparse.Namespace:
                         help=f"of a bulk batch, about ({usual.seconds})")  # fmt: skip
     parser.add_argument("--requests", type=int, default=usual.requests,
                         help=f"of a batch ({usual.requests})")  # fmt: skip
+    parser.add_argument("--connections", type=int, default=usual.connections,
+                        help=f"of a batch ({usual.connections})")  # fmt: skip
+    parser.add_argument("--nodes", type=int, default=usual.nodes,
+                        help=f"that connect in a batch of handshakes ({usual.nodes})")  # fmt: skip
     parser.add_argument("--brief", action="store_true", help="2 rounds of 3 small batches")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     found = parser.parse_args()
     if found.brief:
-        found.rounds, found.batches, found.seconds, found.requests = 2, 3, 0.1, 50
+        found.rounds, found.batches, found.seconds = 2, 3, 0.1
+        found.requests, found.connections, found.nodes = 40, 4, 8
     return found
 
 
@@ -159,7 +169,7 @@ def main() -> int:
     except LabError as error:
         print_error(str(error))
         return 1
-    effort = Effort(requests=arguments.requests, seconds=arguments.seconds)
+    effort = Effort(arguments.requests, arguments.connections, arguments.seconds, arguments.nodes)
     plan = Plan(
         directory="", trees=[(t.name, str(t.path), t.commit) for t in trees], cases=cases,
         batches=arguments.batches, turn=0, effort=effort,

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 RESAMPLES = 2000
 SHARE = 0.95  # of the resampled medians that the interval holds
+FEW = 6  # pairs; of fewer the interval spans nearly all, and says little
 RATES = frozenset({"MB/s", "per_second", "per_cpu_second"})
 """Figures of which more is better; all others are costs."""
 
@@ -32,7 +33,9 @@ class Comparison(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        """Whether the interval excludes 1, and on which side."""
+        """Whether the interval excludes 1, and on which side; "-" for few pairs."""
+        if self.pairs < FEW:
+            return "-"
         if self.high < 1:
             return "better"
         return "worse" if self.low > 1 else "-"

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from bench.pair.trees import Tree
 from p2pnet.identity import Role
-from p2pnet.lab.processes import Deployment, RoleProcess, Service, script
+from p2pnet.lab.processes import Deployment, LabError, RoleProcess, Service, script
 from p2pnet.wire.address import Address, parse_host_port
 
 SERVICE = "load"
@@ -39,7 +39,7 @@ class TreeDeployment(Deployment):
             for option, values in options.items()
             for value in values
         ]
-        self._pki("issue", str(role), name, *arguments)
+        self._pki("issue", str(role), name, "--force", *arguments)
 
     def _pki(self, *arguments: str) -> None:
         command = [*self._tree.prefix, script("p2pnet"), "pki", *arguments]
@@ -47,7 +47,7 @@ class TreeDeployment(Deployment):
         self.processes.remove(process)
         try:
             if process.wait(CERTIFICATES):
-                raise OSError(process.output())
+                raise LabError(f"{self._tree.name}: p2pnet pki: {process.output()[-500:]}")
         finally:
             process.kill()
 

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import msgspec
 
-from bench.pair.cases import CASES, SMALL_PACKETS, Case, Effort, Figures, Sample
+from bench.pair.case import Case, Effort, Figures, Sample
+from bench.pair.cases import CASES, SMALL_PACKETS
 from bench.pair.site import Site
 from bench.pair.trees import Tree
 from p2pnet.lab.forwarding import target
@@ -51,7 +52,7 @@ def batches(case: Case, sites: Sequence[Site], plan: Plan) -> list[Batch]:
         watch()
         case.prepare(site, plan.effort)
     found, turn = [], plan.turn
-    for _ in range(plan.batches):
+    for _ in range(max(1, round(plan.batches * case.share))):
         samples: dict[Site, list[Sample]] = {site: [] for site in sites}
         for _ in range(case.turns(plan.effort)):
             for site in sites[:: 1 if turn % 2 == 0 else -1]:
