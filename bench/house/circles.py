@@ -5,7 +5,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from p2pnet.lab.processes import LabError, script
+from p2pnet.testing.processes import ProcessError, script
 
 PACKAGE = "p2pnet"
 CONTRACT = """\
@@ -26,7 +26,7 @@ _WITHIN = re.compile(r"No cycles are allowed in (\S+)\.$", re.MULTILINE)
 def circles(checkout: Path) -> tuple[int, list[str]]:
     """How many dependencies between siblings close a circle, and as many as the tool names.
 
-    Imports for the type checker count. Raises LabError if import-linter cannot run.
+    Imports for the type checker count. Raises ProcessError if import-linter cannot run.
     """
     packages = sorted(path.parent for path in (checkout / PACKAGE).rglob("__init__.py"))
     names = [".".join(path.relative_to(checkout).parts) for path in packages]
@@ -40,7 +40,7 @@ def circles(checkout: Path) -> tuple[int, list[str]]:
             cwd=directory, stdin=subprocess.DEVNULL, capture_output=True, text=True,
         )  # fmt: skip
     if done.returncode not in (0, 1) or "Contracts:" not in done.stdout:
-        raise LabError(f"lint-imports failed\n{(done.stdout + done.stderr)[-500:]}")
+        raise ProcessError(f"lint-imports failed\n{(done.stdout + done.stderr)[-500:]}")
     return sum(map(int, _REMOVE.findall(done.stdout))), _named(done.stdout)
 
 

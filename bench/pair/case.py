@@ -50,14 +50,14 @@ class Case:
     share: ClassVar[float] = 1.0
 
     def prepare(self, site: Site, effort: Effort) -> None:
-        """Do what is done once for a site before its first batch. Raises LabError or OSError."""
+        """Prepare a site once, before its first batch. Raises ProcessError or OSError."""
 
     def turns(self, effort: Effort) -> int:
         """The turns of a batch."""
         return 1
 
     def measure(self, site: Site, effort: Effort) -> Sample:
-        """Load the site for one turn. Raises LabError or OSError."""
+        """Load the site for one turn. Raises ProcessError or OSError."""
         raise NotImplementedError
 
     def figures(self, samples: Sequence[Sample]) -> Figures:
