@@ -21,8 +21,8 @@ from typing import Any
 
 from twisted.internet.protocol import Factory, Protocol
 
-NETWORKS = ("p2pnet.testing.network", "p2pnet.testing.network")
-REALMS = ("p2pnet.testing.realm", "p2pnet.testing.realm")
+NETWORKS = ("p2pnet.testing.network", "p2pnet.lab.simnet")
+REALMS = ("p2pnet.testing.realm", "p2pnet.lab.simulation")
 """Where the simulation is, and where it was."""
 NOT_MEASURED = {"testing", "lab"}
 ONCE = ("classify", "decode_relay_frame", "take_events")

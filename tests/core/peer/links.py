@@ -74,6 +74,7 @@ class FakeNode:
     def __init__(self) -> None:
         self.is_needed = False
         self.in_use = False
+        self.last_relayed: float | None = None
         self.events: list[events.Event] = []
         self.calls: list[tuple[Any, ...]] = []
         self.connections: list[FakeConnection] = []
@@ -81,6 +82,10 @@ class FakeNode:
     def relays_streams(self, link: ControlLink) -> bool:
         """As the test chose."""
         return self.in_use
+
+    def relayed_at(self, link: ControlLink) -> float | None:
+        """As the test chose."""
+        return self.last_relayed
 
     def connect_control(self, host: str, address: Address, now: float) -> FakeConnection:
         """A new connection."""

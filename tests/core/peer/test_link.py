@@ -312,7 +312,7 @@ class PingTests(LinkCase):
         """The node says whether they are; relayed packets are no silence."""
         self.node.in_use = True
         self.run_to(3.0)
-        self.link.traffic_arrived(self.now)
+        self.node.last_relayed = self.now
         self.run_to(3.0 + PING_IN_USE - 0.1)
         self.assertEqual(0, self.connection.pings)
         self.run_to(3.0 + PING_IN_USE)
