@@ -15,7 +15,7 @@ QUICK = tests/wire tests/traversal tests/quic tests/core tests/config tests/test
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: help ready test demo lab sim bench quick lint format typing imports packaging clean
+.PHONY: help ready test demo lab sim bench figures quick lint format typing imports packaging clean
 
 help:  ## list these targets
 	@echo "Targets (PYTHON=$(PYTHON) and VENV=$(VENV) can be given):"
@@ -37,6 +37,9 @@ sim: $(READY)  ## SEEDS=2000 runs on a simulated network on which things break (
 
 bench: $(READY)  ## p2pnet beside its peers, ROUNDS=3 times each (half an hour; BRIEF=1: minutes)
 	@$(BIN)/python -m bench --rounds $(ROUNDS) $(if $(BRIEF),--brief)
+
+figures: $(READY)  ## what the house measures (circles, sizes, trips), beside 47920a3 and the goals
+	@$(BIN)/python -m bench.house
 
 quick: $(READY)  ## run the suites that need nothing but Python
 	@$(BIN)/python -m tests.run $(QUICK)

@@ -26,10 +26,10 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-ECHO, UPLOAD = b"E", b"U"
+ECHO, UPLOAD, DOWNLOAD = b"E", b"U", b"D"
 BLOCK = 1 << 16  # bytes
 MORE, LAST = b"\1", b"\0"
-TOTAL = 8  # bytes of the answer to an upload
+TOTAL = 8  # bytes of the answer to an upload, and of the size of a download
 WARM_UP = 50  # echoes that do not count
 CONNECT_TIMEOUT = 30.0  # seconds; nothing else has one, who starts these programs ends them
 
@@ -61,14 +61,20 @@ def _sink(connection: socket.socket) -> None:
     connection.recv(1)  # the client ends it, when it has the answer
 
 
+def _source(connection: socket.socket) -> None:
+    left, block = int.from_bytes(receive_exactly(connection, TOTAL), "big"), bytes(BLOCK)
+    while left > 0:
+        connection.sendall(block[:left])
+        left -= BLOCK
+    connection.recv(1)
+
+
 def _serve(connection: socket.socket) -> None:
     with connection:
         try:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if connection.recv(1) == UPLOAD:
-                _sink(connection)
-            else:
-                _echo(connection)
+            serve = {UPLOAD: _sink, DOWNLOAD: _source}.get(connection.recv(1), _echo)
+            serve(connection)
         except OSError:
             pass  # a client that is gone, or a tunnel that was stopped
 
@@ -127,6 +133,22 @@ def upload(
         ready.wait()
         began = time.perf_counter()
         size = sum(totals)
+        elapsed = time.perf_counter() - began
+    return {"bytes": size, "seconds": elapsed, "megabytes_per_second": size / elapsed / 1e6}
+
+
+def download(address: tuple[str, int], megabytes: float) -> dict[str, Any]:
+    """Receive so much on one connection; the time is from the request for it."""
+    left = size = int(megabytes * 1e6)
+    block = bytearray(BLOCK)
+    with connect(address) as connection:
+        began = time.perf_counter()
+        connection.sendall(DOWNLOAD + size.to_bytes(TOTAL, "big"))
+        while left:
+            received = connection.recv_into(block, min(left, BLOCK))
+            if not received:
+                raise ConnectionError(f"{size - left} of {size} bytes, then the end")
+            left -= received
         elapsed = time.perf_counter() - began
     return {"bytes": size, "seconds": elapsed, "megabytes_per_second": size / elapsed / 1e6}
 

@@ -71,7 +71,7 @@ class Pair:
 
     def _make(self, engine: str, case: Case, ours: Credentials, peer: Role, **options: Any) -> Any:
         settings = ConnectionProfile(
-            ours, frozenset({peer}), lambda: datetime.now(UTC), "bench/1", datagrams=True
+            ours, frozenset({peer}), lambda: datetime.now(UTC), "bench/1", engine, datagrams=True
         )
         configuration = settings.configuration(is_client=peer is Role.CONNECTOR)
         configuration.max_datagram_size = case.size

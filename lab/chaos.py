@@ -28,8 +28,8 @@ from lab.scenario import Fault, FaultKind, Scenario
 from lab.site import FrugalRealm, ProcessSimulation, SimulatedSite, Weather, build
 from lab.talker import Talker
 from p2pnet import reports
-from p2pnet.traversal.mtu import BASE
 from p2pnet.wire.demux import Kind, classify
+from p2pnet.wire.packet_size import BASE
 from p2pnet.wire.relay_frame import encode_relay_frame
 
 REGISTERED_WITHIN = 20.0  # seconds, on links that may lose every tenth packet

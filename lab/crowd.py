@@ -23,7 +23,7 @@ from twisted.python.failure import Failure
 from p2pnet.assembly import agent_node
 from p2pnet.config.roles import AgentConfig
 from p2pnet.endpoints import P2PClientEndpoint
-from p2pnet.node import AgentNode
+from p2pnet.node.agent import AgentNode
 
 reactor: Any = _reactor
 REQUEST = struct.Struct(">II")  # seed and size of the answer
@@ -143,7 +143,7 @@ class Crowd:
                 yield self._transfer(node)
             yield deferLater(reactor, self._random.uniform(0.0, STAY))
             self.tally.direct += any(
-                path.kind == "direct" for s in node.core.sessions.values() for path in s.paths
+                node.core.paths_of(session).is_direct for session in node.core.sessions.values()
             )
             yield self._leave(node)
 
@@ -176,8 +176,8 @@ class Crowd:
     def _leave(self, node: AgentNode) -> Generator[Deferred[Any], Any, None]:
         if self._random.random() < VANISHING:
             self.tally.vanished += 1
-            if node.watch is not None:
-                node.watch.stop()
+            if node.locality.watch is not None:
+                node.locality.watch.stop()
             yield maybeDeferred(node.transport.stop)  # its last words find no way out
         yield node.stopService()
 

@@ -13,7 +13,7 @@ from lab.site import ConnectorSite, IntermediateSite, NodeSite, SimulatedSite, W
 from p2pnet import reports
 from p2pnet.core.peer.session import Session
 from p2pnet.errors import ServiceError
-from p2pnet.node import CoreService
+from p2pnet.node.base import Node
 
 if TYPE_CHECKING:
     from lab.talker import Conversation, Talker
@@ -60,7 +60,7 @@ class Watch:
         self._network = network
         self._sites = sites
         self._relays = [s.name for s in sites.values() if isinstance(s, IntermediateSite)]
-        self._losses: collections.Counter[CoreService] = collections.Counter()  # seen so far
+        self._losses: collections.Counter[Node] = collections.Counter()  # seen so far
         self._loop = LoopingCall(self._look)
         self._loop.clock = network.clock
 
@@ -97,12 +97,12 @@ class Watch:
 
     def _look_at_paths(self, site: SimulatedSite, session: Session) -> None:
         # Two or more carry the same packets, so only for as long as one of them is in doubt.
-        relays = getattr(session, "relay_choice", None)
-        doubtful = session.direct_is_doubtful or (relays is not None and relays.is_doubtful)
-        if len(session.paths) > 1 and not doubtful:
-            self.problem(f"{site.name} sends on {len(session.paths)} paths without a doubt")
+        assert site.node is not None
+        paths = site.node.core.paths_of(session)
+        if len(paths.using) > 1 and not paths.is_doubtful:
+            self.problem(f"{site.name} sends on {len(paths.using)} ways without a doubt")
 
-    def _look_at_links(self, site: NodeSite, node: CoreService) -> None:
+    def _look_at_links(self, site: NodeSite, node: Node) -> None:
         """No node loses an Intermediate that it can reach."""
         losses = site.reported(reports.ControlLost)
         news, self._losses[node] = losses[self._losses[node] :], len(losses)
@@ -139,12 +139,12 @@ class Watch:
             for connector in connectors
             for relay in self._relays
         ]
-        sessions = agent.node.core.sessions.values() if agent.node is not None else ()
-        times += [
-            max(session.created, self._calm_since(agent.name, session.peer_name))
-            for session in sessions
-            if session.peer_name in connectors and session.paths[:1] == (session.direct,)
-        ]
+        if agent.node is not None:
+            times += [
+                max(session.created, self._calm_since(agent.name, session.peer_name))
+                for session in agent.node.core.sessions.values()
+                if session.peer_name in connectors and agent.node.core.paths_of(session).is_direct
+            ]
         return min(times)
 
     def _trouble_since(self, talker: Talker) -> float:
@@ -168,10 +168,10 @@ class Watch:
         if not self._scenario.can_be_direct(talker.agent.name, site.name):
             return True
         theirs = site.node.core.find_session(session.id) if site.node is not None else None
-        return all(
-            end is not None and end.paths and end.paths[0].kind == "direct"
-            for end in (session, theirs)
-        )
+        if site.node is None or theirs is None or talker.agent.node is None:
+            return False
+        ends = talker.agent.node.core.paths_of(session), site.node.core.paths_of(theirs)
+        return all(paths.is_direct for paths in ends)
 
     # -- streams ---------------------------------------------------------------------------------
 

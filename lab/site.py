@@ -12,7 +12,7 @@ from lab.scenario import Peer, Scenario
 from lab.voices import HARDLY_ANY, PAUSES, Listener, Listeners
 from p2pnet import reports
 from p2pnet.identity import Credentials, Role
-from p2pnet.node import CoreService
+from p2pnet.node.base import Node
 from p2pnet.testing.clock import ProcessClock
 from p2pnet.testing.nat import NATBox
 from p2pnet.testing.network import Link, SimulatedNetwork, SimulatedTransport
@@ -94,7 +94,7 @@ class SimulatedSite:
 
     def __init__(self, simulation: ProcessSimulation, name: str, number: int) -> None:
         self.name = name
-        self.node: CoreService | None = None
+        self.node: Node | None = None
         self.downs = 0
         self._simulation = simulation
         self._network = simulation.network
@@ -111,7 +111,7 @@ class SimulatedSite:
         """The reports of one kind that the running node made."""
         return self._simulation.reported(self.node, kind) if self.node is not None else []
 
-    def make(self) -> CoreService:
+    def make(self) -> Node:
         """Start a node of this site's kind."""
         raise NotImplementedError
 
@@ -144,7 +144,7 @@ class IntermediateSite(SimulatedSite):
         """As nodes are configured."""
         return f"192.0.2.{self._number}:{PORT}"
 
-    def make(self) -> CoreService:
+    def make(self) -> Node:
         """Start an Intermediate."""
         host = f"192.0.2.{self._number}"
         assert isinstance(self._network, Weather)
@@ -213,7 +213,7 @@ class ConnectorSite(NodeSite):
 
     joined: Any = None
 
-    def make(self) -> CoreService:
+    def make(self) -> Node:
         """Start a Connector."""
         services = {service: ["*"] for service in self.peer.services}
         node = self._simulation.connector(
@@ -236,7 +236,7 @@ class AgentSite(NodeSite):
 
     policy = "prefer-direct"
 
-    def make(self) -> CoreService:
+    def make(self) -> Node:
         """Start an Agent."""
         return self._simulation.agent(self._inside, self.name, self.intermediates, self.policy)
 

@@ -9,7 +9,8 @@ from typing import Any
 from lab.site import AgentSite, ConnectorSite
 from lab.voices import Listener, Speaker, Voice
 from p2pnet.core.peer.session import Session
-from p2pnet.node import AgentNode, CoreService
+from p2pnet.node.agent import AgentNode
+from p2pnet.node.base import Node
 
 AGAIN = 0.5  # seconds after a failure
 
@@ -25,7 +26,7 @@ class Conversation:
         self.transport: Any = None
         self.listener: Listener | None = None
         self.connector: ConnectorSite | None = None
-        self.node: CoreService | None = None
+        self.node: Node | None = None
 
     @property
     def session(self) -> Session | None:

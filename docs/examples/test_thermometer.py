@@ -7,7 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from p2pnet import reports
 from p2pnet.endpoints import P2PClientEndpoint, P2PServerEndpoint
 from p2pnet.errors import NotAuthorized
-from p2pnet.node import AgentNode
+from p2pnet.node.agent import AgentNode
 from p2pnet.testing.nat import Filtering, Mapping, NATBox
 from p2pnet.testing.network import Link, SimulatedNetwork
 from p2pnet.testing.realm import Simulation

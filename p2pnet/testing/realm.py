@@ -1,19 +1,30 @@
 """A realm on a simulated network: real nodes, made by role in one line each."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
 
 from cryptography.hazmat.primitives.serialization import Encoding
 from twisted.internet.interfaces import IReactorTime
 
 from p2pnet import pki, reports
-from p2pnet.core.intermediate.core import IntermediateCore
-from p2pnet.core.intermediate.registry import MemoryDirectory
-from p2pnet.core.peer.agent import AgentCore
-from p2pnet.core.peer.connector import AllowList, ConnectorCore
+from p2pnet.config.cores import agent_core, connector_core, intermediate_core
+from p2pnet.config.roles import (
+    AgentConfig,
+    ConnectorConfig,
+    IntermediateConfig,
+    RoleConfig,
+    ServiceConfig,
+)
 from p2pnet.identity import Credentials, Identity, Role
-from p2pnet.node import AgentNode, ConnectorNode, CoreService, IntermediateNode, utcnow
+from p2pnet.net.clock import utcnow
+from p2pnet.node.agent import AgentNode
+from p2pnet.node.base import Node
+from p2pnet.node.connector import ConnectorNode
+from p2pnet.node.intermediate import IntermediateNode
 from p2pnet.testing.network import SimulatedNetwork, SimulatedTransport
+
+C = TypeVar("C", bound=RoleConfig)
 
 
 class Realm:
@@ -37,15 +48,24 @@ class Simulation:
     """Nodes of one realm on a simulated network.
 
     :ivar reports: what each node reported, by node.
+    :ivar defaults: settings of all nodes, in place of the shipped defaults.
     """
+
+    defaults: ClassVar[Mapping[str, Any]] = {}
 
     def __init__(self, network: SimulatedNetwork, realm: Realm | None = None) -> None:
         self.network = network
         self.realm = realm or Realm()
-        self.nodes: list[CoreService] = []
-        self.reports: dict[CoreService, list[reports.Report]] = {}
+        self.nodes: list[Node] = []
+        self.reports: dict[Node, list[reports.Report]] = {}
 
-    def start(self, node: CoreService) -> None:
+    @classmethod
+    def config(cls, kind: type[C], **settings: Any) -> C:
+        """The configuration of a node of that kind, whose credentials are in no files."""
+        files = dict.fromkeys(("ca", "cert", "key"), Path())
+        return kind(**{**files, **cls.defaults, **settings})
+
+    def start(self, node: Node) -> None:
         """Start a node and keep its reports."""
         self.nodes.append(node)
         kept = self.reports[node] = []
@@ -62,20 +82,19 @@ class Simulation:
         """What a node runs on: a clock, and a socket on `host`; port 0 for any."""
         return self.network.clock, self.network.transport(host, port)
 
-    def reported(self, node: CoreService, kind: type[reports.Report]) -> list[Any]:
+    def reported(self, node: Node, kind: type[reports.Report]) -> list[Any]:
         """The reports of one kind that the node made."""
         return [report for report in self.reports[node] if isinstance(report, kind)]
 
     def intermediate(
-        self, host: str = "192.0.2.1", name: str = "relay1", **options: Any
+        self, host: str = "192.0.2.1", name: str = "relay1", **settings: Any
     ) -> IntermediateNode:
         """An Intermediate on port 4433 of `host`."""
-        core = IntermediateCore(
-            self.realm.credentials(Role.INTERMEDIATE, name, hosts=[host]), MemoryDirectory(),
-            utcnow=utcnow, entropy=self.network.entropy, **options,
-        )  # fmt: skip
+        config = self.config(IntermediateConfig, **settings)
+        credentials = self.realm.credentials(Role.INTERMEDIATE, name, hosts=[host])
+        core = intermediate_core(config, credentials, utcnow=utcnow, entropy=self.network.entropy)
         clock, transport = self.process(host, 4433)
-        node = IntermediateNode(clock, core, transport)
+        node = IntermediateNode(clock, core, transport, drain_seconds=config.drain_seconds)
         self.start(node)
         return node
 
@@ -89,11 +108,15 @@ class Simulation:
     ) -> ConnectorNode:
         """A Connector of services with the agents allowed to each; serve_protocol() comes next."""
         granted = list(services if grants is None else grants)
-        core = ConnectorCore(
-            self.realm.credentials(Role.CONNECTOR, name, services=granted), intermediates,
-            services=services, authorizer=AllowList(services),
-            utcnow=utcnow, entropy=self.network.entropy,
+        config = self.config(
+            ConnectorConfig, intermediates=tuple(intermediates),
+            services=tuple(
+                ServiceConfig(name=service, target="", allow=tuple(agents))
+                for service, agents in services.items()
+            ),
         )  # fmt: skip
+        credentials = self.realm.credentials(Role.CONNECTOR, name, services=granted)
+        core = connector_core(config, credentials, utcnow=utcnow, entropy=self.network.entropy)
         clock, transport = self.process(host)
         node = ConnectorNode(clock, core, transport)
         self.start(node)
@@ -107,10 +130,9 @@ class Simulation:
         policy: str = "prefer-direct",
     ) -> AgentNode:
         """An Agent whose sessions take the paths of `policy`."""
-        core = AgentCore(
-            self.realm.credentials(Role.AGENT, name), intermediates,
-            utcnow=utcnow, entropy=self.network.entropy, policy=policy,
-        )  # fmt: skip
+        config = self.config(AgentConfig, intermediates=tuple(intermediates), path=policy)
+        credentials = self.realm.credentials(Role.AGENT, name)
+        core = agent_core(config, credentials, utcnow=utcnow, entropy=self.network.entropy)
         clock, transport = self.process(host)
         node = AgentNode(clock, core, transport)
         self.start(node)

@@ -109,7 +109,7 @@ class StartTests(RolesTestCase):
     def test_no_such_configuration(self) -> None:
         """The file that was named is not there."""
         self.config.unlink()
-        self.assert_refused(f"--config: {self.config}: No such file or directory")
+        self.assert_refused(f"{self.config}: No such file or directory")
 
     def test_a_bad_path_of_a_key(self) -> None:
         """With file and line, and the whole path that was tried."""

@@ -24,6 +24,7 @@ CLIENT: Address = ("198.51.100.1", 50000)
 SERVER: Address = ("192.0.2.1", 4433)
 PEER = PeerAddress.of_session(bytes(16))
 ALPN = "test/1"
+LIMITS = Limits(connections=10_000, retry_above=32)
 ENGINE = FAST  # for settings that do not say; test_stock.py runs everything with the other one
 TWICE = [HealthCheck.differing_executors]  # to be suppressed for what test_stock.py runs again
 
@@ -251,7 +252,7 @@ class Pair(Network):
         peer: bool = False,
         client: ConnectionProfile | None = None,
         server: ConnectionProfile | None = None,
-        limits: Limits | None = None,
+        limits: Limits = LIMITS,
         **network: Any,
     ) -> None:
         super().__init__(**network)

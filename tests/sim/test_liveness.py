@@ -81,7 +81,7 @@ class LivenessTests(SynchronousTestCase):
         self.office.driver.wake()
         self.network.run(5)
         self.assertTrue(transport.stream.is_closed)
-        self.assertEqual(0, len(self.relay.core.sessions))
+        self.assertEqual(0, len(self.relay.core.introductions))
         again = self.alice.connect("web")
         self.network.run_until(lambda: again.called, 20)
         newer = self.successResultOf(again).stream.session
