@@ -35,12 +35,13 @@ from service_identity.cryptography import (
     verify_certificate_ip_address,
 )
 
+from p2pnet.wire.names import NAME
+
 PrivateKey: TypeAlias = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 FilePath: TypeAlias = str | os.PathLike[str]
 Extension = TypeVar("Extension", bound=x509.ExtensionType)
 
-NAME_PATTERN = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?")
-"""What realms, nodes and services may be called: fit for one URI segment and for a file name."""
+NAME_PATTERN = re.compile(NAME)  # for realms, nodes and services
 
 # An operator's CA may have one or two below it, and a peer may send the root along. More is abuse.
 MAX_CHAIN = 3

@@ -12,12 +12,13 @@ from msgspec import Meta, Struct
 
 from p2pnet.wire.codes import DecodeError
 from p2pnet.wire.framing import StreamCutter, add_length
+from p2pnet.wire.names import NAME
 
 ALPN = "p2pnet/1"
 CONTROL_STREAM = 0  # id of the one stream of a control connection, which the node opens
 VERSION = (1, 0)
 
-Name = Annotated[str, Meta(pattern=r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?\Z")]
+Name = Annotated[str, Meta(pattern=rf"^{NAME}\Z")]
 Text = Annotated[str, Meta(max_length=512)]
 SessionId = Annotated[bytes, Meta(min_length=16, max_length=16)]
 Channel = Annotated[bytes, Meta(min_length=8, max_length=8)]
