@@ -15,7 +15,7 @@ QUICK = tests/wire tests/traversal tests/quic tests/core tests/config tests/test
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: help ready test demo lab sim bench quick lint format typing imports packaging clean
+.PHONY: help ready test demo lab sim bench figures quick lint format typing imports packaging clean
 
 help:  ## list these targets
 	@echo "Targets (PYTHON=$(PYTHON) and VENV=$(VENV) can be given):"
@@ -30,13 +30,16 @@ demo: $(READY)  ## start the three roles, download 64 MiB through them, show wha
 	@$(BIN)/p2pnet demo
 
 lab: $(READY)  ## every pairing of NAT behaviors, TRIALS=20 times each (hours; namespaces and nftables)
-	@$(BIN)/p2pnet lab matrix --trials $(TRIALS) --delay-ms 25
+	@$(BIN)/python -m lab matrix --trials $(TRIALS) --delay-ms 25
 
 sim: $(READY)  ## SEEDS=2000 runs on a simulated network on which things break (SEED=123 repeats one)
-	@$(BIN)/p2pnet lab sim $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --jobs $(SIM_JOBS))
+	@$(BIN)/python -m lab sim $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --jobs $(SIM_JOBS))
 
 bench: $(READY)  ## p2pnet beside its peers, ROUNDS=3 times each (half an hour; BRIEF=1: minutes)
 	@$(BIN)/python -m bench --rounds $(ROUNDS) $(if $(BRIEF),--brief)
+
+figures: $(READY)  ## what the house measures (circles, sizes, trips), beside 47920a3 and the goals
+	@$(BIN)/python -m bench.house
 
 quick: $(READY)  ## run the suites that need nothing but Python
 	@$(BIN)/python -m tests.run $(QUICK)

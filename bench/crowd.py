@@ -1,21 +1,22 @@
 """Many nodes on one socket, which an Intermediate takes for as many processes."""
 
+import dataclasses
 import datetime
 import heapq
 import os
 import select
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from p2pnet.identity import Credentials, Role
 from p2pnet.net.batched import ANCILLARY_SPACE, joined_size, open_socket, split
 from p2pnet.quic import events
-from p2pnet.quic.connection import Connection
+from p2pnet.quic.connection import NO_ERROR, Connection
 from p2pnet.quic.multiplexer import Multiplexer
-from p2pnet.quic.profile import ConnectionProfile
+from p2pnet.quic.profile import FAST, ConnectionProfile
 from p2pnet.wire import messages
 from p2pnet.wire.address import Address
 
@@ -63,19 +64,30 @@ class Crowd:
         self._settings = ConnectionProfile(
             credentials=credentials, roles=frozenset({Role.INTERMEDIATE}),
             utcnow=lambda: datetime.datetime.now(datetime.UTC), alpn=messages.ALPN,
-            host=intermediate[0],
+            engine=FAST, host=intermediate[0],
         )  # fmt: skip
         self._buffers: dict[Connection, messages.MessageBuffer] = {}
         self._pings: list[tuple[float, int, Connection]] = []
         self.connections: list[Connection] = []
 
-    def connect(self, nodes: int) -> None:
-        """Connect so many more."""
+    def connect(self, nodes: int, others: Iterable[Credentials] = ()) -> None:
+        """Connect so many more, as `others` as far as these reach."""
+        profiles = (dataclasses.replace(self._settings, credentials=other) for other in others)
         goal, begun = self.ready + self.lost + nodes, self.ready + self.lost
         while self.ready + self.lost < goal:
             while begun < goal and begun - self.ready - self.lost < AT_A_TIME:
-                self._mux.connect(self._settings, self._address, time.monotonic())
+                profile = next(profiles, self._settings)
+                self._mux.connect(profile, self._address, time.monotonic())
                 begun += 1
+            self.turn()
+
+    def leave(self) -> None:
+        """Close all connections, each of which counts as lost then."""
+        for connection in self.connections:
+            connection.close(NO_ERROR, "")
+        self.connections.clear()
+        self._pings.clear()
+        while self.ready:
             self.turn()
 
     def send(self, connection: Connection, message: messages.Message) -> None:

@@ -9,17 +9,29 @@ from pathlib import Path
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
+from bench.house.source import classes, largest
+
 ROOT = Path(__file__).absolute().parent.parent
 FILE_BUDGET = 400
 FUNCTION_BUDGET = 50
+ATTRIBUTE_BUDGET = 12
+ATTRIBUTES_AT_MOST = 21
 TOLERANCE = 1.5
 """Budgets are to design by; what is beyond this multiple of one fails."""
 LIGHT = "import sys; from twisted.plugins import p2pnet_plugin; print(*sorted(sys.modules))"
+LOADED = """
+import sys
+before = set(sys.modules)
+import importlib
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+print(*sorted(set(sys.modules) - before))
+"""
 
 
 def modules() -> Iterator[tuple[Path, ast.Module]]:
     """Every module of ours, with its path from the top of the checkout."""
-    for top in ("p2pnet", "tests", "twisted"):
+    for top in ("bench", "lab", "p2pnet", "tests", "twisted"):
         for path in sorted((ROOT / top).rglob("*.py")):
             yield path.relative_to(ROOT), ast.parse(path.read_text(), str(path))
 
@@ -69,6 +81,19 @@ class ArchitectureTests(SynchronousTestCase):
             failing = [item for item in found if item[0] > TOLERANCE * budget]
             self.assertEqual([], failing)
 
+    def test_no_class_has_too_many_attributes(self) -> None:
+        """The classes with the most are shown whether it fails or not."""
+        found = largest(
+            each
+            for path, tree in modules()
+            if path.parts[0] == "p2pnet"
+            for each in classes(tree, str(path))
+        )
+        over = [f"{size} attributes: {place}" for size, place in found if size > ATTRIBUTE_BUDGET]
+        print(f"\n{len(over)} of {len(found)} classes over {ATTRIBUTE_BUDGET} attributes",
+              *over, sep="\n  ")  # fmt: skip
+        self.assertEqual([], [item for item in found if item[0] > ATTRIBUTES_AT_MOST])
+
     def test_twisted_is_not_made_a_package_of_ours(self) -> None:
         """An __init__.py in our part of twisted/ would hide Twisted's own."""
         self.assertEqual([], list((ROOT / "twisted").rglob("__init__.py")))
@@ -92,3 +117,19 @@ class ArchitectureTests(SynchronousTestCase):
             "twisted.internet.reactor",
         }
         self.assertEqual(set(), heavy & set(done.stdout.split()))
+
+    def test_wire_and_traversal_load_no_network_library(self) -> None:
+        """Nor does a library that they import; the contracts see no further than our own files."""
+        names = [
+            ".".join(path.with_suffix("").parts).removesuffix(".__init__")
+            for path, _ in modules()
+            if path.parts[:2] in {("p2pnet", "wire"), ("p2pnet", "traversal")}
+        ]
+        done = subprocess.run(
+            [sys.executable, "-c", LOADED, *names],
+            cwd=ROOT, check=True, capture_output=True, text=True,
+        )  # fmt: skip
+        loaded = set(done.stdout.split())
+        self.assertLessEqual({*names}, loaded)
+        heavy = {"aioice", "asyncio", "dns", "random", "selectors", "socket", "ssl", "twisted"}
+        self.assertEqual(set(), heavy & loaded)

@@ -20,6 +20,21 @@ ONE_SIDED = 0.2  # seconds, at least, in which packets of the peer by another re
 BETTER_BY, BETTER_RATIO = 0.005, 0.1  # seconds and share that a relay must be better by
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class RelayStatus:
+    """A relay of the session.
+
+    :ivar cost: its round-trip time in seconds, as far as known when it was granted.
+    :ivar in_use: whether packets go through it while the session is relayed.
+    :ivar retiring: whether its Intermediate is about to stop.
+    """
+
+    address: Address
+    cost: float
+    in_use: bool
+    retiring: bool
+
+
 @dataclasses.dataclass(slots=True)
 class _Relay:
     cost: float
@@ -54,6 +69,19 @@ class RelayChoice:
             yield self.current
         if self.is_doubtful:
             yield from (address for address in self._relays if address != self.current)
+
+    @property
+    def in_use(self) -> tuple[Address | None, bool]:
+        """The relay of choice, and whether packets take all others as well."""
+        return self.current, self.is_doubtful
+
+    def snapshot(self) -> tuple[RelayStatus, ...]:
+        """The relays, in the order in which they were granted."""
+        in_use = set(self)
+        return tuple(
+            RelayStatus(address, relay.cost, address in in_use, relay.retiring)
+            for address, relay in self._relays.items()
+        )
 
     # -- what there is ---------------------------------------------------------------------------
 
@@ -118,7 +146,8 @@ class RelayChoice:
 
     def heard(self, address: Address | None, rtt: float, now: float) -> None:
         """An authentic packet of the peer came through a relay, or directly (None)."""
-        self._heard_at = [now, self._heard_at[0]]
+        if now > self._heard_at[0]:  # the packets of one batch count once
+            self._heard_at = [now, self._heard_at[0]]
         self._rest()
         relay = self._relays.get(address) if address is not None else None
         if relay is None:

@@ -12,8 +12,9 @@ from p2pnet.errors import (
     OverLimit,
     UnknownService,
 )
-from p2pnet.lab.simulation import Simulation
-from p2pnet.node import AgentNode, IntermediateNode
+from p2pnet.node.agent import AgentNode
+from p2pnet.node.intermediate import IntermediateNode
+from p2pnet.testing.realm import Simulation
 from p2pnet.wire import messages
 from p2pnet.wire.address import Address
 from tests.sim.support import Network, SimulationCase, Talk, Talks, leftovers

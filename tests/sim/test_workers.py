@@ -13,14 +13,14 @@ from p2pnet import reports
 from p2pnet.core import events
 from p2pnet.core.intermediate.workers import RelayWorker
 from p2pnet.interfaces import Datagrams
-from p2pnet.lab.simnet import Link
-from p2pnet.lab.simulation import Realm, Simulation
 from p2pnet.net.workers.pool import WorkerPool
-from p2pnet.node import AgentNode
+from p2pnet.node.agent import AgentNode
+from p2pnet.testing.network import Link
+from p2pnet.testing.realm import Realm
 from p2pnet.wire.address import Address
 from p2pnet.wire.demux import Kind, classify
 from p2pnet.wire.worker_messages import Stray, WorkerMessage
-from tests.sim.support import Echo, Network, SimulationCase
+from tests.sim.support import Echo, Network, RelayedSimulation, SimulationCase
 
 WORKERS = 3
 HEARD_AFTER = 0.005  # seconds for which what a worker says is under way
@@ -127,7 +127,7 @@ class SimulatedPool(WorkerPool):
         return succeed(None)
 
 
-class PooledSimulation(Simulation):
+class PooledSimulation(RelayedSimulation):
     """A realm whose Intermediates have workers."""
 
     pool: SimulatedPool

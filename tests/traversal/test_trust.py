@@ -8,13 +8,16 @@ from typing import Any
 import msgspec
 
 from p2pnet import reports
+from p2pnet.config.cores import intermediate_options
+from p2pnet.config.roles import IntermediateConfig
 from p2pnet.core.intermediate.control import ControlConnections
 from p2pnet.core.intermediate.core import IntermediateCore
 from p2pnet.core.intermediate.nodes import ConnectedNode
 from p2pnet.core.intermediate.registry import MemoryDirectory
 from p2pnet.errors import ServiceError
 from p2pnet.identity import Role
-from p2pnet.node import IntermediateNode, utcnow
+from p2pnet.net.clock import utcnow
+from p2pnet.node.intermediate import IntermediateNode
 from p2pnet.wire import messages
 from p2pnet.wire.address import Address
 from p2pnet.wire.demux import Kind
@@ -70,13 +73,16 @@ class LyingIntermediateTests(DirectCase):
         """Two nodes whose Intermediate lies, and who try to talk."""
         simulation = self.realm()
         credentials = simulation.realm.credentials(Role.INTERMEDIATE, "relay1", hosts=[RELAY])
+        options = intermediate_options(simulation.config(IntermediateConfig))
         core = IntermediateCore(
-            credentials, MemoryDirectory(), utcnow=utcnow, entropy=self.net.entropy
+            credentials, MemoryDirectory(), options, utcnow=utcnow, entropy=self.net.entropy
         )
         control: Any = core._control
         control.__class__ = LyingControl
         control.lies, control.greetings = lies, greetings
-        node = IntermediateNode(self.net.clock, core, self.net.transport(RELAY, 4433))
+        node = IntermediateNode(
+            self.net.clock, core, self.net.transport(RELAY, 4433), drain_seconds=0.0
+        )
         simulation.start(node)
         self.place()
         self.talking = self.connecting(self.agent)
@@ -158,7 +164,7 @@ class ForeignNodeTests(DirectCase):
 
     def meddle(self, *spoken: messages.Message) -> None:
         """Have a third node, well connected, say that; nothing may change."""
-        mallory = self.simulation.agent(host="192.0.2.66", name="mallory")
+        mallory = self.simulation.agent(host="192.0.2.66", name="mallory", policy="relay-only")
         self.until(lambda: mallory.core.links[0].is_ready)
         before = self.told()
         for message in spoken:

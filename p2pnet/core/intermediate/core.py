@@ -13,13 +13,13 @@ from p2pnet.core import events
 from p2pnet.core.intermediate.control import ControlConnections
 from p2pnet.core.intermediate.introductions import Introductions
 from p2pnet.core.intermediate.nodes import ConnectedNodes
+from p2pnet.core.intermediate.options import IntermediateOptions
 from p2pnet.core.intermediate.workers import SharedForwarder
 from p2pnet.core.timers import Timers
 from p2pnet.identity import Credentials, Role
 from p2pnet.interfaces import IServiceDirectory
-from p2pnet.quic.admission import Limits
 from p2pnet.quic.multiplexer import Multiplexer
-from p2pnet.quic.profile import FAST, ConnectionProfile
+from p2pnet.quic.profile import ConnectionProfile
 from p2pnet.wire import messages
 from p2pnet.wire.address import Address
 from p2pnet.wire.codes import ErrorCode
@@ -37,11 +37,7 @@ class IntermediateCore:
 
     :param credentials: who this Intermediate is.
     :param directory: the IServiceDirectory of the realm's services.
-    :param utcnow: the calendar's clock, for certificate dates.
-    :param limits: for connections; `max_sessions`, `max_sessions_per_node` and `session_rate`
-        (bytes a second and direction, 0 for no limit) for what is relayed.
-    :param entropy: the source of random bytes.
-    :param engine: how QUIC packets are made (p2pnet.quic.profile.ENGINES).
+    :param options: what the configuration decides.
     :ivar nodes: the nodes that are connected.
     :ivar introductions: the sessions that are relayed.
     :ivar forwarder: forwards the relay frames, with the relay workers if there are any.
@@ -51,22 +47,18 @@ class IntermediateCore:
         self,
         credentials: Credentials,
         directory: IServiceDirectory,
+        options: IntermediateOptions,
         *,
         utcnow: Callable[[], datetime.datetime],
-        limits: Limits | None = None,
-        max_sessions: int = 10_000,
-        max_sessions_per_node: int = 256,
-        session_rate: int = 0,
         entropy: Callable[[int], bytes] = os.urandom,
-        engine: str = FAST,
     ) -> None:
         if credentials.identity.role is not Role.INTERMEDIATE:
             raise ValueError(f"{credentials.identity} cannot be run as intermediate")
         self._profile = functools.partial(
             ConnectionProfile, roles=frozenset({Role.AGENT, Role.CONNECTOR}), utcnow=utcnow,
-            alpn=messages.ALPN, max_streams=1, engine=engine,
+            alpn=messages.ALPN, max_streams=1, engine=options.engine,
         )  # fmt: skip
-        self._mux = Multiplexer(limits=limits, entropy=entropy)
+        self._mux = Multiplexer(limits=options.limits, entropy=entropy)
         self.credentials = credentials
         self._events: collections.deque[events.Event] = collections.deque()
         self._forwarded: list[tuple[bytes, Address]] = []
@@ -77,8 +69,8 @@ class IntermediateCore:
         self.nodes = ConnectedNodes()
         self.introductions = Introductions(
             self.forwarder, directory, self.nodes.connectors, self._events.append, entropy,
-            self._timers, max_sessions=max_sessions, max_per_node=max_sessions_per_node,
-            rate=session_rate,
+            self._timers, max_sessions=options.max_sessions,
+            max_per_node=options.max_sessions_per_node, rate=options.session_rate,
         )  # fmt: skip
         self._control = ControlConnections(
             self.nodes, directory, self.introductions, self._timers, self._events.append

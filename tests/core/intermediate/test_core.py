@@ -7,20 +7,22 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from p2pnet import reports
+from p2pnet.config.cores import intermediate_core
+from p2pnet.config.roles import IntermediateConfig
 from p2pnet.core import events
-from p2pnet.core.intermediate.core import QUIET, IntermediateCore
-from p2pnet.core.intermediate.registry import MemoryDirectory
+from p2pnet.core.intermediate.core import QUIET
 from p2pnet.identity import Role
-from p2pnet.node import utcnow
+from p2pnet.net.clock import utcnow
 from p2pnet.quic import events as quic_events
 from p2pnet.quic.multiplexer import Multiplexer
-from p2pnet.quic.profile import ConnectionProfile
+from p2pnet.quic.profile import FAST, ConnectionProfile
+from p2pnet.testing.realm import Simulation
 from p2pnet.wire import messages
 from p2pnet.wire.address import Address
 from p2pnet.wire.codes import ErrorCode
 from p2pnet.wire.demux import MAGIC_COOKIE
 from p2pnet.wire.relay_frame import encode_relay_frame
-from tests.core.support import credentials
+from tests.core.support import credentials, make_intermediate
 
 HERE: Address = ("192.0.2.1", 4433)
 AGENT: Address = ("203.0.113.1", 50000)
@@ -37,7 +39,7 @@ class Node:
         self.mux = Multiplexer()
         profile = ConnectionProfile(
             credentials(role, name), frozenset({Role.INTERMEDIATE}), utcnow,
-            messages.ALPN, host=HERE[0],
+            messages.ALPN, FAST, host=HERE[0],
         )  # fmt: skip
         self.connection = self.mux.connect(profile, HERE, 0.0)
         self.told: list[messages.Message] = []
@@ -70,16 +72,10 @@ class CoreCase(SynchronousTestCase):
 
     def setUp(self) -> None:
         """The Intermediate, alone."""
-        self.core = self.make()
+        self.core = make_intermediate()
         self.nodes: list[Node] = []
         self.events: list[events.Event] = []
         self.now = 0.0
-
-    def make(self, role: Role = Role.INTERMEDIATE, **options: Any) -> IntermediateCore:
-        """An Intermediate."""
-        return IntermediateCore(
-            credentials(role, "relay1"), MemoryDirectory(), utcnow=utcnow, **options
-        )
 
     def node(self, role: Role, name: str, address: Address) -> Node:
         """A node that connects and greets."""
@@ -129,7 +125,8 @@ class ControlTests(CoreCase):
 
     def test_only_an_intermediates_certificate_will_do(self) -> None:
         """Nodes would refuse any other."""
-        self.assertRaises(ValueError, self.make, Role.AGENT)
+        config, alice = Simulation.config(IntermediateConfig), credentials(Role.AGENT, "alice")
+        self.assertRaises(ValueError, intermediate_core, config, alice, utcnow=utcnow)
 
     def test_a_node_is_greeted_and_counted(self) -> None:
         """It learns its address; nothing waits any more then."""

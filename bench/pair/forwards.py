@@ -1,0 +1,185 @@
+"""Cases that load a forward: requests, connections, and transfers."""
+
+import dataclasses
+import socket
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from bench import load
+from bench.pair.case import Case, Effort, Figures, Sample
+from bench.pair.site import Site, Way, cpu
+from p2pnet.wire.address import Address
+
+ONE_REQUEST = 100  # bytes, and as many of the answer
+AWAKE = 2  # requests before those that count, for a connection that was idle meanwhile
+CALIBRATION = 1.0  # megabytes
+DIRECT_TIMEOUT = 30.0  # seconds
+MTU_SEARCH = 2.0  # seconds within which a direct path has its packet size, on loopback
+
+
+@dataclasses.dataclass
+class OnWay(Case):
+    """A case that loads one forward."""
+
+    way: Callable[[Site], Way]
+
+    def prepare(self, site: Site, effort: Effort) -> None:
+        """Have the session, and the path that it stays on."""
+        way = self.way(site)
+        exchange(way.address, 1)
+        if self.way is direct and not way.agent.find("packet_size_found"):
+            way.agent.wait_for("path_selected", DIRECT_TIMEOUT, path="direct")
+            time.sleep(MTU_SEARCH)
+
+
+@dataclasses.dataclass
+class Requests(OnWay):
+    """Small requests on an open connection."""
+
+    connections: dict[Site, socket.socket] = dataclasses.field(default_factory=dict)
+    at_a_turn = 20
+
+    def prepare(self, site: Site, effort: Effort) -> None:
+        """Open the connection."""
+        super().prepare(site, effort)
+        connection = self.connections[site] = load.connect(self.way(site).address)
+        connection.sendall(load.ECHO)
+        round_trips(connection, effort.requests)
+
+    def turns(self, effort: Effort) -> int:
+        """Few requests a turn."""
+        return -(-effort.requests // self.at_a_turn)
+
+    def measure(self, site: Site, effort: Effort) -> Sample:
+        """From request to response."""
+        connection, processes = self.connections[site], self.way(site).processes
+        round_trips(connection, AWAKE)
+        began = cpu(processes)
+        times = round_trips(connection, min(self.at_a_turn, effort.requests))
+        return Sample(times, cpu(processes) - began)
+
+    def figures(self, samples: Sequence[Sample]) -> Figures:
+        """Quantiles, and processor time a request, in microseconds."""
+        times = [seconds for sample in samples for seconds in sample.times]
+        found = load.quantiles(times)
+        used = sum(sample.cpu for sample in samples)
+        return {
+            "p50_us": found["p50_us"],
+            "p99_us": found["p99_us"],
+            "cpu_us": used / len(times) * 1e6,
+        }
+
+
+class Opening(OnWay):
+    """A new TCP connection for each request, over a session that is there."""
+
+    at_a_turn = 2
+
+    def turns(self, effort: Effort) -> int:
+        """Few connections a turn."""
+        return -(-effort.connections // self.at_a_turn)
+
+    def measure(self, site: Site, effort: Effort) -> Sample:
+        """From connecting to the end of the answer."""
+        way = self.way(site)
+        began = cpu(way.processes)
+        times = [exchange(way.address, ONE_REQUEST) for _ in range(self.at_a_turn)]
+        return Sample(times, cpu(way.processes) - began)
+
+    def figures(self, samples: Sequence[Sample]) -> Figures:
+        """Median, and processor time a connection, in milliseconds."""
+        times = [seconds for sample in samples for seconds in sample.times]
+        used = sum(sample.cpu for sample in samples)
+        return {"p50_ms": statistics.median(times) * 1e3, "cpu_ms": used / len(times) * 1e3}
+
+
+@dataclasses.dataclass
+class Bulk(OnWay):
+    """One stream, as much for either site as the first one carries in the time."""
+
+    transfer: Callable[[Address, float], Mapping[str, float]]
+    megabytes: float = 0.0
+
+    def prepare(self, site: Site, effort: Effort) -> None:
+        """Fill the windows, and choose the size."""
+        super().prepare(site, effort)
+        size = CALIBRATION
+        for _ in range(2):
+            rate = self.transfer(self.way(site).address, size)["megabytes_per_second"]
+            size = rate * effort.seconds
+        self.megabytes = self.megabytes or size
+
+    def measure(self, site: Site, effort: Effort) -> Sample:
+        """One transfer on a connection of its own."""
+        way = self.way(site)
+        began = cpu(way.processes)
+        done = self.transfer(way.address, self.megabytes)
+        return Sample([done["seconds"]], cpu(way.processes) - began, int(done["bytes"]))
+
+    def figures(self, samples: Sequence[Sample]) -> Figures:
+        """The rate, and processor time a gigabyte."""
+        size = sum(sample.size for sample in samples)
+        return {
+            "MB/s": size / sum(sum(sample.times) for sample in samples) / 1e6,
+            "cpu_s/GB": sum(sample.cpu for sample in samples) / size * 1e9,
+        }
+
+
+@dataclasses.dataclass
+class ManyClients(OnWay):
+    """Connections of several clients at once, with a request each."""
+
+    clients = 8
+
+    def measure(self, site: Site, effort: Effort) -> Sample:
+        """All connections of a batch."""
+        way = self.way(site)
+        with ThreadPoolExecutor(self.clients) as pool:
+            used, began = cpu(way.processes), time.perf_counter()
+            count = self.clients * effort.connections
+            done = pool.map(lambda _: exchange(way.address, ONE_REQUEST), range(count))
+            times = list(done)
+            elapsed, used = time.perf_counter() - began, cpu(way.processes) - used
+        return Sample(times, used, found={"per_second": count / elapsed})
+
+    def figures(self, samples: Sequence[Sample]) -> Figures:
+        """The rate, and processor time a connection in milliseconds."""
+        (sample,) = samples
+        return {**sample.found, "cpu_ms": sample.cpu / len(sample.times) * 1e3}
+
+
+def direct(site: Site) -> Way:
+    """The site's forward over a direct path."""
+    return site.direct
+
+
+def relayed(site: Site) -> Way:
+    """The site's forward over its Intermediate."""
+    return site.relayed
+
+
+def round_trips(connection: socket.socket, count: int) -> list[float]:
+    """Seconds of each of so many requests."""
+    times, request = [], bytes(ONE_REQUEST)
+    for _ in range(count):
+        began = time.perf_counter()
+        connection.sendall(request)
+        load.receive_exactly(connection, ONE_REQUEST)
+        times.append(time.perf_counter() - began)
+    return times
+
+
+def exchange(address: Address, size: int) -> float:
+    """Seconds from connecting to the end of an answer of `size` bytes."""
+    began = time.perf_counter()
+    with load.connect(address) as connection:
+        connection.sendall(load.ECHO + bytes(size))
+        load.receive_exactly(connection, size)
+        return time.perf_counter() - began
+
+
+def upload(address: Address, megabytes: float) -> Mapping[str, float]:
+    """Send so much, until the target has all of it."""
+    return load.upload(address, 0.0, 1, megabytes)

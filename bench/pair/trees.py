@@ -1,0 +1,88 @@
+"""The checkouts that are compared, and the environment that holds a process to one of them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from p2pnet.testing.processes import ProcessError
+
+CHECKOUT = Path(__file__).absolute().parents[2]
+BUILD = CHECKOUT / "build" / "pair"
+IMPORT_TIMEOUT = 60.0  # seconds
+ORIGIN = """
+from importlib.util import find_spec
+from twisted.plugins import p2pnet_plugin
+print(find_spec("p2pnet").origin, p2pnet_plugin.__file__, sep="\\n")
+"""
+
+
+class Tree(NamedTuple):
+    """A checkout.
+
+    :ivar name: as the user wrote it.
+    :ivar path: absolute.
+    :ivar commit: its abbreviated commit, with "+" if files differ from it, "" outside git.
+    """
+
+    name: str
+    path: Path
+    commit: str
+
+    @property
+    def prefix(self) -> list[str]:
+        """What to put before a command so that its Python imports this checkout's p2pnet."""
+        return ["env", f"PYTHONPATH={self.path}"]
+
+    def verify(self) -> None:
+        """Raise ProcessError unless Python and twistd find p2pnet in this checkout alone."""
+        command = [*self.prefix, sys.executable, "-c", ORIGIN]
+        done = subprocess.run(
+            command, cwd="/", stdin=subprocess.DEVNULL, capture_output=True, text=True,
+            timeout=IMPORT_TIMEOUT,
+        )  # fmt: skip
+        if done.returncode:
+            raise ProcessError(f"{self.name}: p2pnet cannot be imported\n{done.stderr[-500:]}")
+        for file in done.stdout.split("\n")[:2]:
+            if not Path(file).is_relative_to(self.path):
+                raise ProcessError(f"{self.name}: processes would import {file}, not {self.path}")
+
+
+def git(*arguments: str, directory: Path = CHECKOUT) -> str:
+    """The output of a git command. Raises ProcessError with its complaint."""
+    done = subprocess.run(
+        ["git", "-C", os.fspath(directory), *arguments], stdin=subprocess.DEVNULL,
+        capture_output=True, text=True,
+    )  # fmt: skip
+    if done.returncode:
+        raise ProcessError(f"git {' '.join(arguments)}: {done.stderr.strip()}")
+    return done.stdout.strip()
+
+
+def tree(name: str) -> Tree:
+    """The checkout at a path, or of a revision, which is made in build/pair the first time.
+
+    Raises ProcessError if `name` is neither.
+    """
+    path = Path(name).absolute()
+    if not (path / "p2pnet").is_dir():
+        path = _worktree(name)
+    try:
+        commit = git("rev-parse", "--short", "HEAD", directory=path)
+        commit += "+" if git("status", "--porcelain", directory=path) else ""
+    except ProcessError:
+        commit = ""
+    found = Tree(name, path.resolve(), commit)
+    found.verify()
+    return found
+
+
+def _worktree(revision: str) -> Path:
+    commit = git("rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}")
+    path = BUILD / commit[:12]
+    git("worktree", "prune")
+    if not path.exists():
+        BUILD.mkdir(parents=True, exist_ok=True)
+        git("worktree", "add", "--force", "--detach", os.fspath(path), commit)
+    return path
