@@ -95,7 +95,7 @@ class ControlStream:
         self._buffer = messages.MessageBuffer()
 
     def send(self, message: messages.Message) -> None:
-        """Queue a message."""
+        """Queue a message; Connection.send() drops it once the connection is closed."""
         self.connection.send(messages.CONTROL_STREAM, messages.encode_message(message))
 
     def receive(self, event: quic_events.StreamDataReceived) -> list[messages.Message]:
@@ -153,7 +153,7 @@ class ControlLink:
 
     @property
     def is_usable(self) -> bool:
-        """Whether it takes new sessions."""
+        """Whether the Intermediate takes requests for new sessions."""
         return self.is_ready and not self.draining
 
     @property
@@ -307,7 +307,7 @@ class ControlLink:
     # -- going down ------------------------------------------------------------------------------
 
     def stop(self, reason: str) -> None:
-        """Close and never try again."""
+        """Close the connection, with `reason` for the Intermediate, and never try again."""
         self._alarm.cancel()
         if self.state is not LinkState.STOPPED:
             self._advance(LinkState.STOPPED)

@@ -14,7 +14,7 @@ PROBE_ROUND_TRIPS = 8  # round trips that a probe may take on a slow path
 
 
 class Due(enum.Enum):
-    """What Liveness asks of its caller."""
+    """What the caller of Liveness is to do with the connection."""
 
     PING = enum.auto()
     GIVE_UP = enum.auto()
