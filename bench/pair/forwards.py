@@ -15,8 +15,7 @@ from p2pnet.wire.address import Address
 ONE_REQUEST = 100  # bytes, and as many of the answer
 AWAKE = 2  # requests before those that count, for a connection that was idle meanwhile
 CALIBRATION = 1.0  # megabytes
-DIRECT_TIMEOUT = 30.0  # seconds
-MTU_SEARCH = 2.0  # seconds within which a direct path has its packet size, on loopback
+DIRECT_TIMEOUT = 30.0  # seconds for the direct path, and for its packet size
 
 
 @dataclasses.dataclass
@@ -26,12 +25,13 @@ class OnWay(Case):
     way: Callable[[Site], Way]
 
     def prepare(self, site: Site, effort: Effort) -> None:
-        """Have the session, and the path that it stays on."""
+        """Have the session, on the path and with the packet size that it stays with."""
         way = self.way(site)
         exchange(way.address, 1)
-        if self.way is direct and not way.agent.find("packet_size_found"):
+        if self.way is direct:
             way.agent.wait_for("path_selected", DIRECT_TIMEOUT, path="direct")
-            time.sleep(MTU_SEARCH)
+            found = way.agent.wait_for("packet_size_found", DIRECT_TIMEOUT)
+            site.connector.wait_for("packet_size_found", DIRECT_TIMEOUT, session=found["session"])
 
 
 @dataclasses.dataclass

@@ -58,9 +58,15 @@ class Memory(Case):
 
 
 class Cold(Case):
-    """The first connection of an Agent that just started: a session's set-up."""
+    """The first connection of an Agent that just started: a session's set-up.
+
+    :param path: how the Agent chooses its paths.
+    """
 
     share = 0.5
+
+    def __init__(self, path: str) -> None:
+        self._path = path
 
     def prepare(self, site: Site, effort: Effort) -> None:
         """Have a first session, for what the Connector does once only."""
@@ -68,7 +74,7 @@ class Cold(Case):
 
     def measure(self, site: Site, effort: Effort) -> Sample:
         """From connecting to the first byte."""
-        way = site.agent()
+        way = site.agent(self._path)
         try:
             time.sleep(SETTLE)
             used = cpu(way.processes)

@@ -35,7 +35,7 @@ class Plan(msgspec.Struct, frozen=True):
 
     :ivar directory: empty, for files.
     :ivar trees: the old and the new one.
-    :ivar turn: which of them goes first in the first batch.
+    :ivar turn: the number of the round; the old one goes first in even ones.
     """
 
     directory: str
@@ -76,13 +76,15 @@ def run(plan: Plan) -> dict[str, list[Batch]]:
     with contextlib.ExitStack() as stack:
         watch()
         address = stack.enter_context(target(directory, Place()))
-        sites = []
-        for label, tree in zip(("old", "new"), plan.trees, strict=True):
+        started: dict[str, Site] = {}
+        labels = list(zip(("old", "new"), plan.trees, strict=True))
+        for label, tree in labels[:: 1 if plan.turn % 2 == 0 else -1]:
             watch()
             (directory / label).mkdir()
             name, path, commit = tree
-            sites.append(Site(Tree(name, Path(path), commit), directory / label, address))
-            stack.callback(sites[-1].close)
+            started[label] = Site(Tree(name, Path(path), commit), directory / label, address)
+            stack.callback(started[label].close)
+        sites = started["old"], started["new"]
         for name in plan.cases:
             print_error(f"  {name}")
             try:
