@@ -30,10 +30,10 @@ demo: $(READY)  ## start the three roles, download 64 MiB through them, show wha
 	@$(BIN)/p2pnet demo
 
 lab: $(READY)  ## every pairing of NAT behaviors, TRIALS=20 times each (hours; namespaces and nftables)
-	@$(BIN)/p2pnet lab matrix --trials $(TRIALS) --delay-ms 25
+	@$(BIN)/python -m lab matrix --trials $(TRIALS) --delay-ms 25
 
 sim: $(READY)  ## SEEDS=2000 runs on a simulated network on which things break (SEED=123 repeats one)
-	@$(BIN)/p2pnet lab sim $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --jobs $(SIM_JOBS))
+	@$(BIN)/python -m lab sim $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --jobs $(SIM_JOBS))
 
 bench: $(READY)  ## p2pnet beside its peers, ROUNDS=3 times each (half an hour; BRIEF=1: minutes)
 	@$(BIN)/python -m bench --rounds $(ROUNDS) $(if $(BRIEF),--brief)

@@ -21,7 +21,7 @@ from typing import Any
 
 from bench.figures import draw
 from bench.peers.base import BUILD
-from p2pnet.lab.report import Row, Spread, environment, print_error, table
+from bench.report import Row, Spread, environment, print_error, table
 
 BRIEF: Mapping[str, Sequence[str]] = {
     "forward": ("--seconds=1", "--echoes=300", "--connects=20"),

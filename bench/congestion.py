@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import NamedTuple
 
-from p2pnet.lab.report import Row, parser, show
+from bench.report import Row, parser, show
 from tests.quic.bbr.bottleneck import MBIT, Bottleneck, Link
 
 LOSSES = (0.0, 0.001, 0.005, 0.01, 0.02, 0.05)

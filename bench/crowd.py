@@ -16,13 +16,12 @@ from p2pnet.net.batched import ANCILLARY_SPACE, joined_size, open_socket, split
 from p2pnet.quic import events
 from p2pnet.quic.connection import NO_ERROR, Connection
 from p2pnet.quic.multiplexer import Multiplexer
-from p2pnet.quic.profile import ConnectionProfile
+from p2pnet.quic.profile import FAST, ConnectionProfile
 from p2pnet.wire import messages
 from p2pnet.wire.address import Address
 
 AT_A_TIME = 16  # handshakes; with twice as many half-open ones the Intermediate demands Retry
 PING_EVERY = 15.0  # seconds
-CONTROL_STREAM = 0
 
 Take = Callable[[Connection, messages.Message], object]
 
@@ -65,7 +64,7 @@ class Crowd:
         self._settings = ConnectionProfile(
             credentials=credentials, roles=frozenset({Role.INTERMEDIATE}),
             utcnow=lambda: datetime.datetime.now(datetime.UTC), alpn=messages.ALPN,
-            host=intermediate[0],
+            engine=FAST, host=intermediate[0],
         )  # fmt: skip
         self._buffers: dict[Connection, messages.MessageBuffer] = {}
         self._pings: list[tuple[float, int, Connection]] = []
@@ -93,7 +92,7 @@ class Crowd:
 
     def send(self, connection: Connection, message: messages.Message) -> None:
         """On the control stream of one of `connections`."""
-        connection.send(CONTROL_STREAM, messages.encode_message(message))
+        connection.send(messages.CONTROL_STREAM, messages.encode_message(message))
 
     def idle(self, seconds: float) -> None:
         """Let that much time pass."""

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from bench import plot
-from p2pnet.lab.report import Row
+from bench.report import Row
 
 Plots = Iterator[tuple[str, str]]
 """Names and documents."""

@@ -16,10 +16,10 @@ from functools import partial
 from typing import NamedTuple
 
 from bench import stream
+from bench.forwarding import Load, cases
 from bench.peers import PEERS
-from p2pnet.lab.forwarding import Load, cases
-from p2pnet.lab.report import Row, Spread, alternate, parser, print_error, ratio, show
-from p2pnet.lab.tunnel import TUNNELS, Tunnel, Unavailable
+from bench.report import Row, Spread, alternate, parser, print_error, ratio, show
+from bench.tunnel import TUNNELS, Tunnel, Unavailable
 
 Found = Mapping[str, Mapping[str, Spread | None]]
 

@@ -15,13 +15,13 @@ from collections.abc import Sequence
 from functools import partial
 
 from bench.forward import prepare
+from bench.forwarding import opened
 from bench.peers import IrohFixed, StockAioquic
 from bench.peers.ssh import Ssh
+from bench.report import Figures, Row, alternate, parser, show
+from bench.tunnel import LOOPBACK, P2PNet, Tunnel
 from p2pnet.core.intermediate.registry import MemoryDirectory
-from p2pnet.lab.forwarding import opened
-from p2pnet.lab.processes import LabError
-from p2pnet.lab.report import Figures, Row, alternate, parser, show
-from p2pnet.lab.tunnel import LOOPBACK, P2PNet, Tunnel
+from p2pnet.testing.processes import ProcessError
 
 KINDS: Sequence[type[Tunnel]] = (P2PNet, StockAioquic, Ssh, IrohFixed)
 STREAMS = (1, 10, 100, 500)
@@ -38,7 +38,7 @@ def upload(kind: type[Tunnel], streams: Sequence[int], megabytes: float) -> Figu
         for name, count in zip(list(figures), streams, strict=True):
             try:
                 found = client.run("upload", megabytes=megabytes, streams=count)
-            except LabError:
+            except ProcessError:
                 break
             figures[name] = found["megabytes_per_second"]
     return figures

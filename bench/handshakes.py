@@ -16,10 +16,10 @@ from functools import partial
 from pathlib import Path
 
 from bench.crowd import AT_A_TIME, Crowd, load_credentials
+from bench.report import Figures, Row, alternate, parser, ratio, show
+from bench.tunnel import await_ready
 from p2pnet.identity import Role
-from p2pnet.lab.processes import Deployment, Process
-from p2pnet.lab.report import Figures, Row, alternate, parser, ratio, show
-from p2pnet.lab.tunnel import await_ready
+from p2pnet.testing.processes import Deployment, Process
 from p2pnet.wire.address import Address, parse_host_port
 
 GOAL = 1.2  # times the stock server's

@@ -13,9 +13,9 @@ import tempfile
 from pathlib import Path
 
 from bench.crowd import AT_A_TIME, Crowd, load_credentials
+from bench.report import Row, parser, ratio, show
 from p2pnet.identity import Role
-from p2pnet.lab.processes import Deployment
-from p2pnet.lab.report import Row, parser, ratio, show
+from p2pnet.testing.processes import Deployment
 from p2pnet.wire.address import parse_host_port
 
 SETTLE = 3.0  # seconds, for what comes after a handshake

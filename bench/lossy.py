@@ -19,14 +19,14 @@ from functools import partial
 from typing import Any
 
 from bench.forward import prepare
+from bench.forwarding import opened
 from bench.peers import PEERS
 from bench.peers.ssh import Ssh
-from p2pnet.lab.forwarding import opened
-from p2pnet.lab.namespaces import Host, Lab, acquire
-from p2pnet.lab.report import Case, Figures, Row, alternate, parser, show
-from p2pnet.lab.topology import Topology
-from p2pnet.lab.tunnel import Ends, P2PNet, Place, Tunnel
-from p2pnet.lab.wire import Conditions
+from bench.report import Case, Figures, Row, alternate, parser, show
+from bench.tunnel import Ends, P2PNet, Place, Tunnel
+from lab.namespaces import Host, Lab, acquire
+from lab.topology import Topology
+from lab.wire import Conditions
 
 MBIT = 1e6 / 8  # bytes/s
 LINKS = (
@@ -89,7 +89,7 @@ def laboratory(link: Link, congestion: str) -> Iterator[Ends]:
 
 
 def rate(kind: type[Tunnel], link: Link, congestion: str, seconds: float) -> Figures:
-    """One upload. Raises LabError, OSError."""
+    """One upload. Raises ProcessError, OSError."""
     with laboratory(link, congestion) as ends, opened(kind, ends) as (tunnel, client):
         used = tunnel.cpu_seconds()
         upload = client.run("upload", seconds=seconds)
@@ -103,7 +103,7 @@ def rate(kind: type[Tunnel], link: Link, congestion: str, seconds: float) -> Fig
 
 
 def latency(kind: type[Tunnel], link: Link, congestion: str, seconds: float) -> Figures:
-    """100-byte requests, one after the other, beside nothing. Raises LabError, OSError."""
+    """100-byte requests, one after the other, beside nothing. Raises ProcessError, OSError."""
     count = max(10, round(seconds * 1000 / (link.rtt or 1)))
     with laboratory(link, congestion) as ends, opened(kind, ends) as (_, client):
         echo = client.run("echo", count=count)

@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from xml.sax.saxutils import escape
 
-from p2pnet.lab.report import number
+from bench.report import number
 
 WIDTH = 720
 ROW = 26  # height of a bar with its gap

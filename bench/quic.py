@@ -19,10 +19,10 @@ from typing import Any, NamedTuple
 
 from aioquic.quic.events import DatagramFrameReceived, StreamDataReceived
 
+from bench.report import Figures, Row, alternate, parser, ratio, show
 from p2pnet.identity import Credentials, Role
-from p2pnet.lab.report import Figures, Row, alternate, parser, ratio, show
-from p2pnet.lab.simulation import Realm
 from p2pnet.quic.profile import ENGINES, FAST, STOCK, ConnectionProfile
+from p2pnet.testing.realm import Realm
 
 CLIENT, SERVER = ("192.0.2.1", 1), ("192.0.2.2", 2)
 PAYLOAD = 1000  # bytes of a DATAGRAM frame
@@ -71,7 +71,7 @@ class Pair:
 
     def _make(self, engine: str, case: Case, ours: Credentials, peer: Role, **options: Any) -> Any:
         settings = ConnectionProfile(
-            ours, frozenset({peer}), lambda: datetime.now(UTC), "bench/1", datagrams=True
+            ours, frozenset({peer}), lambda: datetime.now(UTC), "bench/1", engine, datagrams=True
         )
         configuration = settings.configuration(is_client=peer is Role.CONNECTOR)
         configuration.max_datagram_size = case.size

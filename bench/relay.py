@@ -22,27 +22,27 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from bench.crowd import load_credentials, receive_all
+from bench.crowd import receive_all
 from bench.hop import added
+from bench.report import Figures, alternate, parser, show
 from p2pnet import reports
+from p2pnet.config.cores import agent_core, connector_core, load_credentials
+from p2pnet.config.roles import AgentConfig, ConnectorConfig, PeerConfig, ServiceConfig
 from p2pnet.core import events
-from p2pnet.core.peer.agent import AgentCore
-from p2pnet.core.peer.connector import AllowList, ConnectorCore
 from p2pnet.core.peer.node import PeerCore
 from p2pnet.identity import Role
-from p2pnet.lab.processes import Deployment, LabError, cpu_seconds
-from p2pnet.lab.report import Figures, alternate, parser, show
 from p2pnet.net.batched import (
     SEGMENT_SIZE,
     SOL_UDP,
     UDP_SEGMENT,
     open_socket,
 )
-from p2pnet.traversal.way import RelayedPath
+from p2pnet.testing.processes import Deployment, ProcessError, cpu_seconds
+from p2pnet.traversal.way import Way
 from p2pnet.wire.address import Address
-from p2pnet.wire.relay_frame import RELAY_OVERHEAD, encode_relay_frame
+from p2pnet.wire.relay_frame import RELAY_OVERHEAD
 
 SIZE = 1000  # bytes of a datagram
 BURST = 32  # datagrams
@@ -51,6 +51,8 @@ LOST_AFTER = 0.5  # seconds
 PATIENCE = 10.0  # seconds
 RATE = 10**10  # bytes a second; quotas are counted, and never reached
 QUIC = b"\x40"  # what an Intermediate takes for the session's own
+
+C = TypeVar("C", bound=PeerConfig)
 
 
 def utcnow() -> datetime.datetime:
@@ -104,9 +106,9 @@ def pour(
     return received, sent - received
 
 
-def frame_for(path: RelayedPath) -> bytes:
-    """A frame of SIZE bytes that goes along the path."""
-    return encode_relay_frame(path.channel, QUIC + bytes(SIZE - RELAY_OVERHEAD - 1))
+def frame_for(way: Way) -> bytes:
+    """A frame of SIZE bytes that goes along the way."""
+    return way.header + QUIC + bytes(SIZE - RELAY_OVERHEAD - 1)
 
 
 class Course:
@@ -114,18 +116,13 @@ class Course:
 
     def __init__(self, deployment: Deployment, name: str, udp: str, workers: int) -> None:
         self.relay = deployment.intermediate(name, udp=udp, session_rate=RATE, workers=workers)
-        self._credentials = {
-            node: load_credentials(deployment.certs, node) for node in ("agent", "connector")
-        }
+        self._certs = deployment.certs
         self._intermediate = deployment.intermediates[-1]
         started = [self.relay.wait_for("worker_started", worker=n) for n in range(1, workers)]
         self._pids = [self.relay.pid, *(event["pid"] for event in started)]
-        self.connector = Peer(
-            ConnectorCore(
-                self._credentials["connector"], [self._intermediate], services=["web"],
-                authorizer=AllowList({"web": ["*"]}), utcnow=utcnow,
-            )
-        )  # fmt: skip
+        web = ServiceConfig(name="web", target="", allow=("*",))
+        config = self._config(ConnectorConfig, services=(web,))
+        self.connector = Peer(connector_core(config, load_credentials(config), utcnow=utcnow))
         self._until(reports.Registered, self.connector)
         self._agents: list[Peer] = []
         self._sources: dict[int, tuple[Peer, bytes]] = {}  # by the process that gets the frames
@@ -133,20 +130,30 @@ class Course:
         while len(self._sources) < workers:
             self._add_agent(workers)
 
+    def _config(self, kind: type[C], **settings: Any) -> C:
+        certs, name = self._certs, kind.table
+        return kind(
+            ca=certs / "ca.pem", cert=certs / f"{name}.pem", key=certs / f"{name}.key",
+            intermediates=(self._intermediate,), **settings,
+        )  # fmt: skip
+
     def _add_agent(self, workers: int) -> None:
         """A session, whose channel comes to a process by chance."""
-        core = AgentCore(self._credentials["agent"], [self._intermediate], utcnow=utcnow)
+        config = self._config(AgentConfig, path="relay-only")
+        core = agent_core(config, load_credentials(config), utcnow=utcnow)
         agent = Peer(core)
         self._agents.append(agent)
         self._until(reports.ControlConnected, agent)
         core.open_stream("web", time.monotonic())
         self._until(reports.HandshakeCompleted, agent, self.connector)
         (session,) = core.sessions.values()
-        ((self._address, path),) = session.relays.items()
-        self._sources[path.channel[0] % workers] = agent, frame_for(path)
+        ((self._address, way),) = core.paths_of(session).relays.items()
+        worker = way.header[1] % workers
+        self._sources[worker] = agent, frame_for(way)
         back = self.connector.core.find_session(session.id)
         assert back is not None
-        self._backs[path.channel[0] % workers] = frame_for(back.relays[self._address])
+        back_way = self.connector.core.paths_of(back).relays[self._address]
+        self._backs[worker] = frame_for(back_way)
 
     def _until(self, kind: type[Any], *peers: Peer) -> None:
         deadline = time.monotonic() + PATIENCE
@@ -155,13 +162,13 @@ class Course:
                 if any(isinstance(event, kind) for event in peer.turn()):
                     return
             time.sleep(0.001)
-        raise LabError(f"no {kind.__name__} in {PATIENCE} s")
+        raise ProcessError(f"no {kind.__name__} in {PATIENCE} s")
 
     def keep_up(self) -> None:
         """Let the control connections live, which nobody looked after for a while."""
         peers = (*self._agents, self.connector)
         for link in (link for peer in peers for link in peer.core.links):
-            link.hurry(time.monotonic())  # asks the Intermediate at once
+            link.network_changed(time.monotonic())  # asks the Intermediate at once
         for _ in range(3):
             for peer in peers:
                 peer.turn()

@@ -14,11 +14,11 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from p2pnet.lab.forwarding import Client, target
-from p2pnet.lab.load import quantiles
-from p2pnet.lab.processes import Deployment, RoleProcess, Service
-from p2pnet.lab.report import Row, parser, show
-from p2pnet.lab.tunnel import Place
+from bench.forwarding import Client, target
+from bench.load import quantiles
+from bench.report import Row, parser, show
+from bench.tunnel import Place
+from p2pnet.testing.processes import Deployment, RoleProcess, Service
 from p2pnet.wire.address import parse_host_port
 
 GOALS_MS = {"cold, relayed": 12.0, "warm, relayed": 1.5}

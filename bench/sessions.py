@@ -19,10 +19,10 @@ from pathlib import Path
 
 from bench.crowd import Crowd, load_credentials
 from bench.relay import BURST, PATIENCE, QUIC, RATE, SIZE, pour
+from bench.report import Figures, alternate, parser, ratio, show
 from p2pnet.identity import Role
-from p2pnet.lab.processes import Deployment, LabError
-from p2pnet.lab.report import Figures, alternate, parser, ratio, show
 from p2pnet.quic.connection import Connection
+from p2pnet.testing.processes import Deployment, ProcessError
 from p2pnet.wire import messages
 from p2pnet.wire.address import parse_host_port
 from p2pnet.wire.relay_frame import encode_relay_frame
@@ -66,7 +66,7 @@ class Course:
             if len(self._frames) > before:
                 deadline = time.monotonic() + PATIENCE
             elif time.monotonic() > deadline:
-                raise LabError(f"{before} of {sessions} sessions")
+                raise ProcessError(f"{before} of {sessions} sessions")
 
     def turn(self) -> None:
         """Let both crowds live on."""

@@ -15,17 +15,19 @@ from datetime import UTC, datetime
 from multiprocessing.connection import Connection as Pipe
 from typing import Any
 
+from bench.report import Figures, alternate, parser, show
 from p2pnet.identity import Credentials, Role
-from p2pnet.lab.report import Figures, alternate, parser, show
-from p2pnet.lab.simulation import Realm
 from p2pnet.net.batched import BatchedUDPTransport
 from p2pnet.net.driver import Driver
 from p2pnet.quic import events
+from p2pnet.quic.admission import Limits
 from p2pnet.quic.connection import Connection
 from p2pnet.quic.multiplexer import Multiplexer
-from p2pnet.quic.profile import ConnectionProfile
+from p2pnet.quic.profile import FAST, ConnectionProfile
+from p2pnet.testing.realm import Realm
 from p2pnet.wire.address import Address
 
+LIMITS = Limits(connections=1, retry_above=1)
 NAME = "QUIC stream, no TCP"
 LOOPBACK = "127.0.0.1"
 CHUNK = bytes(os.urandom(1 << 16))
@@ -42,7 +44,7 @@ def the_reactor() -> Any:
 def settings(ours: Credentials, peer: Role) -> ConnectionProfile:
     """For either end."""
     return ConnectionProfile(
-        ours, frozenset({peer}), lambda: datetime.now(UTC), "p2pnet-bench/1", max_streams=1
+        ours, frozenset({peer}), lambda: datetime.now(UTC), "p2pnet-bench/1", FAST, max_streams=1
     )
 
 
@@ -119,7 +121,7 @@ class Sender(End):
 
 def receive(pipe: Pipe, credentials: Credentials) -> None:
     """The receiving process."""
-    end = Receiver(Multiplexer(server=settings(credentials, Role.AGENT)))
+    end = Receiver(Multiplexer(server=settings(credentials, Role.AGENT), limits=LIMITS))
     pipe.send(end.transport.get_address())
     used = time.process_time()
     end.reactor.run()

@@ -20,9 +20,9 @@ from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
+from bench.report import Figures, alternate, parser, show
 from p2pnet import reports
 from p2pnet.core import events
-from p2pnet.lab.report import Figures, alternate, parser, show
 from p2pnet.net.batched import BatchedUDPTransport
 from p2pnet.net.driver import Driver
 from p2pnet.net.udp import UDPTransport

@@ -95,6 +95,28 @@ _BY_CODE: dict[ErrorCode, type[ServiceError]] = {
 }
 
 
+def cannot_listen(failed: error.CannotListenError) -> str:
+    """Why a port could not be opened, in words for people: address, port and what to look at."""
+    return (
+        f"cannot listen on {failed.interface or 'any'} port {failed.port}: "
+        f"{failed.socketError}; is another program using it?"
+    )
+
+
+class NodeCannotListen(error.CannotListenError):
+    """The node of an endpoint string cannot open its UDP port.
+
+    :ivar endpoint: the string.
+    """
+
+    def __init__(self, endpoint: str, cause: error.CannotListenError) -> None:
+        super().__init__(cause.interface, cause.port, cause.socketError)
+        self.endpoint = endpoint
+
+    def __str__(self) -> str:
+        return f"{self.endpoint}: {cannot_listen(self)}"
+
+
 def error_for(code: int, reason: str = "") -> ServiceError:
     """The exception for an ErrorCode that came over the network."""
     known = ErrorCode.of(code)

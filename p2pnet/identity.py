@@ -35,12 +35,11 @@ from service_identity.cryptography import (
     verify_certificate_ip_address,
 )
 
+from p2pnet.wire.names import MAX_NAME, NAME_PATTERN
+
 PrivateKey: TypeAlias = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 FilePath: TypeAlias = str | os.PathLike[str]
 Extension = TypeVar("Extension", bound=x509.ExtensionType)
-
-NAME_PATTERN = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?")
-"""What realms, nodes and services may be called: fit for one URI segment and for a file name."""
 
 # An operator's CA may have one or two below it, and a peer may send the root along. More is abuse.
 MAX_CHAIN = 3
@@ -104,7 +103,7 @@ def check_name(kind: str, value: str) -> None:
     """
     if not NAME_PATTERN.fullmatch(value):
         raise ValueError(
-            f"{kind} name {_printable(value)!r} is not valid: use 1 to 63 of a-z 0-9 . _ - "
+            f"{kind} name {_printable(value)!r} is not valid: use 1 to {MAX_NAME} of a-z 0-9 . _ - "
             "and begin and end with a letter or digit"
         )
 

@@ -79,7 +79,9 @@ class IServiceDirectory(Interface):
 
 
 class IPathSelector(Interface):
-    """Decides which of the paths of a session is used. Pure: no clock, no state."""
+    """Decides which of the ways of a session is used. Pure: no clock, no state."""
+
+    name = Attribute("Of the policy, as in the configuration.")
 
     def select(choices: Any) -> Any:
         """The Decision for these Choices (both of p2pnet.traversal.selection)."""

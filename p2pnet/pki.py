@@ -23,7 +23,6 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from p2pnet.identity import (
-    NAME_PATTERN,
     CredentialsError,
     FilePath,
     PrivateKey,
@@ -33,6 +32,7 @@ from p2pnet.identity import (
     load_pair,
     subject_names,
 )
+from p2pnet.wire.names import NAME_PATTERN
 
 KeyType: TypeAlias = Literal["p256", "ed25519"]
 KEY_TYPES: tuple[KeyType, ...] = ("p256", "ed25519")

@@ -19,11 +19,19 @@ ATTRIBUTES_AT_MOST = 21
 TOLERANCE = 1.5
 """Budgets are to design by; what is beyond this multiple of one fails."""
 LIGHT = "import sys; from twisted.plugins import p2pnet_plugin; print(*sorted(sys.modules))"
+LOADED = """
+import sys
+before = set(sys.modules)
+import importlib
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+print(*sorted(set(sys.modules) - before))
+"""
 
 
 def modules() -> Iterator[tuple[Path, ast.Module]]:
     """Every module of ours, with its path from the top of the checkout."""
-    for top in ("p2pnet", "tests", "twisted"):
+    for top in ("bench", "lab", "p2pnet", "tests", "twisted"):
         for path in sorted((ROOT / top).rglob("*.py")):
             yield path.relative_to(ROOT), ast.parse(path.read_text(), str(path))
 
@@ -109,3 +117,19 @@ class ArchitectureTests(SynchronousTestCase):
             "twisted.internet.reactor",
         }
         self.assertEqual(set(), heavy & set(done.stdout.split()))
+
+    def test_wire_and_traversal_load_no_network_library(self) -> None:
+        """Nor does a library that they import; the contracts see no further than our own files."""
+        names = [
+            ".".join(path.with_suffix("").parts).removesuffix(".__init__")
+            for path, _ in modules()
+            if path.parts[:2] in {("p2pnet", "wire"), ("p2pnet", "traversal")}
+        ]
+        done = subprocess.run(
+            [sys.executable, "-c", LOADED, *names],
+            cwd=ROOT, check=True, capture_output=True, text=True,
+        )  # fmt: skip
+        loaded = set(done.stdout.split())
+        self.assertLessEqual({*names}, loaded)
+        heavy = {"aioice", "asyncio", "dns", "random", "selectors", "socket", "ssl", "twisted"}
+        self.assertEqual(set(), heavy & loaded)

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from p2pnet.identity import (
-    NAME_PATTERN,
     Credentials,
     Identity,
     IdentityError,
@@ -27,6 +26,7 @@ from p2pnet.identity import (
     verify_peer,
 )
 from p2pnet.pki import KEY_TYPES, create_authority, issue
+from p2pnet.wire.names import NAME_PATTERN
 
 # So long ago that a check against the wall clock refuses everything issued here.
 NOW = datetime(2001, 2, 3, 4, 5, 6, tzinfo=UTC)

@@ -13,7 +13,16 @@ from pathlib import Path
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 ROOT = Path(__file__).absolute().parent.parent
-SOURCES = ("p2pnet", "twisted", "setup.cfg", "pyproject.toml", "MANIFEST.in", "LICENSE")
+SOURCES = (
+    "p2pnet",
+    "lab",
+    "bench",
+    "twisted",
+    "setup.cfg",
+    "pyproject.toml",
+    "MANIFEST.in",
+    "LICENSE",
+)
 PLUGINS = ("p2p-agent", "p2p-connector", "p2p-intermediate")
 WHERE = """
 from twisted.application.service import IServiceMaker
@@ -105,9 +114,10 @@ class PackagingTests(SynchronousTestCase):
         self.assertEqual(str(origin / "twisted" / "plugins" / "p2pnet_plugin.py"), plugin)
         self.assertEqual(["['p2p']"] * 2, [client, server])
         self.assertIn("Usage: p2pnet", run(programs / "p2pnet", "--help", cwd=empty))
+        self.assertIn("--size", run(programs / "p2pnet", "demo", "--help", cwd=empty))
 
     def test_an_installed_wheel(self) -> None:
-        """It has the plugins, the mark of a typed package, and nothing that is not ours."""
+        """It has the plugins, the mark of a typed package, and neither lab/ nor bench/."""
         wheel = self.build_wheel()
         names = zipfile.ZipFile(wheel).namelist()
         self.assertIn("p2pnet/py.typed", names)

@@ -26,7 +26,7 @@ from rich.table import Table
 from bench.house import trips
 from bench.house.circles import circles
 from bench.house.source import classes, functions, largest, modules, owners, terse
-from p2pnet.lab.processes import LabError
+from p2pnet.testing.processes import ProcessError
 
 CHECKOUT = Path(__file__).absolute().parents[2]
 BEFORE = Path(__file__).with_name("before.json")
@@ -107,14 +107,14 @@ def sources(checkout: Path) -> dict[str, Any]:
 
 
 def measured_trips(checkout: Path) -> dict[str, Any]:
-    """Return the trips through the nodes of a checkout by name. Raises LabError."""
+    """Return the trips through the nodes of a checkout by name. Raises ProcessError."""
     command = ["env", f"PYTHONPATH={checkout}", sys.executable, str(trips.__file__)]
     done = subprocess.run(
         command, cwd="/", stdin=subprocess.DEVNULL, capture_output=True, text=True,
         timeout=TRIPS_TIMEOUT,
     )  # fmt: skip
     if done.returncode:
-        raise LabError(f"the trips failed\n{done.stderr[-500:]}")
+        raise ProcessError(f"the trips failed\n{done.stderr[-500:]}")
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 
@@ -131,7 +131,7 @@ def flat(found: Mapping[str, Any]) -> dict[str, int]:
 
 
 def measure(checkout: Path) -> dict[str, Any]:
-    """Measure a checkout. Raises LabError."""
+    """Measure a checkout. Raises ProcessError."""
     number, named = circles(checkout)
     found = sources(checkout)
     walked = measured_trips(checkout)
@@ -187,7 +187,7 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         found = measure(arguments.tree.absolute())
-    except LabError as error:
+    except ProcessError as error:
         print(error, file=sys.stderr)
         return 1
     if arguments.json:

@@ -5,7 +5,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from p2pnet.lab.processes import LabError, script
+from p2pnet.testing.processes import ProcessError, script
 
 PACKAGE = "p2pnet"
 CONTRACT = """\
@@ -27,7 +27,7 @@ def circles(checkout: Path) -> tuple[int, list[str]]:
     """Return how many dependencies between siblings close circles, and those that are named.
 
     import-linter names the first few of each package. Imports under TYPE_CHECKING count. Raises
-    LabError if import-linter cannot run.
+    ProcessError if import-linter cannot run.
     """
     packages = sorted(path.parent for path in (checkout / PACKAGE).rglob("__init__.py"))
     names = [".".join(path.relative_to(checkout).parts) for path in packages]
@@ -41,7 +41,7 @@ def circles(checkout: Path) -> tuple[int, list[str]]:
             cwd=directory, stdin=subprocess.DEVNULL, capture_output=True, text=True,
         )  # fmt: skip
     if done.returncode not in (0, 1) or "Contracts:" not in done.stdout:
-        raise LabError(f"lint-imports failed\n{(done.stdout + done.stderr)[-500:]}")
+        raise ProcessError(f"lint-imports failed\n{(done.stdout + done.stderr)[-500:]}")
     return sum(map(int, _REMOVE.findall(done.stdout))), _named(done.stdout)
 
 

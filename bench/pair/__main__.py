@@ -41,8 +41,8 @@ from bench.pair.cases import CASES, SMALL_PACKETS
 from bench.pair.ratios import Comparison, Pair, compare
 from bench.pair.stage import Batch, Plan
 from bench.pair.trees import CHECKOUT, Tree, tree
-from p2pnet.lab.processes import LabError, guarded
-from p2pnet.lab.report import environment, number, print_error
+from bench.report import environment, number, print_error
+from p2pnet.testing.processes import ProcessError, guarded
 
 NAMESPACE = ("unshare", "--net", "sh", "-c", 'ip link set lo mtu 1500 up && exec "$@"', "sh")
 WIDTH = 110  # columns where the output is no terminal
@@ -58,7 +58,7 @@ def has_namespaces() -> bool:
 
 
 def measure(plan: Plan, prefix: Sequence[str]) -> Mapping[str, Sequence[Batch]]:
-    """Run a round of some cases in a new process behind `prefix`. Raises LabError."""
+    """Run a round of some cases in a new process behind `prefix`. Raises ProcessError."""
     with tempfile.TemporaryDirectory(prefix="pair-") as directory:
         plan = msgspec.structs.replace(plan, directory=directory)
         command = [
@@ -71,9 +71,9 @@ def measure(plan: Plan, prefix: Sequence[str]) -> Mapping[str, Sequence[Batch]]:
                 timeout=LIMIT,
             )  # fmt: skip
         except subprocess.TimeoutExpired:
-            raise LabError(f"a round took more than {LIMIT:.0f} s") from None
+            raise ProcessError(f"a round took more than {LIMIT:.0f} s") from None
     if done.returncode:
-        raise LabError(f"bench.pair.stage ended with status {done.returncode}")
+        raise ProcessError(f"bench.pair.stage ended with status {done.returncode}")
     return msgspec.json.decode(done.stdout, type=dict[str, list[Batch]])
 
 
@@ -91,7 +91,7 @@ def rounds(plan: Plan, count: int) -> Found:
                 continue
             try:
                 measured = measure(msgspec.structs.replace(plan, cases=cases, turn=turn), prefix)
-            except LabError as error:
+            except ProcessError as error:
                 print_error(f"round {turn + 1} failed: {error}")
                 continue
             for name, batches in measured.items():
@@ -167,7 +167,7 @@ def main() -> int:
             print_error(f"skipped for want of root, unshare or ip: {', '.join(skipped)}")
     try:
         trees = [tree(arguments.old), tree(arguments.new)]
-    except LabError as error:
+    except ProcessError as error:
         print_error(str(error))
         return 1
     effort = Effort(arguments.requests, arguments.connections, arguments.seconds, arguments.nodes)

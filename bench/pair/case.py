@@ -50,14 +50,14 @@ class Case:
     share: ClassVar[float] = 1.0
 
     def prepare(self, site: Site, effort: Effort) -> None:
-        """Prepare a site before its first batch. Raises LabError or OSError."""
+        """Prepare a site before its first batch. Raises ProcessError or OSError."""
 
     def turns(self, effort: Effort) -> int:
         """Return the number of turns in a batch."""
         return 1
 
     def measure(self, site: Site, effort: Effort) -> Sample:
-        """Load the site for one turn and measure it. Raises LabError or OSError."""
+        """Load the site for one turn and measure it. Raises ProcessError or OSError."""
         raise NotImplementedError
 
     def figures(self, samples: Sequence[Sample]) -> Figures:

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 
+from bench.load import download
 from bench.pair.case import Case
 from bench.pair.forwards import Bulk, ManyClients, Opening, Requests, direct, relayed, upload
 from bench.pair.nodes import Cold, Handshakes, Memory
-from p2pnet.lab.load import download
 
 CASES: Mapping[str, Case] = {
     "memory": Memory(),

@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from bench import load
 from bench.pair.case import Case, Effort, Figures, Sample
 from bench.pair.site import Site, Way, cpu
-from p2pnet.lab import load
 from p2pnet.wire.address import Address
 
 ONE_REQUEST = 100  # bytes, and as many of the answer

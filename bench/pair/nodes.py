@@ -13,7 +13,7 @@ from bench.pair.forwards import direct, exchange
 from bench.pair.site import Site, cpu
 from p2pnet import pki
 from p2pnet.identity import Credentials, Identity, Role
-from p2pnet.lab.processes import LabError
+from p2pnet.testing.processes import ProcessError
 from p2pnet.wire.address import parse_host_port
 
 SETTLE = 1.0  # seconds after its start in which a node still works on its own
@@ -123,7 +123,7 @@ class Handshakes(Case):
         crowd.leave()
         crowd.idle(AFTER_HANDSHAKES)
         if done < len(nodes):
-            raise LabError(f"{len(nodes) - done} of {len(nodes)} nodes could not connect")
+            raise ProcessError(f"{len(nodes) - done} of {len(nodes)} nodes could not connect")
         return Sample(found={"per_cpu_second": done / used})
 
     def figures(self, samples: Sequence[Sample]) -> Figures:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from bench.pair.trees import Tree
 from p2pnet.identity import Role
-from p2pnet.lab.processes import Deployment, LabError, RoleProcess, Service, script
+from p2pnet.testing.processes import Deployment, ProcessError, RoleProcess, Service, script
 from p2pnet.wire.address import Address, parse_host_port
 
 SERVICE = "load"
@@ -34,7 +34,7 @@ class TreeDeployment(Deployment):
         self._pki("init", "--realm", self.realm, "--force")
 
     def issue(self, role: Role, name: str, **options: Any) -> None:
-        """Issue a certificate by the checkout's own `p2pnet pki`. Raises LabError."""
+        """Issue a certificate by the checkout's own `p2pnet pki`. Raises ProcessError."""
         arguments = [
             f"--{option.removesuffix('s')}={value}"
             for option, values in options.items()
@@ -48,7 +48,7 @@ class TreeDeployment(Deployment):
         self.processes.remove(process)
         try:
             if process.wait(PKI_TIMEOUT):
-                raise LabError(f"{self._tree.name}: p2pnet pki: {process.output()[-500:]}")
+                raise ProcessError(f"{self._tree.name}: p2pnet pki: {process.output()[-500:]}")
         finally:
             process.kill()
 
@@ -88,7 +88,7 @@ class Site:
         self.deployment.stop()
 
     def agent(self, path: str = "prefer-direct") -> Way:
-        """Start an Agent with a control connection and no session. Raises LabError."""
+        """Start an Agent with a control connection and no session. Raises ProcessError."""
         self._agents += 1
         agent = self.deployment.agent(
             f"agent{self._agents}", {SERVICE: f"tcp:0:interface={LOOPBACK}"}, self.tree.prefix,

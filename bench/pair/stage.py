@@ -16,14 +16,14 @@ from pathlib import Path
 
 import msgspec
 
+from bench.forwarding import target
 from bench.pair.case import Case, Effort, Figures, Sample
 from bench.pair.cases import CASES, SMALL_PACKETS
 from bench.pair.site import Site
 from bench.pair.trees import Tree
-from p2pnet.lab.forwarding import target
-from p2pnet.lab.processes import LabError
-from p2pnet.lab.report import print_error
-from p2pnet.lab.tunnel import Place
+from bench.report import print_error
+from bench.tunnel import Place
+from p2pnet.testing.processes import ProcessError
 
 BATCH_LIMIT = 120.0  # seconds after which a batch counts as hung, and this process ends
 
@@ -89,7 +89,7 @@ def run(plan: Plan) -> dict[str, list[Batch]]:
             print_error(f"  {name}")
             try:
                 found[name] = batches({**CASES, **SMALL_PACKETS}[name], sites, plan)
-            except (LabError, OSError) as error:
+            except (ProcessError, OSError) as error:
                 print_error(f"  {name} failed: {error}")
         watch()
     return found

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from p2pnet.lab.processes import LabError
+from p2pnet.testing.processes import ProcessError
 
 CHECKOUT = Path(__file__).absolute().parents[2]
 BUILD = CHECKOUT / "build" / "pair"
@@ -36,27 +36,27 @@ class Tree(NamedTuple):
         return ["env", f"PYTHONPATH={self.path}"]
 
     def verify(self) -> None:
-        """Raise LabError unless Python and twistd find p2pnet in this checkout alone."""
+        """Raise ProcessError unless Python and twistd find p2pnet in this checkout alone."""
         command = [*self.prefix, sys.executable, "-c", ORIGIN]
         done = subprocess.run(
             command, cwd="/", stdin=subprocess.DEVNULL, capture_output=True, text=True,
             timeout=IMPORT_TIMEOUT,
         )  # fmt: skip
         if done.returncode:
-            raise LabError(f"{self.name}: p2pnet cannot be imported\n{done.stderr[-500:]}")
+            raise ProcessError(f"{self.name}: p2pnet cannot be imported\n{done.stderr[-500:]}")
         for file in done.stdout.split("\n")[:2]:
             if not Path(file).is_relative_to(self.path):
-                raise LabError(f"{self.name}: processes would import {file}, not {self.path}")
+                raise ProcessError(f"{self.name}: processes would import {file}, not {self.path}")
 
 
 def git(*arguments: str, directory: Path = CHECKOUT) -> str:
-    """Return the output of a git command. Raises LabError with the error message of git."""
+    """Return the output of a git command. Raises ProcessError with the error message of git."""
     done = subprocess.run(
         ["git", "-C", os.fspath(directory), *arguments], stdin=subprocess.DEVNULL,
         capture_output=True, text=True,
     )  # fmt: skip
     if done.returncode:
-        raise LabError(f"git {' '.join(arguments)}: {done.stderr.strip()}")
+        raise ProcessError(f"git {' '.join(arguments)}: {done.stderr.strip()}")
     return done.stdout.strip()
 
 
@@ -64,7 +64,7 @@ def tree(name: str) -> Tree:
     """Return the checkout at a path or of a revision.
 
     The first call for a revision adds a worktree below build/pair, which later calls use again.
-    Raises LabError if `name` is neither, or if processes would not import the checkout.
+    Raises ProcessError if `name` is neither, or if processes would not import the checkout.
     """
     path = Path(name).absolute()
     if not (path / "p2pnet").is_dir():
@@ -72,7 +72,7 @@ def tree(name: str) -> Tree:
     try:
         commit = git("rev-parse", "--short", "HEAD", directory=path)
         commit += "+" if git("status", "--porcelain", directory=path) else ""
-    except LabError:
+    except ProcessError:
         commit = ""
     found = Tree(name, path.resolve(), commit)
     found.verify()

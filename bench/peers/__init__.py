@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from bench.peers.base import PROGRAMS, Pair, PythonPair, node_modules
 from bench.peers.ssh import Ssh
-from p2pnet.lab.tunnel import Tunnel
+from bench.tunnel import Tunnel
 
 IROH = "iroh==1.2.0"
 HYPERDHT = "hyperdht@6.34.0"

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from p2pnet.lab.tunnel import Tunnel, Unavailable, await_ready
+from bench.tunnel import Tunnel, Unavailable, await_ready
 from p2pnet.wire.address import Address
 
 BUILD = Path(__file__).parents[2] / "build" / "bench"

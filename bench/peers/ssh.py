@@ -6,8 +6,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from p2pnet.lab.processes import Process
-from p2pnet.lab.tunnel import Tunnel, Unavailable, await_listener, free_port
+from bench.tunnel import Tunnel, Unavailable, await_listener, free_port
+from p2pnet.testing.processes import Process
 from p2pnet.wire.address import Address
 
 SBIN = "/usr/sbin:/usr/local/sbin"

@@ -3,21 +3,29 @@
 python agent_loop.py CERTS NAME INTERMEDIATE SERVICE, e.g. certs alice 127.0.0.1:4433 web
 """
 
-import datetime
 import socket
 import sys
 import time
+from datetime import UTC, datetime
+from pathlib import Path
 
-from p2pnet import reports
-from p2pnet.core.peer.agent import AgentCore
-from p2pnet.core.peer.stream import StreamClosed, StreamData
-from p2pnet.identity import Credentials
+from p2pnet import (
+    AgentConfig,
+    StreamClosed,
+    StreamData,
+    agent_core,
+    load_credentials,
+    reports,
+)
 
 certs, name, intermediate, service = sys.argv[1:]
-credentials = Credentials.load(
-    cert=f"{certs}/{name}.pem", key=f"{certs}/{name}.key", ca=f"{certs}/ca.pem"
+config = AgentConfig(
+    ca=Path(certs, "ca.pem"),
+    cert=Path(certs, f"{name}.pem"),
+    key=Path(certs, f"{name}.key"),
+    intermediates=(intermediate,),
 )
-core = AgentCore(credentials, [intermediate], utcnow=lambda: datetime.datetime.now(datetime.UTC))
+core = agent_core(config, load_credentials(config), utcnow=lambda: datetime.now(UTC))
 udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 core.connect(time.monotonic())
 stream = core.open_stream(service, time.monotonic())

@@ -9,10 +9,13 @@ import click
 from rich.table import Table
 
 from p2pnet.cli.common import json_option, print_table, reported
-from p2pnet.lab.demonstration import Demonstration, Step
-from p2pnet.lab.namespaces import acquire
-from p2pnet.lab.nat import BEHAVIORS
-from p2pnet.lab.stage import BehindNats, Loopback, Stage
+from p2pnet.demo.demonstration import Demonstration, Step
+from p2pnet.demo.stage import Loopback, Stage
+
+size_option = click.option(
+    "--size", default=64, show_default=True, type=click.IntRange(1, 4096), metavar="MIB",
+    help="How much to download.",
+)  # fmt: skip
 
 
 def _print_timeline(steps: list[Step]) -> None:
@@ -25,36 +28,10 @@ def _print_timeline(steps: list[Step]) -> None:
     print_table(table)
 
 
-def _stage(nat: str | None) -> Stage:
-    """Where to perform: on loopback, or behind "AGENT:CONNECTOR"."""
-    if nat is None:
-        return Loopback()
-    agent, colon, connector = nat.partition(":")
-    if not colon or agent not in BEHAVIORS or connector not in BEHAVIORS:
-        known = ", ".join(BEHAVIORS)
-        raise click.BadParameter(f"write AGENT:CONNECTOR, each one of {known}", param_hint="--nat")
-    acquire()
-    return BehindNats(BEHAVIORS[agent], BEHAVIORS[connector])
-
-
-@click.command()
-@json_option
-@click.option(
-    "--size",
-    default=64,
-    show_default=True,
-    type=click.IntRange(1, 4096),
-    metavar="MIB",
-    help="How much to download.",
-)
-@click.option(
-    "--nat", metavar="AGENT:CONNECTOR",
-    help="Behind two real NATs in network namespaces, such as port-restricted:port-restricted.",
-)  # fmt: skip
-def demo(as_json: bool, size: int, nat: str | None) -> None:
-    """Start the three roles on this machine and download a file through them."""
-    with tempfile.TemporaryDirectory(prefix="p2pnet-demo-") as directory, reported():
-        demonstration = Demonstration(_stage(nat), Path(directory), size)
+def perform(stage: Stage, size: int, as_json: bool) -> None:
+    """Run the demonstration on `stage` and print it. Raises ProcessError, ClickException."""
+    with tempfile.TemporaryDirectory(prefix="p2pnet-demo-") as directory:
+        demonstration = Demonstration(stage, Path(directory), size)
         ok = demonstration.run()
     steps = demonstration.steps
     if as_json:
@@ -64,3 +41,12 @@ def demo(as_json: bool, size: int, nat: str | None) -> None:
         _print_timeline(steps)
     if not ok:
         raise click.ClickException("the download differs from what was served")
+
+
+@click.command()
+@json_option
+@size_option
+def demo(as_json: bool, size: int) -> None:
+    """Start the three roles on this machine and download a file through them."""
+    with reported():
+        perform(Loopback(), size, as_json)

@@ -14,9 +14,7 @@ import click
 from p2pnet import __version__
 
 COMMANDS = {
-    "bench": ("p2pnet.cli.bench", "bench", "Measure p2pnet on this machine."),
     "demo": ("p2pnet.cli.demo", "demo", "Run a whole realm on this machine and try it."),
-    "lab": ("p2pnet.cli.lab", "lab", "Try sessions between real NATs on this machine."),
     "pki": ("p2pnet.cli.pki", "pki", "Create a realm and issue certificates to its nodes."),
 }
 """Name of the subcommand -> its module, its attribute there, its short help."""

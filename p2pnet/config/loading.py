@@ -1,6 +1,5 @@
 """Loading a configuration: TOML file and command line, and messages that say where to mend what."""
 
-import difflib
 import json
 import re
 import tomllib
@@ -14,7 +13,14 @@ import msgspec
 from msgspec import Struct
 
 from p2pnet.config.roles import RoleConfig, ServiceConfig
-from p2pnet.config.setting import ConfigError, check_agent, is_any_port, reason_of, settings
+from p2pnet.config.setting import (
+    ConfigError,
+    check_agent,
+    declared_settings,
+    is_any_port,
+    reason_of,
+    right_spelling,
+)
 
 C = TypeVar("C", bound=RoleConfig)
 
@@ -37,7 +43,7 @@ class _Loader(Generic[C]):
         self._path = path
         self._text = ""
         self._overrides = overrides
-        self._settings = settings(kind)
+        self._settings = declared_settings(kind)
 
     def load(self) -> C:
         """The config; raises ConfigError."""
@@ -49,6 +55,7 @@ class _Loader(Generic[C]):
             if field.name in values:
                 values[field.name] = self._convert(field.name, values[field.name], field.type)
                 self._check(field.name, values[field.name])
+                values[field.name] = self._locate(field.name, values[field.name])
             elif field.required:
                 instead = "" if self._path else ", or --config FILE"
                 self._fail(field.name, f"missing; write {self._example(field.name)}{instead}")
@@ -61,7 +68,7 @@ class _Loader(Generic[C]):
         try:
             data = path.read_bytes()
         except (OSError, ValueError) as error:
-            raise ConfigError(f"--config: {path}: {reason_of(error)}") from None
+            raise ConfigError(f"{path}: {reason_of(error)}") from None
         try:
             self._text = data.decode()
             document = tomllib.loads(self._text)
@@ -77,7 +84,8 @@ class _Loader(Generic[C]):
         self._known("", 0, document, [self._kind.table, *arrays])
         values = document.get(self._kind.table, {})
         if not isinstance(values, dict):
-            self._fail_at("", 0, self._kind.table, f"must be a table: [{self._kind.table}]")
+            place = self._where_at("", 0, self._kind.table)
+            raise ConfigError(f"{place}: must be a table: [{self._kind.table}]")
         self._known(self._kind.table, 0, values, self._settings.keys() - arrays.values())
         return values | {arrays[key]: document[key] for key in arrays if key in document}
 
@@ -85,11 +93,10 @@ class _Loader(Generic[C]):
         """Refuse the keys `found` in a table that are none of the `known`."""
         for key in found:
             if key not in known:
-                close = difflib.get_close_matches(key, known, 1)
-                hint = f"did you mean {close[0]}?" if close else f"use {', '.join(sorted(known))}"
+                hint = right_spelling(key, known)
                 if not table and key in self._settings and not self._settings[key].element:
                     hint = f"it belongs under [{self._kind.table}]"
-                self._fail_at(table, index, key, f"unknown; {hint}")
+                raise ConfigError(f"{self._where_at(table, index, key)}: unknown; {hint}")
 
     def _convert(self, name: str, value: Any, kind: Any) -> Any:
         """The value of a setting in the type of its field."""
@@ -118,7 +125,7 @@ class _Loader(Generic[C]):
     def _check_row(self, name: str, index: int, row: object, element: type[Struct]) -> None:
         """Refuse unknown and missing keys of a table in an array of tables."""
         if isinstance(row, dict):
-            self._known(self._settings[name].option, index, row, settings(element))
+            self._known(self._settings[name].option, index, row, declared_settings(element))
             for field in msgspec.structs.fields(element):
                 if field.required and field.name not in row:
                     problem = f"missing; write {self._example(name, field.name)}"
@@ -129,7 +136,7 @@ class _Loader(Generic[C]):
         setting = self._settings[name]
         cells = [(0, name, setting, value)]
         if setting.element:
-            columns = settings(setting.element).items()
+            columns = declared_settings(setting.element).items()
             cells = [(i, k, s, getattr(row, k)) for i, row in enumerate(value) for k, s in columns]
         seen = set()
         for index, key, rules, cell in cells:
@@ -147,7 +154,7 @@ class _Loader(Generic[C]):
         """How a setting, or a key of its tables, would be written right."""
         setting = self._settings[name]
         if setting.element and key:
-            value = settings(setting.element)[key].example
+            value = declared_settings(setting.element)[key].example
         elif self._on_command_line(name):
             value = setting.example
             return f"--{setting.option}={value[0] if isinstance(value, list) else value}"
@@ -161,21 +168,35 @@ class _Loader(Generic[C]):
         """Whether a wrong value is to be put right on the command line, not in the file."""
         return name in self._overrides or self._path is None
 
-    def _fail(self, name: str, problem: str, index: int = 0, key: str = "") -> NoReturn:
-        """Raise ConfigError about a setting, or about `key` of the `index`-th of its tables."""
+    def _locate(self, name: str, value: Any) -> Any:
+        """The value of a setting; each table of an array with the place of its endpoint."""
+        element = self._settings[name].element
+        if element is None:
+            return value
+        return tuple(
+            msgspec.structs.replace(row, where=self._where(name, index, row.endpoint))
+            for index, row in enumerate(value)
+        )
+
+    def _where(self, name: str, index: int = 0, key: str = "") -> str:
+        """The place of a setting, or of `key` of the `index`-th of its tables, for errors."""
         setting = self._settings[name]
         if self._on_command_line(name):
-            raise ConfigError(f"--{setting.option}: {problem}")
+            return f"--{setting.option}"
         if setting.element:
-            self._fail_at(setting.option, index, key, problem)
-        self._fail_at(self._kind.table, 0, name, problem)
+            return self._where_at(setting.option, index, key)
+        return self._where_at(self._kind.table, 0, name)
 
-    def _fail_at(self, table: str, index: int, key: str, problem: str) -> NoReturn:
-        """Raise ConfigError about `key` of the `index`-th `table` of the file."""
+    def _where_at(self, table: str, index: int, key: str) -> str:
+        """The place of `key` of the `index`-th `table` of the file."""
         line = _find_line(self._text, table, index, key)
         where = f"[[{table}]] {index + 1}" if table != self._kind.table else f"[{table}]"
         what = " in ".join(filter(None, (key, table and where)))
-        raise ConfigError(f"{self._path}:{line}: {what}: {problem}")
+        return f"{self._path}:{line}: {what}"
+
+    def _fail(self, name: str, problem: str, index: int = 0, key: str = "") -> NoReturn:
+        """Raise ConfigError about a setting, or about `key` of the `index`-th of its tables."""
+        raise ConfigError(f"{self._where(name, index, key)}: {problem}")
 
 
 _HEADER = re.compile(r"\s*\[\[?\s*([\w.-]+)\s*\]")

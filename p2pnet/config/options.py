@@ -1,7 +1,7 @@
 """The command line of ``twistd p2p-intermediate``, ``p2p-connector`` and ``p2p-agent``.
 
-Every option but ``--config`` and ``--allow`` is made from a setting of the role's config struct;
-an option that is given wins over the file.
+Every option but ``--config`` and ``--allow`` comes from a setting of the role's config struct. An
+option that is given wins over the file.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,14 +14,8 @@ from twisted.python import usage
 
 from p2pnet import __version__
 from p2pnet.config.loading import load_config
-from p2pnet.config.roles import (
-    AgentConfig,
-    ConnectorConfig,
-    IntermediateConfig,
-    RoleConfig,
-    ServiceConfig,
-)
-from p2pnet.config.setting import ConfigError, Setting, settings
+from p2pnet.config.roles import RoleConfig
+from p2pnet.config.setting import ConfigError, Setting, declared_settings
 from p2pnet.identity import CredentialsError
 
 
@@ -32,7 +26,7 @@ def _parameters(kind: type[RoleConfig]) -> list[list[object]]:
     """
     parameters: list[list[object]] = []
     for field in msgspec.structs.fields(kind):
-        setting = settings(kind)[field.name]
+        setting = declared_settings(kind)[field.name]
         if not setting.repeatable:
             default = "" if field.required or field.default in (None, "") else field.default
             shown = f" [default: {default}]" if default != "" else ""
@@ -65,7 +59,11 @@ def _columns(setting: Setting) -> list[str]:
 
 
 class RoleOptions(usage.Options):
-    """What the options of the three roles have in common."""
+    """What the options of the three roles have in common.
+
+    :ivar kind: the config struct of the role, which a subclass names.
+    :ivar allowed: the agents of each service by ``--allow``, which the Connector alone has.
+    """
 
     kind: ClassVar[type[RoleConfig]]
     config: RoleConfig
@@ -80,7 +78,7 @@ class RoleOptions(usage.Options):
     def __init_subclass__(cls) -> None:
         """Make the options of the role from the settings of its `kind`."""
         cls.optParameters = _parameters(cls.kind)
-        for name, setting in settings(cls.kind).items():
+        for name, setting in declared_settings(cls.kind).items():
             if setting.repeatable:
                 method = "opt_" + setting.option.replace("-", "_")
                 setattr(cls, method, _repeatable(name, setting))
@@ -97,7 +95,7 @@ class RoleOptions(usage.Options):
 
     def postOptions(self) -> None:
         """Make `config`; raises UsageError with the ConfigError's text."""
-        names = {setting.option: name for name, setting in settings(self.kind).items()}
+        names = {setting.option: name for name, setting in declared_settings(self.kind).items()}
         given = {
             names[key]: value for key, value in self.items() if key in names and value is not None
         }
@@ -117,38 +115,6 @@ class RoleOptions(usage.Options):
             parent["pidfile"] = f"{name}.pid"
         if "logfile" in parent and parent["logfile"] is None and not parent["nodaemon"]:
             parent["logfile"] = f"{name}.log"
-
-
-class IntermediateOptions(RoleOptions):
-    """Options of ``twistd p2p-intermediate``."""
-
-    kind = IntermediateConfig
-    config: IntermediateConfig
-    longdesc = "The Intermediate: where nodes meet, and the relay until they have a direct path."
-
-
-class ConnectorOptions(RoleOptions):
-    """Options of ``twistd p2p-connector``."""
-
-    kind = ConnectorConfig
-    config: ConnectorConfig
-    longdesc = "The Connector: runs beside private services and offers them to allowed agents."
-
-    def opt_allow(self, value: str) -> None:
-        name, equals, agents = value.partition("=")
-        if not (name and equals):
-            raise usage.UsageError(f"--allow: {value!r} is not SERVICE=AGENT[,AGENT...]")
-        self.allowed.setdefault(name, []).extend(filter(None, agents.split(",")))
-
-    opt_allow.__doc__ = f"SERVICE=AGENT[,AGENT]. {settings(ServiceConfig)['allow'].help}"
-
-
-class AgentOptions(RoleOptions):
-    """Options of ``twistd p2p-agent``."""
-
-    kind = AgentConfig
-    config: AgentConfig
-    longdesc = "The Agent: listens on this machine and leads to the services of connectors."
 
 
 @contextmanager

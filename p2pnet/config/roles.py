@@ -18,14 +18,13 @@ from p2pnet.config.setting import (
     check_file,
     check_listen,
     check_log,
+    check_own_policy,
     check_policy,
     check_remote,
     check_seconds,
     check_service,
     check_udp,
 )
-from p2pnet.quic.congestion import DEFAULT_CONTROLLER
-from p2pnet.quic.profile import FAST
 
 Positive = Annotated[int, Meta(ge=1)]
 NotNegative = Annotated[int, Meta(ge=0)]
@@ -34,6 +33,9 @@ MAX_WORKERS = 64  # a byte chooses, and the more there are the less evenly it do
 
 class ServiceConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A service that a Connector offers: one ``[[service]]`` table."""
+
+    endpoint: ClassVar[str] = "target"
+    """The key of the table's endpoint."""
 
     name: Annotated[str, Setting("Its name.", "web", check_service, unique=True)]
     target: Annotated[str, Setting("Its endpoint.", "tcp:127.0.0.1:8080", check_endpoint)]
@@ -46,10 +48,15 @@ class ServiceConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             check_agent,
         ),
     ] = ()
+    where: str = "target in [[service]]"
+    """File, line and key of the endpoint, or the option, for errors; the loader fills it in."""
 
 
 class ForwardConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A local listener of an Agent and the service it leads to: one ``[[forward]]`` table."""
+
+    endpoint: ClassVar[str] = "listen"
+    """The key of the table's endpoint."""
 
     service: Annotated[str, Setting("The service's name.", "web", check_service)]
     listen: Annotated[
@@ -60,9 +67,11 @@ class ForwardConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         Setting(
             "How to choose its paths; as for all forwards, unless given.",
             "prefer-direct",
-            lambda name: check_policy(name or "prefer-direct"),
+            check_own_policy,
         ),
     ] = ""
+    where: str = "listen in [[forward]]"
+    """File, line and key of the endpoint, or the option, for errors; the loader fills it in."""
 
 
 class RoleConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -103,10 +112,9 @@ class RoleConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         str,
         Setting(
             "How to make QUIC packets: fast, or stock (aioquic's own code, for comparison).",
-            FAST,
-            check_engine,
+            check=check_engine,
         ),
-    ] = FAST
+    ] = "fast"
 
 
 class IntermediateConfig(RoleConfig, frozen=True, kw_only=True):
@@ -192,10 +200,9 @@ class PeerConfig(RoleConfig, frozen=True, kw_only=True):
         Setting(
             "The congestion controller of what this node sends: bbr, cubic or reno. The last two"
             " take each lost packet for a full queue.",
-            DEFAULT_CONTROLLER,
-            check_congestion,
+            check=check_congestion,
         ),
-    ] = DEFAULT_CONTROLLER
+    ] = "bbr"
 
 
 class ConnectorConfig(PeerConfig, frozen=True, kw_only=True):

@@ -6,6 +6,7 @@ forgotten.
 """
 
 import dataclasses
+import difflib
 import math
 import os
 import re
@@ -120,6 +121,12 @@ check_engine = one_of(ENGINES)
 check_congestion = one_of(CONTROLLERS)
 
 
+def check_own_policy(name: str) -> None:
+    """A policy, or empty."""
+    if name:
+        check_policy(name)
+
+
 def check_file(path: Path) -> None:
     """A file that can be read."""
     try:
@@ -144,6 +151,12 @@ def check_seconds(value: float) -> None:
         raise ValueError(f"{value} is not a number of seconds")
 
 
+def right_spelling(name: str, known: Collection[str]) -> str:
+    """What to write instead of a name that is none of the `known`."""
+    close = difflib.get_close_matches(name, known, 1)
+    return f"did you mean {close[0]}?" if close else f"use {', '.join(sorted(known))}"
+
+
 def reason_of(error: OSError | ValueError) -> str:
     """Why a path could not be opened, without the path and the errno, the same on all Pythons."""
     if "embedded null" in str(error):
@@ -151,11 +164,14 @@ def reason_of(error: OSError | ValueError) -> str:
     return (isinstance(error, OSError) and error.strerror) or str(error)
 
 
-def settings(kind: type[Struct]) -> dict[str, Setting]:
+def declared_settings(kind: type[Struct]) -> dict[str, Setting]:
     """The settings of a config struct by field name, in order, all of their blanks filled in."""
     found = {}
     for field in msgspec.structs.fields(kind):
-        setting = next(item for item in field.type.__metadata__ if isinstance(item, Setting))
+        metadata = getattr(field.type, "__metadata__", ())  # none: the loader fills the field
+        setting = next((item for item in metadata if isinstance(item, Setting)), None)
+        if setting is None:
+            continue
         found[field.name] = dataclasses.replace(
             setting,
             example=field.default if setting.example is None else setting.example,

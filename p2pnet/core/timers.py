@@ -68,50 +68,51 @@ class Timers:
 class Deadlines(Generic[T]):
     """The next time for each of many things, none of which costs anything while it waits.
 
-    A thing whose time may be earlier than before is touched; settle() then asks it. One whose time
-    is later is asked when the old one has come.
+    A deadline only moves forward. When it comes, `handle` does what is due, if anything is by now,
+    and sets the next one.
 
-    :param get_timer: when a thing is to be handled, None for never.
     :param handle: called with the thing and the time.
     """
 
-    def __init__(
-        self,
-        timers: Timers,
-        get_timer: Callable[[T], float | None],
-        handle: Callable[[T, float], object],
-    ) -> None:
+    def __init__(self, timers: Timers, handle: Callable[[T, float], object]) -> None:
         self._timers = timers
-        self._get_timer = get_timer
         self._handle = handle
-        self._touched: dict[T, None] = {}
         self._set: dict[T, Timer] = {}
 
-    def touch(self, thing: T, earliest: float = -math.inf) -> None:
-        """Its time may be earlier now, but not before `earliest`."""
+    def bring_forward(self, thing: T, when: float) -> None:
+        """Handle the thing at that time, unless it is handled earlier; math.inf is never."""
         timer = self._set.get(thing)
-        if timer is None or timer.when > earliest:
-            self._touched[thing] = None
+        if (timer is not None and timer.when <= when) or when == math.inf:
+            return
+        if timer is not None:
+            timer.cancel()
+        self._set[thing] = self._timers.call_at(when, functools.partial(self._due, thing))
 
     def forget(self, thing: T) -> None:
-        """It has no time any more."""
-        self._touched.pop(thing, None)
+        """Handle the thing no more."""
         timer = self._set.pop(thing, None)
         if timer is not None:
             timer.cancel()
 
-    def settle(self) -> None:
-        """Set the timers of what was touched."""
-        touched, self._touched = self._touched, {}
-        for thing in touched:
-            when, timer = self._get_timer(thing), self._set.get(thing)
-            if when is None or (timer is not None and timer.when <= when):
-                continue
-            if timer is not None:
-                timer.cancel()
-            self._set[thing] = self._timers.call_at(when, functools.partial(self._due, thing))
-
     def _due(self, thing: T, now: float) -> None:
         del self._set[thing]
-        self._touched[thing] = None
         self._handle(thing, now)
+
+
+class Alarm:
+    """One timer at a time: setting another one replaces it."""
+
+    def __init__(self, timers: Timers) -> None:
+        self._timers = timers
+        self._timer: Timer | None = None
+
+    def set(self, when: float, callback: Callable[[float], Any]) -> None:
+        """Run `callback` once the time is `when` (seconds of the caller's clock), and only that."""
+        self.cancel()
+        self._timer = self._timers.call_at(when, callback)
+
+    def cancel(self) -> None:
+        """Make sure that nothing runs. Harmless when nothing is set."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

@@ -1,5 +1,6 @@
-"""Time that passes evenly, whatever becomes of the calendar."""
+"""The clocks: the calendar's, and one that goes on evenly whatever becomes of the calendar."""
 
+import datetime
 import functools
 import sys
 import time
@@ -7,6 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.base import ReactorBase
+
+
+def utcnow() -> datetime.datetime:
+    """The calendar's time, with the time zone UTC."""
+    return datetime.datetime.now(datetime.UTC)
 
 
 def _read() -> Callable[[], float]:

@@ -124,8 +124,6 @@ class NetworkWatch:
     Linux tells at once; where the system does not, or forbids it, this looks every few seconds.
 
     :param reactor: provides IReactorTime, and IReactorFDSet unless it has to be done without.
-    :param changed: called with "addresses" or "sleep", once for changes that come together. It may
-        be called when nothing of interest changed. What it raises is logged.
     :param open_messages: see the function; `snapshot`: something that differs after a change;
         `clock`: seconds, sleep included.
     """
@@ -135,14 +133,13 @@ class NetworkWatch:
     def __init__(
         self,
         reactor: Any,
-        changed: Callable[[str], Any],
         *,
         open_messages: Callable[[], socket.socket] = open_messages,
         snapshot: Callable[[], object] = take_snapshot,
         clock: Callable[[], float] = elapsed,
     ) -> None:
         self._reactor = reactor
-        self._changed = changed
+        self._changed: Callable[[str], Any]
         self._open_messages = open_messages
         self._snapshot = snapshot
         self._clock = clock
@@ -154,8 +151,13 @@ class NetworkWatch:
         self._look_call: IDelayedCall | None = None
         self._settle_call: IDelayedCall | None = None
 
-    def start(self) -> None:
-        """Begin. Raises nothing."""
+    def start(self, changed: Callable[[str], Any]) -> None:
+        """Watch from now on. Raises nothing.
+
+        :param changed: called with "addresses" or "sleep", once for changes that come together. It
+            may be called when nothing of interest changed. What it raises is logged.
+        """
+        self._changed = changed
         if IReactorFDSet.providedBy(self._reactor):
             self._listen()
         self._seen = self._snapshot()

@@ -18,16 +18,19 @@ class Limits:
     """How many connections a public server takes.
 
     :ivar connections: altogether.
-    :ivar half_open: in handshake, altogether; beyond it Initials are dropped.
-    :ivar half_open_per_source: in handshake from one IPv4 /24 or IPv6 /56.
     :ivar retry_above: half-open connections from which on an address must be proven first
         (RFC 9000 section 8.1.2); 0 demands that always.
+    :ivar half_open: in handshake, altogether; beyond it Initials are dropped.
+    :ivar half_open_per_source: in handshake from one IPv4 /24 or IPv6 /56.
     """
 
-    connections: int = 10_000
+    connections: int
+    retry_above: int
     half_open: int = 1024
     half_open_per_source: int = 256
-    retry_above: int = 32
+
+
+NO_CONNECTIONS = Limits(connections=0, retry_above=0)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

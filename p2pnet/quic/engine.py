@@ -45,7 +45,8 @@ from p2pnet.quic.flow_control import CONNECTION_WINDOW, STREAM_WINDOW, ReceiveWi
 from p2pnet.quic.memory import discard, economize
 from p2pnet.quic.recovery import PathAwareRecovery, adopt
 from p2pnet.quic.tls import StrictContext, Verify
-from p2pnet.traversal.mtu import BASE
+from p2pnet.timing import TOLERANCE
+from p2pnet.wire.packet_size import BASE
 
 # aioquic logs peer-chosen text at warning level; without a handler Python prints that to stderr.
 logging.getLogger("quic").addHandler(logging.NullHandler())
@@ -54,7 +55,6 @@ MAX_HELD = 64 * STREAM_WINDOW  # bytes unread over all streams before the connec
 MAX_GAPS = 1024  # in a stream's received bytes; every other packet of a window lost makes 220
 MAX_CRYPTO_GAPS = 64  # and in the handshake's, which is a few packets long
 LARGEST = 1 << 14  # bytes of a packet: two are written for the length of a STREAM frame
-MOMENT = 1e-6  # seconds; more than rounding can amount to
 KEY_UPDATE_PACKETS = 1 << 22  # half the AES-GCM limit of 2**23 packets, RFC 9001 section 6.6
 
 
@@ -368,7 +368,7 @@ class Engine(QuicConnection):
     def handle_timer(self, now: float) -> None:
         """Do what is due. A moment later than asked for: at exactly the loss time, rounding can
         make nothing lost yet, and a virtual clock would stand still at that time for ever."""
-        super().handle_timer(now + MOMENT)
+        super().handle_timer(now + TOLERANCE)
 
     def update_keys_if_due(self) -> None:
         """Start a key update when enough packets were sent under the current 1-RTT keys.

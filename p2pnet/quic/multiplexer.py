@@ -17,7 +17,7 @@ from typing import Any
 from aioquic.quic import events as quic_events
 
 from p2pnet.quic import events
-from p2pnet.quic.admission import Admission, Admitted, Limits
+from p2pnet.quic.admission import NO_CONNECTIONS, Admission, Admitted, Limits
 from p2pnet.quic.connection import Connection
 from p2pnet.quic.engine import Engine
 from p2pnet.quic.packet import destination_connection_id, parse_initial, version_negotiation
@@ -42,7 +42,7 @@ class Multiplexer:
     """All QUIC connections of one node.
 
     :param server: settings for connections from the open network, None to take none.
-    :param limits: how many of those.
+    :param limits: how many of those; they must be given with `server`.
     :param accept_peer: settings for a first packet under a PeerAddress, or None to drop it.
     :param entropy: the source of random bytes.
     :ivar dropped: datagrams that belonged to nothing.
@@ -53,12 +53,12 @@ class Multiplexer:
         self,
         *,
         server: ConnectionProfile | None = None,
-        limits: Limits | None = None,
+        limits: Limits = NO_CONNECTIONS,
         accept_peer: Callable[[PeerAddress], ConnectionProfile | None] | None = None,
         entropy: Callable[[int], bytes] = os.urandom,
     ) -> None:
         self.server = server
-        self.admission = Admission(limits or Limits(), entropy)
+        self.admission = Admission(limits, entropy)
         self.dropped = 0
         self.failures = 0
         self._accept_peer = accept_peer

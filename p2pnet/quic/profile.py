@@ -40,12 +40,12 @@ class ConnectionProfile:
     roles: frozenset[Role]
     utcnow: Callable[[], datetime.datetime]
     alpn: str
+    engine: str
     host: str | None = None
     max_streams: int = 0
     idle_timeout: float = IDLE_TIMEOUT
     datagrams: bool = False
     congestion: str = CONTROL_CONTROLLER
-    engine: str = FAST
 
     def verify(self, certificate: x509.Certificate, chain: list[x509.Certificate]) -> Identity:
         """Judge the peer's certificate. Raises IdentityError."""

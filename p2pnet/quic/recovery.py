@@ -14,7 +14,7 @@ from p2pnet.quic.bbr.controller import Bbr
 from p2pnet.quic.bbr.model import Memory
 from p2pnet.quic.bbr.pacer import Pacer
 from p2pnet.quic.pacer import BurstPacer
-from p2pnet.traversal.mtu import BASE
+from p2pnet.wire.packet_size import BASE
 
 MAX_PATHS = 16  # that a connection remembers
 MEMORY = 600.0  # seconds; as long as a session tries a path that was given up

@@ -1,22 +1,34 @@
 """``twistd p2p-agent``: listens locally and forwards to services."""
 
+from collections.abc import Callable
 from typing import Any
 
+from twisted.application import strports
+from twisted.application.internet import StreamServerEndpointService
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import serverFromString
-from twisted.internet.interfaces import IAddress, IListeningPort
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import (
+    IAddress,
+    IListeningPort,
+    IProtocolFactory,
+    IStreamServerEndpoint,
+)
 from twisted.internet.protocol import Factory
+from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from p2pnet import reports
 from p2pnet.assembly import agent_node
 from p2pnet.config.roles import AgentConfig, ForwardConfig
-from p2pnet.config.setting import ConfigError
 from p2pnet.net.flow import FlowListener, parse_udp
 from p2pnet.net.splice import Splice
-from p2pnet.node import AgentNode
-from p2pnet.roles.service import RoleService
+from p2pnet.node.agent import AgentNode
+from p2pnet.roles.service import RoleService, endpoint_errors, endpoint_problem
 from p2pnet.wire.address import format_address
+
+Fail = Callable[[str], None]
+"""Called with the reason why a forward has no listener, while its service starts or later."""
 
 
 class AgentService(RoleService):
@@ -26,46 +38,58 @@ class AgentService(RoleService):
         node = agent_node(reactor, config)
         super().__init__(reactor, config, node)
         for forward in config.forwards:
-            kind = FlowForward if forward.listen.startswith("udp:") else StreamForward
-            kind(reactor, node, forward).setServiceParent(self)
+            is_udp = forward.listen.startswith("udp:")
+            make: Callable[..., Service] = FlowForward if is_udp else stream_forward
+            make(reactor, node, forward, self.fail).setServiceParent(self)
 
 
-class StreamForward(Service):
-    """Forwards each connection to a local listener to a stream of its own."""
+def stream_forward(
+    reactor: Any, node: AgentNode, forward: ForwardConfig, fail: Fail
+) -> StreamServerEndpointService:
+    """Forwards each connection to a local listener to a stream of its own. Raises ConfigError."""
+    with endpoint_errors(forward.where, forward.listen):
+        service = strports.service(forward.listen, ForwardFactory(node, forward.service), reactor)
+    service.endpoint = WatchedEndpoint(service.endpoint, node.report, forward, fail)
+    return service
 
-    def __init__(self, reactor: Any, node: AgentNode, forward: ForwardConfig) -> None:
+
+@implementer(IStreamServerEndpoint)
+class WatchedEndpoint:
+    """The endpoint of a forward: reports the listener, or why there is none.
+
+    StreamServerEndpointService would only log the failure of an endpoint that takes its time.
+    """
+
+    def __init__(
+        self,
+        endpoint: IStreamServerEndpoint,
+        report: Callable[[reports.Report], None],
+        forward: ForwardConfig,
+        fail: Fail,
+    ) -> None:
+        self._endpoint = endpoint
+        self._report = report
         self._forward = forward
-        self._node = node
-        try:
-            self._endpoint = serverFromString(reactor, forward.listen)
-        except (TypeError, ValueError) as error:
-            problem = f"forward of {forward.service}: listen {forward.listen!r}: {error}"
-            raise ConfigError(problem) from None
-        self._port: IListeningPort | None = None
-        self._listening: Deferred[Any] | None = None
+        self._fail = fail
 
-    def startService(self) -> None:
-        """Listen. Raises CannotListenError."""
-        super().startService()
-        failure: list[BaseException] = []
-        factory = ForwardFactory(self._node, self._forward.service)
-        self._listening = self._endpoint.listen(factory)
-        self._listening.addCallbacks(self._listens, lambda f: failure.append(f.value))
-        if failure:
-            raise failure[0]
+    def listen(self, protocolFactory: IProtocolFactory) -> Deferred[Any]:
+        """Fires with the port, or with None when `fail` was called and did not raise."""
+        listening = maybeDeferred(self._endpoint.listen, protocolFactory)
+        return listening.addCallbacks(self._listens, self._failed)
 
-    def _listens(self, port: IListeningPort) -> None:
-        self._port = port
+    def _listens(self, port: IListeningPort) -> IListeningPort:
         host: Any = port.getHost()
-        address = (
-            f"{host.host}" if not hasattr(host, "port") else format_address((host.host, host.port))
-        )
-        self._node.report(reports.Listening(address, self._forward.service))
+        has_port = hasattr(host, "port")  # unix: and p2p: have none
+        address = format_address((host.host, host.port)) if has_port else str(host)
+        self._report(reports.Listening(address, self._forward.service))
+        return port
 
-    def stopService(self) -> Any:
-        """Stop listening."""
-        super().stopService()
-        return None if self._port is None else self._port.stopListening()
+    def _failed(self, failure: Failure) -> Failure | None:
+        if failure.check(CancelledError) is not None:
+            return failure  # the service stops
+        forward = self._forward
+        self._fail(endpoint_problem(forward.where, forward.listen, failure.value))
+        return None
 
 
 class ForwardFactory(Factory):
@@ -85,29 +109,36 @@ class ForwardFactory(Factory):
 
 
 class FlowForward(Service):
-    """Forwards datagrams to a local UDP port, a flow for each sender."""
+    """Forwards datagrams to a local UDP port, a flow for each sender.
 
-    def __init__(self, reactor: Any, node: AgentNode, forward: ForwardConfig) -> None:
+    Raises ConfigError. `fail` is called by startService().
+    """
+
+    def __init__(self, reactor: Any, node: AgentNode, forward: ForwardConfig, fail: Fail) -> None:
         self._reactor = reactor
         self._node = node
-        self._service = forward.service
-        try:
+        self._forward = forward
+        self._fail = fail
+        with endpoint_errors(forward.where, forward.listen):
             self._host, self._port_number = parse_udp(forward.listen)
-        except ValueError as error:
-            raise ConfigError(f"forward of {forward.service}: listen {error}") from None
         self._listener = FlowListener(
             lambda: node.open_flow(forward.service), node.driver.wake, reactor
         )
         self._port: Any = None
 
     def startService(self) -> None:
-        """Listen. Raises CannotListenError."""
+        """Listen."""
         super().startService()
-        self._port = self._reactor.listenUDP(
-            self._port_number, self._listener, interface=self._host
-        )
+        try:
+            self._port = self._reactor.listenUDP(
+                self._port_number, self._listener, interface=self._host
+            )
+        except CannotListenError as error:
+            self._fail(endpoint_problem(self._forward.where, self._forward.listen, error))
+            return
         host = self._port.getHost()
-        self._node.report(reports.Listening(format_address((host.host, host.port)), self._service))
+        address = format_address((host.host, host.port))
+        self._node.report(reports.Listening(address, self._forward.service))
 
     def stopService(self) -> Any:
         """End the flows and stop listening."""

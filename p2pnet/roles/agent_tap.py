@@ -2,12 +2,19 @@
 
 from twisted.application.service import IService
 
-from p2pnet.config.options import AgentOptions, plain_errors
+from p2pnet.config.options import RoleOptions, plain_errors
+from p2pnet.config.roles import AgentConfig
 
-Options = AgentOptions
+
+class Options(RoleOptions):
+    """Options of ``twistd p2p-agent``."""
+
+    kind = AgentConfig
+    config: AgentConfig
+    longdesc = "The Agent: listens on this machine and leads to the services of connectors."
 
 
-def makeService(options: AgentOptions) -> IService:
+def makeService(options: Options) -> IService:
     """The service for these options. Nothing is opened before it starts."""
     from twisted.internet import reactor
 

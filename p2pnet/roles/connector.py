@@ -13,7 +13,6 @@ from twisted.python.failure import Failure
 
 from p2pnet.assembly import connector_node
 from p2pnet.config.roles import ConnectorConfig, ServiceConfig
-from p2pnet.config.setting import ConfigError
 from p2pnet.core.peer.stream import Stream
 from p2pnet.errors import code_for
 from p2pnet.net.driver import Pump
@@ -21,8 +20,8 @@ from p2pnet.net.flow import FlowTarget, parse_udp
 from p2pnet.net.resolve import resolve
 from p2pnet.net.splice import Splice
 from p2pnet.net.stream import StreamTransport
-from p2pnet.node import ConnectorNode, Handler
-from p2pnet.roles.service import RoleService
+from p2pnet.node.connector import ConnectorNode, Handler
+from p2pnet.roles.service import RoleService, endpoint_errors
 from p2pnet.wire.codes import ErrorCode
 from p2pnet.wire.stream import StreamKind
 
@@ -41,20 +40,14 @@ class ConnectorService(RoleService):
 
     def _handler(self, service: ServiceConfig, node: ConnectorNode) -> Handler:
         if service.target.startswith("udp:"):
-            try:
+            with endpoint_errors(service.where, service.target):
                 host, port = parse_udp(service.target)
-            except ValueError as error:
-                raise ConfigError(f"service {service.name}: target {error}") from None
-            if not host:
-                raise ConfigError(f"service {service.name}: target {service.target!r} has no host")
+                if not host:
+                    raise ValueError(f"{service.target!r} has no host; write udp:HOST:PORT")
             limit = self.config.max_flows
             return FlowForwarder(self.reactor, host, port, limit, node.driver.wake).take
-        try:
+        with endpoint_errors(service.where, service.target):
             target = clientFromString(self.reactor, service.target)
-        except (TypeError, ValueError) as error:
-            raise ConfigError(
-                f"service {service.name}: target {service.target!r}: {error}"
-            ) from None
         return StreamForwarder(target, node.driver).take
 
 

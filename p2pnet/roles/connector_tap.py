@@ -1,13 +1,30 @@
 """The plugin ``p2p-connector`` of `twistd` and `twist`."""
 
 from twisted.application.service import IService
+from twisted.python import usage
 
-from p2pnet.config.options import ConnectorOptions, plain_errors
+from p2pnet.config.options import RoleOptions, plain_errors
+from p2pnet.config.roles import ConnectorConfig, ServiceConfig
+from p2pnet.config.setting import declared_settings
 
-Options = ConnectorOptions
+
+class Options(RoleOptions):
+    """Options of ``twistd p2p-connector``."""
+
+    kind = ConnectorConfig
+    config: ConnectorConfig
+    longdesc = "The Connector: runs beside private services and offers them to allowed agents."
+
+    def opt_allow(self, value: str) -> None:
+        name, equals, agents = value.partition("=")
+        if not (name and equals):
+            raise usage.UsageError(f"--allow: {value!r} is not SERVICE=AGENT[,AGENT...]")
+        self.allowed.setdefault(name, []).extend(filter(None, agents.split(",")))
+
+    opt_allow.__doc__ = f"SERVICE=AGENT[,AGENT]. {declared_settings(ServiceConfig)['allow'].help}"
 
 
-def makeService(options: ConnectorOptions) -> IService:
+def makeService(options: Options) -> IService:
     """The service for these options. Nothing is opened before it starts."""
     from twisted.internet import reactor
 

@@ -2,12 +2,19 @@
 
 from twisted.application.service import IService
 
-from p2pnet.config.options import IntermediateOptions, plain_errors
+from p2pnet.config.options import RoleOptions, plain_errors
+from p2pnet.config.roles import IntermediateConfig
 
-Options = IntermediateOptions
+
+class Options(RoleOptions):
+    """Options of ``twistd p2p-intermediate``."""
+
+    kind = IntermediateConfig
+    config: IntermediateConfig
+    longdesc = "The Intermediate: where nodes meet, and the relay until they have a direct path."
 
 
-def makeService(options: IntermediateOptions) -> IService:
+def makeService(options: Options) -> IService:
     """The service for these options. Nothing is opened before it starts."""
     from twisted.internet import reactor
 

@@ -284,6 +284,11 @@ class CheckList:
         out, self._out = self._out, []
         return out
 
+    @property
+    def has_events(self) -> bool:
+        """Whether next_event() has one."""
+        return bool(self._events)
+
     def next_event(self) -> Event | None:
         """The next event, None when there is none."""
         return self._events.popleft() if self._events else None

@@ -6,6 +6,8 @@ and if it still says nothing it is suspect: packets go on the relay as well unti
 
 import enum
 
+from p2pnet.timing import TOLERANCE
+
 KEEPALIVE_USED = 3.0  # seconds between checks while the session is used
 KEEPALIVE_IDLE = 15.0  # and while it is idle, at first; NAT mappings of 30 s are common
 LONGEST_IDLE, SHORTEST_IDLE = 25.0, 5.0  # seconds that experience may make of it
@@ -136,7 +138,7 @@ class PathHealth:
         self._asked_at = now
         if self.silent_since is None:
             self.silent_since, self._after_idleness = now, was_idle
-        elif now - self.silent_since >= ASK_AFTER - 1e-6:
+        elif now - self.silent_since >= ASK_AFTER - TOLERANCE:
             self._asks += 1
 
     def get_timer(self) -> float:
@@ -156,13 +158,13 @@ class PathHealth:
         """The state now."""
         if self.silent_since is not None:
             silence = now - self.silent_since
-            if silence >= DEAD_AFTER - 1e-6:
+            if silence >= DEAD_AFTER - TOLERANCE:
                 self.state = Health.DEAD
-            elif silence >= self._suspect_after() - 1e-6 and self._asks > 0:
+            elif silence >= self._suspect_after() - TOLERANCE and self._asks > 0:
                 if self._after_idleness:
                     self._keepalive.lapsed()
                     self._after_idleness = False
                 self.state = Health.SUSPECT
-        if now - self.answered_at >= CONSENT - 1e-6:
+        if now - self.answered_at >= CONSENT - TOLERANCE:
             self.state = Health.DEAD
         return self.state

@@ -9,8 +9,8 @@ import ipaddress
 import math
 
 from p2pnet.wire.address import Address
+from p2pnet.wire.packet_size import BASE
 
-BASE = 1200  # what every path must carry (RFC 9000 section 14), and where each starts
 USUAL = 1452  # Ethernet's 1500 without the headers of IPv6 and UDP: what most paths carry
 
 # Likewise: the least of IPv6 (1280), WireGuard (1420), clouds (1460), PPPoE (1492).
@@ -67,6 +67,7 @@ class PathMtu:
 
     :ivar size: of the packets that get through, as far as is known.
     :ivar phase: Phase.
+    :ivar next_at: when a probe is due, math.inf for never.
     """
 
     def __init__(self, address: Address) -> None:
@@ -77,7 +78,7 @@ class PathMtu:
         self._too_large = math.inf
         self._probe = BASE  # the size that is being tried
         self._probes = 0  # of that size
-        self._next_at = math.inf
+        self.next_at = math.inf
         self._rests_until = -math.inf
         self._pause = FIRST_PAUSE
 
@@ -97,23 +98,19 @@ class PathMtu:
         self._pause = min(2 * self._pause, RAISE_TIMER)
         self.restart(now)
 
-    def get_timer(self) -> float | None:
-        """When a probe is due, None for never."""
-        return None if math.isinf(self._next_at) else self._next_at
-
     def next_probe(self, now: float) -> int | None:
         """The size of the probe to send now, None if none is due."""
-        if now < self._next_at:
+        if now < self.next_at:
             return None
         if self.phase is Phase.SEARCH_COMPLETE:
             self._too_large = math.inf
             self._search(now)
         elif self._probes >= (BASE_PROBES if self._probe == BASE else MAX_PROBES):
             self._failed(now)
-        if now < self._next_at:
+        if now < self.next_at:
             return None
         self._probes += 1
-        self._next_at = now + (BASE_TIMER if self._probe == BASE else PROBE_TIMER)
+        self.next_at = now + (BASE_TIMER if self._probe == BASE else PROBE_TIMER)
         return self._probe
 
     def answered(self, size: int, now: float) -> None:
@@ -140,10 +137,10 @@ class PathMtu:
             self._try(self._likely if self._likely in larger else larger[0], now)
             return
         self._advance(Phase.SEARCH_COMPLETE)
-        self._next_at = math.inf if self.size == self._sizes[-1] else now + RAISE_TIMER
+        self.next_at = math.inf if self.size == self._sizes[-1] else now + RAISE_TIMER
 
     def _try(self, size: int, now: float) -> None:
-        self._probe, self._probes, self._next_at = size, 0, now
+        self._probe, self._probes, self.next_at = size, 0, now
 
     def _advance(self, phase: Phase) -> None:
         assert phase is self.phase or phase in TRANSITIONS[self.phase], (self.phase, phase)

@@ -27,6 +27,21 @@ TRANSITIONS = {
 }
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class PairStatus:
+    """A candidate pair for people.
+
+    :ivar kind: type of the peer's candidate: host, srflx, prflx or relay.
+    :ivar rtt: of the last answered check in seconds, None before.
+    """
+
+    kind: str
+    address: Address
+    state: PairState
+    nominated: bool
+    rtt: float | None
+
+
 def pair_priority(controlling: int, controlled: int) -> int:
     """The priority of a pair from those of its candidates (RFC 8445 section 6.1.2.3)."""
     low, high = min(controlling, controlled), max(controlling, controlled)
@@ -75,6 +90,11 @@ class CandidatePair:
     def is_valid(self) -> bool:
         """Whether our own transaction on it was answered."""
         return self.state is PairState.SUCCEEDED
+
+    def snapshot(self) -> PairStatus:
+        """What there is to say of it now."""
+        kind = self.remote.type.value
+        return PairStatus(kind, self.address, self.state, self.nominated, self.rtt)
 
     def advance(self, state: PairState) -> None:
         """Go to `state`, which must be one of TRANSITIONS from here."""

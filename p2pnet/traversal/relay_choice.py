@@ -9,6 +9,7 @@ handshake. Each end follows the other in the same way, so that no word about it 
 import dataclasses
 from collections.abc import Iterator
 
+from p2pnet.timing import TOLERANCE
 from p2pnet.wire.address import Address
 
 ASK_AFTER = 0.15  # seconds of silence amid traffic, at least, before the Intermediate is asked
@@ -17,6 +18,21 @@ AMID = 0.5  # seconds; what was heard that lately was traffic
 ASK_AGAIN = 2.0  # seconds, while there is no answer: the Intermediate may die after the first
 ONE_SIDED = 0.2  # seconds, at least, in which packets of the peer by another relay are late ones
 BETTER_BY, BETTER_RATIO = 0.005, 0.1  # seconds and share that a relay must be better by
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RelayStatus:
+    """A relay of the session.
+
+    :ivar cost: its round-trip time in seconds, as far as known when it was granted.
+    :ivar in_use: whether packets go through it while the session is relayed.
+    :ivar retiring: whether its Intermediate is about to stop.
+    """
+
+    address: Address
+    cost: float
+    in_use: bool
+    retiring: bool
 
 
 @dataclasses.dataclass(slots=True)
@@ -53,6 +69,19 @@ class RelayChoice:
             yield self.current
         if self.is_doubtful:
             yield from (address for address in self._relays if address != self.current)
+
+    @property
+    def in_use(self) -> tuple[Address | None, bool]:
+        """The relay of choice, and whether packets take all others as well."""
+        return self.current, self.is_doubtful
+
+    def snapshot(self) -> tuple[RelayStatus, ...]:
+        """The relays, in the order in which they were granted."""
+        in_use = set(self)
+        return tuple(
+            RelayStatus(address, relay.cost, address in in_use, relay.retiring)
+            for address, relay in self._relays.items()
+        )
 
     # -- what there is ---------------------------------------------------------------------------
 
@@ -117,7 +146,8 @@ class RelayChoice:
 
     def heard(self, address: Address | None, rtt: float, now: float) -> None:
         """An authentic packet of the peer came through a relay, or directly (None)."""
-        self._heard_at = [now, self._heard_at[0]]
+        if now > self._heard_at[0]:  # the packets of one batch count once
+            self._heard_at = [now, self._heard_at[0]]
         self._rest()
         relay = self._relays.get(address) if address is not None else None
         if relay is None:
@@ -168,9 +198,9 @@ class RelayChoice:
     def look(self, rtt: float, now: float) -> bool:
         """Begin to doubt if that is due. Returns whether the Intermediate is to be asked now."""
         doubt_at, ask_at = self._doubt_at(rtt), self._ask_at(rtt)
-        if doubt_at is not None and now >= doubt_at - 1e-6:
+        if doubt_at is not None and now >= doubt_at - TOLERANCE:
             self.is_doubtful = True
-        asks = ask_at is not None and now >= ask_at - 1e-6
+        asks = ask_at is not None and now >= ask_at - TOLERANCE
         if asks:
             self._asked_at = now
         return asks

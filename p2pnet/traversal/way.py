@@ -1,42 +1,43 @@
-"""The ways a session's packets can take."""
+"""The ways that packets of a session can take."""
 
 import dataclasses
-from typing import ClassVar
+import enum
+from collections.abc import Hashable
 
 from p2pnet.wire.address import Address
-from p2pnet.wire.relay_frame import encode_relay_frame
+from p2pnet.wire.relay_frame import relay_header
+
+
+class WayKind(enum.StrEnum):
+    """Whether an Intermediate stands between the two ends."""
+
+    DIRECT = "direct"
+    RELAYED = "relayed"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class RelayedPath:
-    """Through the Intermediate at `intermediate`, in frames for `channel`."""
+class Way:
+    """One way: `header` precedes each packet, the datagram goes to `address`.
 
-    intermediate: Address
-    channel: bytes
+    :ivar address: the peer's own address, which answered a check; or an Intermediate's.
+    :ivar header: of the relay frame, empty on the direct way.
+    """
 
-    kind: ClassVar[str] = "relayed"
-
-    @property
-    def address(self) -> Address:
-        """Where datagrams go."""
-        return self.intermediate
-
-    def encapsulate(self, packet: bytes) -> tuple[bytes, Address]:
-        """The datagram that carries `packet` along this path, and where to send it."""
-        return encode_relay_frame(self.channel, packet), self.intermediate
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class DirectPath:
-    """Straight to the peer at `address`, which answered a check of ours."""
-
+    kind: WayKind
     address: Address
-
-    kind: ClassVar[str] = "direct"
-
-    def encapsulate(self, packet: bytes) -> tuple[bytes, Address]:
-        """The datagram that carries `packet` along this path, and where to send it."""
-        return packet, self.address
+    header: bytes = b""
 
 
-Path = RelayedPath | DirectPath
+def name_of(ways: tuple[Way, ...]) -> Hashable:
+    """Tells one set of ways from another, also when a relay grants another channel."""
+    return tuple(way.address for way in ways)
+
+
+def direct_way(address: Address) -> Way:
+    """The way straight to the peer at `address`."""
+    return Way(WayKind.DIRECT, address)
+
+
+def relayed_way(intermediate: Address, channel: bytes) -> Way:
+    """The way through the Intermediate at that address, in frames for `channel` (8 bytes)."""
+    return Way(WayKind.RELAYED, intermediate, relay_header(channel))

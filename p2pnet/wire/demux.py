@@ -34,3 +34,8 @@ def classify(datagram: bytes) -> Kind:
     if first <= 0x03 and datagram[4:8] == MAGIC_COOKIE:
         return Kind.STUN
     return Kind.UNKNOWN
+
+
+def is_quic(payload: bytes) -> bool:
+    """Whether the payload of a relay frame may be a QUIC packet, from its first byte."""
+    return payload[:1] >= b"\x40"

@@ -12,11 +12,13 @@ from msgspec import Meta, Struct
 
 from p2pnet.wire.codes import DecodeError
 from p2pnet.wire.framing import StreamCutter, add_length
+from p2pnet.wire.names import NAME_PATTERN
 
 ALPN = "p2pnet/1"
+CONTROL_STREAM = 0  # id of the one stream of a control connection, which the node opens
 VERSION = (1, 0)
 
-Name = Annotated[str, Meta(pattern=r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?\Z")]
+Name = Annotated[str, Meta(pattern=rf"^{NAME_PATTERN.pattern}\Z")]
 Text = Annotated[str, Meta(max_length=512)]
 SessionId = Annotated[bytes, Meta(min_length=16, max_length=16)]
 Channel = Annotated[bytes, Meta(min_length=8, max_length=8)]
@@ -203,6 +205,7 @@ class PunchingResult(Message, frozen=True, tag="punching-result"):
 
 
 CandidateMessage = CandidateOffer | CandidateAnswer | CandidateUpdate | PunchingResult
+SignalMessage = CandidateMessage | StartPunching
 
 
 class Draining(Message, frozen=True, tag="draining"):

@@ -18,9 +18,14 @@ CHANNEL_LENGTH = 8
 RELAY_OVERHEAD = 1 + CHANNEL_LENGTH
 
 
+def relay_header(channel: bytes) -> bytes:
+    """The header of every frame for `channel` (8 bytes)."""
+    return RELAY_VERSION_0 + channel
+
+
 def encode_relay_frame(channel: bytes, payload: bytes) -> bytes:
     """A frame for `channel` (8 bytes) around `payload`."""
-    return RELAY_VERSION_0 + channel + payload
+    return relay_header(channel) + payload
 
 
 def decode_relay_frame(frame: bytes) -> tuple[bytes, bytes]:

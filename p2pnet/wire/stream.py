@@ -20,10 +20,10 @@ import dataclasses
 import enum
 
 from p2pnet.wire.codes import DecodeError
+from p2pnet.wire.names import MAX_NAME
 from p2pnet.wire.varint import decode_varint, encode_varint
 
 ACCEPTED = b"\x00"
-MAX_SERVICE_NAME = 63
 MAX_DATAGRAM = 65535
 
 
@@ -44,8 +44,8 @@ class StreamHeader:
     def encode(self) -> bytes:
         """The header's bytes. Raises ValueError for a name that does not fit."""
         name = self.service.encode("ascii")
-        if not 0 < len(name) <= MAX_SERVICE_NAME:
-            raise ValueError(f"service name {self.service!r} is not 1 to 63 characters long")
+        if not 0 < len(name) <= MAX_NAME:
+            raise ValueError(f"service name {self.service!r} must have 1 to {MAX_NAME} characters")
         return bytes((self.kind, len(name))) + name
 
 
@@ -58,7 +58,7 @@ def decode_stream_header(data: bytes) -> tuple[StreamHeader, int] | None:
     except ValueError:
         raise DecodeError(f"stream kind {data[0]:#04x} is not known") from None
     length = data[1]
-    if not 0 < length <= MAX_SERVICE_NAME:
+    if not 0 < length <= MAX_NAME:
         raise DecodeError(f"service name of {length} bytes")
     name = data[2 : 2 + length]
     if len(name) < length:

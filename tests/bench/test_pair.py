@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from bench.pair.cases import CASES
 from bench.pair.ratios import compare, interval
 from bench.pair.trees import CHECKOUT, Tree, tree
-from p2pnet.lab.processes import LabError
+from p2pnet.testing.processes import ProcessError
 
 RUN_TIMEOUT = 300.0  # seconds
 FIGURES = {
@@ -73,13 +73,13 @@ class TreeTests(SynchronousTestCase):
     def test_an_unknown_name_is_refused(self) -> None:
         """With git's own complaint; a name cannot be an option of git either."""
         for name in ("no-such-revision", "--help"):
-            self.assertIn(name, str(self.assertRaises(LabError, tree, name)))
+            self.assertIn(name, str(self.assertRaises(ProcessError, tree, name)))
 
     def test_a_checkout_whose_processes_would_import_another_is_refused(self) -> None:
         """Such as a directory without p2pnet, beside an installed one."""
         with tempfile.TemporaryDirectory() as directory:
             empty = Tree("empty", Path(directory), "")
-            self.assertRaises(LabError, empty.verify)
+            self.assertRaises(ProcessError, empty.verify)
 
 
 class RunTests(SynchronousTestCase):

@@ -9,10 +9,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from bench import __main__, figures, growth, handshakes, plot, sessions, stream
 from bench.forward import GOALS, Goal
+from bench.forwarding import opened
 from bench.peers import PEERS, StockAioquic
-from p2pnet.lab.forwarding import opened
-from p2pnet.lab.report import Row, Spread
-from p2pnet.lab.tunnel import LOOPBACK
+from bench.report import Row, Spread
+from bench.tunnel import LOOPBACK
 
 
 class ProgramTests(SynchronousTestCase):

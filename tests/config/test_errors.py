@@ -265,10 +265,10 @@ class MistakeTests(ConfigTestCase):
         """Not there, a directory, and not text."""
         with self.assertRaises(ConfigError) as caught:
             load_config(AgentConfig, self.path, {})
-        self.assertEqual(f"--config: {self.path}: No such file or directory", str(caught.exception))
+        self.assertEqual(f"{self.path}: No such file or directory", str(caught.exception))
         with self.assertRaises(ConfigError) as caught:
             load_config(AgentConfig, self.directory, {})
-        self.assertEqual(f"--config: {self.directory}: Is a directory", str(caught.exception))
+        self.assertEqual(f"{self.directory}: Is a directory", str(caught.exception))
         self.path.write_bytes(b"[agent]\n# \xff\n")
         with self.assertRaises(ConfigError) as caught:
             load_config(AgentConfig, self.path, {})

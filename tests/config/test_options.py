@@ -6,12 +6,16 @@ from typing import TypeVar
 from twisted.python import usage
 from twisted.trial.unittest import SynchronousTestCase
 
-from p2pnet.config.options import AgentOptions, ConnectorOptions, IntermediateOptions, RoleOptions
+from p2pnet.config.options import RoleOptions
 from p2pnet.config.roles import ForwardConfig, ServiceConfig
-from p2pnet.config.setting import settings
+from p2pnet.config.setting import declared_settings
 from p2pnet.roles import agent_tap, connector_tap, intermediate_tap
 
-ROLES: tuple[type[RoleOptions], ...] = (IntermediateOptions, ConnectorOptions, AgentOptions)
+ROLES: tuple[type[RoleOptions], ...] = (
+    intermediate_tap.Options,
+    connector_tap.Options,
+    agent_tap.Options,
+)
 Options = TypeVar("Options", bound=RoleOptions)
 
 
@@ -53,15 +57,15 @@ class SettingTests(OptionsTestCase):
         """Those of a service too; the help text shows what is the default."""
         for role in ROLES:
             text = role().getUsage(width=10_000)
-            for setting in settings(role.kind).values():
+            for setting in declared_settings(role.kind).values():
                 self.assertRegex(text, rf"--{setting.option}= +{setting.help[:20]}")
-        self.assertIn("[default: 0.0.0.0:4433]", IntermediateOptions().getUsage(width=10_000))
-        self.assertIn("--allow=", ConnectorOptions().getUsage())
+        self.assertIn("[default: 0.0.0.0:4433]", intermediate_tap.Options().getUsage(width=10_000))
+        self.assertIn("--allow=", connector_tap.Options().getUsage())
 
     def test_an_intermediate_without_a_file(self) -> None:
         """Text becomes the type of the setting."""
         arguments = ("--listen", "[::]:4433", "--max-sessions", "5", "--drain-seconds=0.5")
-        config = self.parse(IntermediateOptions, *arguments).config
+        config = self.parse(intermediate_tap.Options, *arguments).config
         self.assertEqual("[::]:4433", config.listen)
         self.assertEqual((5, 0.5), (config.max_sessions, config.drain_seconds))
         self.assertEqual(self.directory / "ca", config.ca)
@@ -73,41 +77,45 @@ class SettingTests(OptionsTestCase):
             (("--workers=3",), 3),
             (("--workers", "auto"), "auto"),
         ):
-            self.assertEqual(expected, self.parse(IntermediateOptions, *arguments).config.workers)
+            self.assertEqual(
+                expected, self.parse(intermediate_tap.Options, *arguments).config.workers
+            )
 
     def test_a_connector_without_a_file(self) -> None:
         """Options that may be repeated gather their values."""
         config = self.parse(
-            ConnectorOptions,
+            connector_tap.Options,
             *("--intermediate", "relay1:4433", "--intermediate", "relay2:4433"),
             *("--service", "web=tcp:host=a:port=80", "--service=dns=udp:127.0.0.1:53"),
             *("--allow=web=alice,bob", "--allow", "web=carol"),
         ).config
         self.assertEqual(("relay1:4433", "relay2:4433"), config.intermediates)
         allow = ("alice", "bob", "carol")
-        web = ServiceConfig(name="web", target="tcp:host=a:port=80", allow=allow)
-        dns = ServiceConfig(name="dns", target="udp:127.0.0.1:53", allow=())
+        where = "--service"
+        web = ServiceConfig(name="web", target="tcp:host=a:port=80", allow=allow, where=where)
+        dns = ServiceConfig(name="dns", target="udp:127.0.0.1:53", allow=(), where=where)
         self.assertEqual((web, dns), config.services)
 
     def test_an_agent_without_a_file(self) -> None:
         """Forwards are written the way services are."""
         arguments = ("--intermediate=relay1:1", "--forward=web=tcp:8081", "--bind=[::1]:0")
-        config = self.parse(AgentOptions, *arguments).config
-        self.assertEqual((ForwardConfig(service="web", listen="tcp:8081"),), config.forwards)
+        config = self.parse(agent_tap.Options, *arguments).config
+        web = ForwardConfig(service="web", listen="tcp:8081", where="--forward")
+        self.assertEqual((web,), config.forwards)
         self.assertEqual("[::1]:0", config.bind)
 
     def test_options_win_over_the_file(self) -> None:
         """What is not given comes from the file, which need not be complete."""
         file = self.directory / "agent.toml"
         file.write_text('[agent]\nintermediates = ["file:1"]\nbind = "0.0.0.0:1"\nca = "cert"\n')
-        config = self.parse(AgentOptions, "--config", str(file), "--bind", "").config
+        config = self.parse(agent_tap.Options, "--config", str(file), "--bind", "").config
         self.assertEqual((("file:1",), ""), (config.intermediates, config.bind))
         self.assertEqual(self.directory / "ca", config.ca)
 
     def test_two_parsers_do_not_share_lists(self) -> None:
         """The options of a process are not those of the next in a test."""
         for name in ("a", "b"):
-            config = self.parse(AgentOptions, f"--intermediate={name}:1").config
+            config = self.parse(agent_tap.Options, f"--intermediate={name}:1").config
             self.assertEqual((f"{name}:1",), config.intermediates)
 
 
@@ -118,11 +126,11 @@ class MistakeTests(OptionsTestCase):
         """With the same text."""
         self.assert_usage_error(
             "--intermediate: missing; write --intermediate=192.0.2.1:4433, or --config FILE",
-            AgentOptions,
+            agent_tap.Options,
         )
         self.assert_usage_error(
-            "--config: DIR/x.toml: No such file or directory",
-            AgentOptions,
+            "DIR/x.toml: No such file or directory",
+            agent_tap.Options,
             f"--config={self.directory}/x.toml",
         )
 
@@ -130,19 +138,21 @@ class MistakeTests(OptionsTestCase):
         """The message shows the form."""
         self.assert_usage_error(
             "--service: 'tcp:127.0.0.1:80' is not NAME=TARGET",
-            ConnectorOptions,
+            connector_tap.Options,
             "--service=tcp:127.0.0.1:80",
         )
         self.assert_usage_error(
-            "--forward: 'web=' is not SERVICE=LISTEN", AgentOptions, "--forward=web="
+            "--forward: 'web=' is not SERVICE=LISTEN", agent_tap.Options, "--forward=web="
         )
         self.assert_usage_error(
-            "--allow: 'alice' is not SERVICE=AGENT[,AGENT...]", ConnectorOptions, "--allow=alice"
+            "--allow: 'alice' is not SERVICE=AGENT[,AGENT...]",
+            connector_tap.Options,
+            "--allow=alice",
         )
 
     def test_further_arguments_are_refused(self) -> None:
         """A forgotten --config would go unnoticed otherwise."""
-        self.assert_usage_error("Wrong number of arguments.", AgentOptions, "agent.toml")
+        self.assert_usage_error("Wrong number of arguments.", agent_tap.Options, "agent.toml")
 
 
 class TwistdTests(OptionsTestCase):

@@ -102,10 +102,16 @@ class GoodFileTests(ConfigTestCase):
         self.assertEqual("0.0.0.0:4433", expected.listen)
 
     def test_a_connector_has_services(self) -> None:
-        """Each with its target and those who may use it."""
+        """Each with its target, the place of the target, and those who may use it."""
         config = self.load(CONNECTOR)
-        web = ServiceConfig(name="web", target="tcp:127.0.0.1:8080", allow=("alice",))
-        dns = ServiceConfig(name="dns", target="udp:127.0.0.1:53", allow=("*",))
+        web = ServiceConfig(
+            name="web", target="tcp:127.0.0.1:8080", allow=("alice",),
+            where=f"{self.path}:9: target in [[service]] 1",
+        )  # fmt: skip
+        dns = ServiceConfig(
+            name="dns", target="udp:127.0.0.1:53", allow=("*",),
+            where=f"{self.path}:14: target in [[service]] 2",
+        )  # fmt: skip
         self.assertEqual((web, dns), config.services)
         self.assertEqual(("127.0.0.1:4433",), config.intermediates)
 
@@ -116,8 +122,14 @@ class GoodFileTests(ConfigTestCase):
 
     def test_an_agent_has_forwards(self) -> None:
         """One service may have several listeners."""
-        tcp = ForwardConfig(service="web", listen="tcp:8081:interface=127.0.0.1")
-        udp = ForwardConfig(service="web", listen="udp:5353:interface=127.0.0.1")
+        tcp = ForwardConfig(
+            service="web", listen="tcp:8081:interface=127.0.0.1",
+            where=f"{self.path}:8: listen in [[forward]] 1",
+        )  # fmt: skip
+        udp = ForwardConfig(
+            service="web", listen="udp:5353:interface=127.0.0.1",
+            where=f"{self.path}:11: listen in [[forward]] 2",
+        )  # fmt: skip
         self.assertEqual((tcp, udp), self.load(AGENT).forwards)
 
     def test_the_congestion_controller_is_one_that_exists(self) -> None:

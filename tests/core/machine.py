@@ -14,19 +14,14 @@ from typing import Any
 
 from p2pnet import reports
 from p2pnet.core import events
-from p2pnet.core.intermediate.core import IntermediateCore
-from p2pnet.core.intermediate.registry import MemoryDirectory
 from p2pnet.core.peer.agent import AgentCore
-from p2pnet.core.peer.connector import AllowList, ConnectorCore
 from p2pnet.core.peer.node import PeerCore
 from p2pnet.core.peer.session import Session
 from p2pnet.core.peer.stream import Stream, StreamClosed, StreamData, StreamRequested
-from p2pnet.identity import Role
-from p2pnet.node import utcnow
 from p2pnet.wire.address import Address
 from p2pnet.wire.check import encode_success
 from p2pnet.wire.demux import Kind, classify
-from tests.core.support import credentials
+from tests.core.support import make_agent, make_connector, make_intermediate
 
 AGENT, CONNECTOR, RELAY = range(3)  # who is who in World.hosts
 RELAY_ADDRESS: Address = ("192.0.2.1", 4433)
@@ -167,7 +162,7 @@ class Node(Host):
             self._judge(data, destination, now)
         used = {destination for data, destination in out if classify(data) is not Kind.STUN}
         for session in self._moved & set(self.core.sessions.values()):
-            ways = {path.address for path in session.paths}
+            ways = {way.address for way in self.core.paths_of(session).using}
             new = ways - self._ways.get(session, set())
             self._ways[session] = ways
             assert new <= used or not session.connection.is_established, "no probe on a new path"
@@ -243,14 +238,8 @@ class World:
         self.strangers: Callable[[Datagram], None] = self.ignore
         self.sent = 0
         entropy = self.random.randbytes
-        agent = AgentCore(
-            credentials(Role.AGENT, "alice"), ["192.0.2.1:4433"],
-            utcnow=utcnow, entropy=entropy, policy=policy,
-        )  # fmt: skip
-        connector = ConnectorCore(
-            credentials(Role.CONNECTOR, "office"), ["192.0.2.1:4433"], utcnow=utcnow,
-            entropy=entropy, services=["web"], authorizer=AllowList({"web": ["alice"]}),
-        )  # fmt: skip
+        agent = make_agent(["192.0.2.1:4433"], entropy, path=policy)
+        connector = make_connector(["192.0.2.1:4433"], entropy)
         self.agent, self.connector = self.nodes = [
             Node(core, places[0], policy)
             for core, places in zip((agent, connector), PLACES, strict=True)
@@ -263,11 +252,7 @@ class World:
             self.pump(side)
 
     def _intermediate(self) -> Host:
-        core = IntermediateCore(
-            credentials(Role.INTERMEDIATE, "relay1"), MemoryDirectory(),
-            utcnow=utcnow, entropy=self.random.randbytes,
-        )  # fmt: skip
-        return Host(core, RELAY_ADDRESS)
+        return Host(make_intermediate(self.random.randbytes), RELAY_ADDRESS)
 
     # -- the network -----------------------------------------------------------------------------
 
@@ -351,7 +336,7 @@ class World:
 
     def tell_addresses(self, side: int, external: list[Address]) -> None:
         """The node has a private address, and an operator who may be mistaken."""
-        self.nodes[side].core.direct.set_local_addresses([f"10.0.{side}.1"], 5000, external)
+        self.nodes[side].core.set_local_addresses([f"10.0.{side}.1"], 5000, external, self.now)
 
     def restart(self, goodbye: bool) -> None:
         """The Intermediate starts anew, after a last word or without."""

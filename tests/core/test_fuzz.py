@@ -16,17 +16,12 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 from twisted.trial.unittest import SynchronousTestCase
 
-from p2pnet.core.intermediate.client import CONTROL_STREAM
-from p2pnet.core.intermediate.core import IntermediateCore
-from p2pnet.core.intermediate.registry import MemoryDirectory
-from p2pnet.core.peer.agent import AgentCore
-from p2pnet.core.peer.connector import AllowList, ConnectorCore
 from p2pnet.identity import Role
-from p2pnet.node import CoreService, utcnow
+from p2pnet.node.base import Node
 from p2pnet.wire import messages
 from p2pnet.wire.address import Address
 from p2pnet.wire.demux import MAGIC_COOKIE
-from tests.core.support import credentials
+from tests.core.support import make_agent, make_connector, make_intermediate
 from tests.sim.support import SimulationCase, leftovers
 
 ADDRESSES = st.sampled_from([("192.0.2.1", 4433), ("198.51.100.66", 1), ("2001:db8::1", 65535)])
@@ -50,17 +45,10 @@ DATAGRAMS = st.one_of(
 
 def make_cores() -> list[Any]:
     """One of each kind, the nodes with an Intermediate that is not there."""
-    agent = AgentCore(credentials(Role.AGENT, "alice"), ["192.0.2.1:4433"], utcnow=utcnow)
-    connector = ConnectorCore(
-        credentials(Role.CONNECTOR, "office"), ["192.0.2.1:4433"],
-        services=["web"], authorizer=AllowList({"web": ["*"]}), utcnow=utcnow,
-    )  # fmt: skip
-    intermediate = IntermediateCore(
-        credentials(Role.INTERMEDIATE, "relay1"), MemoryDirectory(), utcnow=utcnow
-    )
-    for node in (agent, connector):
+    nodes = [make_agent(["192.0.2.1:4433"]), make_connector(["192.0.2.1:4433"])]
+    for node in nodes:
         node.connect(0.0)
-    return [agent, connector, intermediate]
+    return [*nodes, make_intermediate()]
 
 
 class DatagramTests(SynchronousTestCase):
@@ -80,7 +68,7 @@ class DatagramTests(SynchronousTestCase):
                     # What strangers get is no larger than what they sent.
                     self.assertTrue(target == ("192.0.2.1", 4433) or len(answer) <= len(data))
                 self.assertIsNone(core.next_event())
-            counters = ("_unwanted", "_unknown", "_forwarded")
+            counters = ("dropped", "_unknown", "_forwarded")
             after = {name: n for name, n in leftovers(core).items() if name not in counters}
             self.assertEqual({n: v for n, v in before.items() if n not in counters}, after)
             self.assertEqual(len(datagrams), sum(core.dropped.values()))
@@ -172,7 +160,7 @@ CONTROL = st.one_of(
 class ControlStreamTests(SimulationCase):
     """Bytes on a control stream that is otherwise in order."""
 
-    def attack(self, writes: list[bytes], choose: Callable[[list[CoreService]], Any]) -> None:
+    def attack(self, writes: list[bytes], choose: Callable[[list[Node]], Any]) -> None:
         """Write to the control stream of a connection, and see that the realm lives on."""
         simulation = self.simulate()
         agent, _, served = self.trio(simulation)
@@ -181,7 +169,7 @@ class ControlStreamTests(SimulationCase):
         self.talk(simulation, agent)
         writer, connection = choose(simulation.nodes)
         for data in writes:
-            connection.send(CONTROL_STREAM, data)
+            connection.send(messages.CONTROL_STREAM, data)
             writer.driver.wake()
             simulation.network.run(0.05)
         connection.close(0, "half a message would spoil what comes after it")
@@ -189,7 +177,7 @@ class ControlStreamTests(SimulationCase):
         # Whoever was cut off, or told to wait, is back after the longest delay.
         simulation.network.run(40.0)
         intermediate = simulation.nodes[0]
-        self.assertEqual(3, intermediate.core.clients)
+        self.assertEqual(3, len(intermediate.core.nodes))
         before = len(served.made)
         talk = self.talk(simulation, simulation.agent(host="203.0.113.2"))
         talk.transport.write(b"hello")
@@ -204,13 +192,13 @@ class ControlStreamTests(SimulationCase):
     @given(st.lists(CONTROL, min_size=1, max_size=4))
     def test_whatever_an_agent_says_to_the_intermediate(self, writes: list[bytes]) -> None:
         """It can only cut itself off."""
-        self.attack(writes, lambda nodes: (nodes[2], nodes[2].core.links[0]._connection))
+        self.attack(writes, lambda nodes: (nodes[2], connection_of(nodes[2])))
 
     @SETTINGS
     @given(st.lists(CONTROL, min_size=1, max_size=4))
     def test_whatever_a_connector_says_to_the_intermediate(self, writes: list[bytes]) -> None:
         """The same."""
-        self.attack(writes, lambda nodes: (nodes[3], nodes[3].core.links[0]._connection))
+        self.attack(writes, lambda nodes: (nodes[3], connection_of(nodes[3])))
 
     @SETTINGS
     @given(st.lists(CONTROL, min_size=1, max_size=4))
@@ -225,7 +213,14 @@ class ControlStreamTests(SimulationCase):
         self.attack(writes, lambda nodes: (nodes[0], control_of(nodes[0], Role.CONNECTOR)))
 
 
-def control_of(intermediate: CoreService, role: Role) -> Any:
+def connection_of(node: Node) -> Any:
+    """The node's control connection."""
+    stream = node.core.links[0]._stream
+    assert stream is not None
+    return stream.connection
+
+
+def control_of(intermediate: Node, role: Role) -> Any:
     """The connection of the first node of a role."""
-    clients = intermediate.core._clients.values()
-    return next(client.connection for client in clients if client.identity.role is role)
+    nodes = intermediate.core.nodes
+    return next(node.connection for node in nodes if node.identity.role is role)

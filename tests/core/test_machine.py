@@ -255,9 +255,10 @@ class SessionMachine(RuleBasedStateMachine):
         assert agent.core.links[0].is_ready and connector.core.links[0].is_ready
         for node in self.world.nodes:
             for session in node.core.sessions.values():
-                assert session.paths, "a session without a path"
+                using = node.core.paths_of(session).using
+                assert using, "a session without a way"
                 if self.world.policy in ("prefer-direct", "direct-only"):
-                    ways = [path.address for path in session.paths]
+                    ways = [way.address for way in using]
                     assert ways == [node.peer.address], f"{ways}, not {node.peer.address}"
 
     def close(self) -> None:
@@ -267,7 +268,7 @@ class SessionMachine(RuleBasedStateMachine):
             self.world.pump(side)
         self.world.pass_time(RECOVERY)
         for node in self.world.nodes:
-            left = leftovers(node.core, "links", "_ended", "_flows", "_unwanted")
+            left = leftovers(node.core, "links", "_ended", "_flows", "dropped")
             assert not left, left
             assert all(talk.closed is not None for talk in node.talks.values())
         left = leftovers(self.world.hosts[RELAY].core, "_unknown")
@@ -289,32 +290,33 @@ class SessionMachine(RuleBasedStateMachine):
 
     def paths_are_proper(self, node: Node, session: Session) -> None:
         """One path, or the direct one in doubt and the relay; and a direct one has answered."""
-        kinds = [path.kind for path in session.paths]
+        paths = node.core.paths_of(session)
+        kinds = [way.kind for way in paths.using]
         assert kinds in ([], ["direct"], ["relayed"], ["direct", "relayed"]), kinds
-        assert len(kinds) < 2 or session.direct_is_doubtful
-        attempt = node.core.direct._attempts.get(session.id)
-        if session.direct is not None:
-            assert attempt is not None
-            assert (attempt.tag, session.direct.address) in node.proven, "it never answered"
-        if attempt is not None and attempt.checks is not None:
-            pairs = attempt.checks.pairs.values()
+        assert len(kinds) < 2 or paths.is_direct_doubtful
+        direct = paths.snapshot().direct
+        if direct.address is not None:
+            assert (paths.tag, direct.address) in node.proven, "it never answered"
+        checks = paths._direct.checks
+        if checks is not None:
+            pairs = checks.pairs.values()
             assert len([p for p in pairs if p.is_valid and p.nominated]) <= 1, "two are selected"
             assert len(pairs) <= MAX_PAIRS
-            assert len(attempt.checks._transactions) <= MAX_TRANSACTIONS
+            assert len(checks._transactions) <= MAX_TRANSACTIONS
 
     def tables_are_bounded(self, node: Node) -> None:
         """What a node keeps is of sessions that it has."""
         core = node.core
         sessions = set(core.sessions.values())
-        assert {attempt.session for attempt in core.direct._attempts.values()} <= sessions
-        assert len(core.direct._by_tag) == len(core.direct._attempts)
+        assert set(core.table._tags.values()) == sessions
+        assert {session for session, _ in core.table._channels.values()} <= sessions
         assert len(sessions) <= len(node.talks) + 1
         assert len(core.timers._heap) <= MAX_TIMERS
         assert core.dropped["failures"] == 0, "an exception was caught"
 
     def relay_is_bounded(self, core: IntermediateCore) -> None:
         """It has two channels for each session, and sessions of clients that it has."""
-        assert len(core.relay) == 2 * len(core.sessions)
+        assert len(core.forwarder) == 2 * len(core.introductions)
         assert core.dropped["failures"] == 0, "an exception was caught"
 
 
@@ -335,7 +337,7 @@ class MachineTests(SynchronousTestCase):
         machine.begin(1, "prefer-direct", FAIR, "ignore", 5.0)
         for node in machine.world.nodes:
             (session,) = node.core.sessions.values()
-            self.assertEqual(["direct"], [path.kind for path in session.paths])
+            self.assertEqual(["direct"], [way.kind for way in node.core.paths_of(session).using])
         kinds = {classify(datagram.data) for datagram in machine.world.history}
         self.assertEqual({Kind.STUN, Kind.RELAY, Kind.QUIC}, kinds)
         machine.teardown()

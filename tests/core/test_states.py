@@ -9,13 +9,10 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from p2pnet.core.peer import link, stream
-from p2pnet.core.peer.agent import AgentCore
 from p2pnet.core.peer.link import LinkState
 from p2pnet.core.peer.stream import Stream, StreamState
-from p2pnet.identity import Role
-from p2pnet.node import utcnow
 from p2pnet.wire.stream import StreamKind
-from tests.core.support import credentials
+from tests.core.support import make_agent
 
 
 class TransitionTests(SynchronousTestCase):
@@ -61,9 +58,11 @@ class TransitionTests(SynchronousTestCase):
     def test_a_control_connection_goes_where_its_table_says(self) -> None:
         """And nowhere from STOPPED."""
         self.check(link.TRANSITIONS, LinkState, LinkState.STOPPED)
-        core = AgentCore(credentials(Role.AGENT, "alice"), [], utcnow=utcnow)
+        core = make_agent([])
         self.try_all(
             link.TRANSITIONS,
-            lambda: link.ControlLink("192.0.2.1:4433", core),
+            lambda: link.ControlLink(
+                "192.0.2.1:4433", core, core.timers, instance=bytes(8), random=lambda: 0.5
+            ),
             link.ControlLink._advance,
         )

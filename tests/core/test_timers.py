@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from p2pnet.core.timers import Deadlines, Timer, Timers
+from p2pnet.core.timers import Alarm, Deadlines, Timer, Timers
 
 TIMES = st.floats(min_value=0, max_value=100)
 
@@ -105,63 +107,71 @@ class DeadlinesTests(SynchronousTestCase):
     """The next time for each of many things."""
 
     def setUp(self) -> None:
-        """Two things, and what is said when they are asked or handled."""
+        """Deadlines that record which things they handle."""
         self.timers = Timers()
-        self.times: dict[str, float | None] = {"a": 5.0, "b": None}
-        self.asked: list[str] = []
         self.handled: list[tuple[str, float]] = []
-        self.deadlines = Deadlines(self.timers, self.ask, self.handle)
+        self.deadlines: Deadlines[str] = Deadlines(
+            self.timers, lambda *what: self.handled.append(what)
+        )
 
-    def ask(self, thing: str) -> float | None:
-        """When it is to be handled."""
-        self.asked.append(thing)
-        return self.times[thing]
-
-    def handle(self, thing: str, now: float) -> None:
-        """It is."""
-        self.handled.append((thing, now))
-        self.times[thing] = None
-
-    def test_what_cannot_be_earlier_is_not_asked(self) -> None:
-        """Its timer comes before the earliest time that it may have now."""
-        self.deadlines.touch("a", 6.0)
-        self.deadlines.settle()
-        self.assertEqual(["a"], self.asked)
-        self.deadlines.touch("a", 5.0)
-        self.deadlines.settle()
-        self.assertEqual(["a"], self.asked)
-        self.times["a"] = 4.5
-        self.deadlines.touch("a", 4.5)
-        self.deadlines.settle()
-        self.assertEqual((["a", "a"], 4.5), (self.asked, self.timers.get_timer()))
-
-    def test_what_is_touched_is_asked_once_and_handled_in_time(self) -> None:
-        """The rest costs nothing."""
-        for _ in range(3):
-            self.deadlines.touch("a")
-        self.deadlines.settle()
-        self.deadlines.settle()
-        self.assertEqual((["a"], 5.0), (self.asked, self.timers.get_timer()))
-        self.timers.handle_timer(5.0)
-        self.assertEqual([("a", 5.0)], self.handled)
-        self.deadlines.settle()
-        self.assertIsNone(self.timers.get_timer())
-
-    def test_an_earlier_time_replaces_a_later_one_and_not_the_other_way_round(self) -> None:
-        """A later one is found when the earlier has come."""
-        for when, expected in ((5.0, 5.0), (3.0, 3.0), (9.0, 3.0)):
-            self.times["a"] = when
-            self.deadlines.touch("a")
-            self.deadlines.settle()
+    def test_a_deadline_moves_forward_only(self) -> None:
+        """A later time is none of its business before the earlier has come."""
+        for when, expected in ((5.0, 5.0), (3.0, 3.0), (9.0, 3.0), (math.inf, 3.0)):
+            self.deadlines.bring_forward("a", when)
             self.assertEqual(expected, self.timers.get_timer())
         self.assertEqual(1, len(self.timers))
 
-    def test_what_is_forgotten_is_handled_no_more(self) -> None:
-        """Whether its timer was set or not."""
-        self.deadlines.touch("a")
-        self.deadlines.settle()
-        self.deadlines.touch("a")
+    def test_each_thing_is_handled_once_at_its_time(self) -> None:
+        """And can have another deadline from then on."""
+        self.deadlines.bring_forward("a", 5.0)
+        self.deadlines.bring_forward("b", 4.0)
+        self.timers.handle_timer(4.5)
+        self.assertEqual([("b", 4.5)], self.handled)
+        self.deadlines.bring_forward("b", 6.0)
+        self.timers.handle_timer(7.0)
+        self.assertEqual([("b", 4.5), ("a", 7.0), ("b", 7.0)], self.handled)
+        self.assertIsNone(self.timers.get_timer())
+
+    def test_never_sets_no_timer(self) -> None:
+        """math.inf is never."""
+        self.deadlines.bring_forward("a", math.inf)
+        self.assertIsNone(self.timers.get_timer())
+
+    def test_a_forgotten_thing_is_handled_no_more(self) -> None:
+        """Whether it had a deadline or not."""
+        self.deadlines.bring_forward("a", 5.0)
         self.deadlines.forget("a")
         self.deadlines.forget("b")
-        self.deadlines.settle()
-        self.assertEqual((None, ["a"]), (self.timers.get_timer(), self.asked))
+        self.timers.handle_timer(9.0)
+        self.assertEqual([], self.handled)
+
+
+class AlarmTests(SynchronousTestCase):
+    """A timer that is set again and again."""
+
+    def setUp(self) -> None:
+        """It is not set."""
+        self.timers = Timers()
+        self.alarm = Alarm(self.timers)
+        self.ran: list[float] = []
+
+    def test_only_the_last_time_counts(self) -> None:
+        """Earlier or later than the one before."""
+        for when in (2.0, 1.0, 3.0):
+            self.alarm.set(when, self.ran.append)
+        self.assertEqual((3.0, 1), (self.timers.get_timer(), len(self.timers)))
+        self.timers.handle_timer(3.5)
+        self.assertEqual([3.5], self.ran)
+
+    def test_its_callback_may_set_it_again(self) -> None:
+        """For a later time."""
+        self.alarm.set(1.0, lambda now: self.alarm.set(now + 1, self.ran.append))
+        self.timers.handle_timer(1.0)
+        self.assertEqual(2.0, self.timers.get_timer())
+
+    def test_a_cancelled_one_does_not_run(self) -> None:
+        """Cancelling twice is harmless."""
+        self.alarm.set(1.0, self.ran.append)
+        for _ in range(2):
+            self.alarm.cancel()
+        self.assertIsNone(self.timers.get_timer())

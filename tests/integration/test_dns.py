@@ -6,7 +6,7 @@ import subprocess
 import time
 from typing import ClassVar
 
-from p2pnet.lab.processes import Deployment, RoleProcess, Service
+from p2pnet.testing.processes import Deployment, RoleProcess, Service
 from p2pnet.wire.address import Address
 from tests.integration.test_http import (
     TIMEOUT,

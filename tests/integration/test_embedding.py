@@ -6,7 +6,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from p2pnet.lab.processes import Deployment, Process, Service, script
+from p2pnet.testing.processes import Deployment, Process, Service, script
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "agent_loop.py"
 TIMEOUT = 60.0  # seconds, on a busy machine

@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from p2pnet.lab.processes import Deployment, LabError, Process, RoleProcess, Service
+from p2pnet.testing.processes import Deployment, Process, ProcessError, RoleProcess, Service
 from p2pnet.wire.address import Address, parse_host_port
 
 TIMEOUT = 30.0  # seconds for anything, on a busy machine
@@ -54,20 +54,20 @@ server.serve_forever()
 
 
 def wait_until(done: Callable[[], object], what: str, timeout: float = TIMEOUT) -> None:
-    """Return as soon as `done()`. Raises LabError that names `what` after `timeout` seconds."""
+    """Return as soon as `done()`. Raises ProcessError that names `what` after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while not done():
         if time.monotonic() > deadline:
-            raise LabError(f"{what}: not in {timeout} s")
+            raise ProcessError(f"{what}: not in {timeout} s")
         time.sleep(0.02)
 
 
 def wait_for_output(process: Process, pattern: str) -> re.Match[str]:
-    """What `pattern` found in the output of `process`, once it is there. Raises LabError."""
+    """What `pattern` found in the output of `process`, once it is there. Raises ProcessError."""
 
     def found() -> re.Match[str] | None:
         if process.returncode is not None:
-            raise LabError(f"{process.name} ended\n{process.output()}")
+            raise ProcessError(f"{process.name} ended\n{process.output()}")
         return re.search(pattern, process.output())
 
     wait_until(found, f"{pattern!r} from {process.name}")

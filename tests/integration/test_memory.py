@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from typing import ClassVar
 
-from p2pnet.lab.processes import Deployment, RoleProcess, Service
+from p2pnet.testing.processes import Deployment, RoleProcess, Service
 from tests.integration.test_http import (
     ANY_PORT,
     MEBIBYTE,

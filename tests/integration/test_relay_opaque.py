@@ -32,10 +32,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from p2pnet.endpoints import P2PClientEndpoint
 from p2pnet.identity import Credentials, Role, load_certificates
-from p2pnet.lab.processes import Deployment, Service
-from p2pnet.lab.simnet import Link, SimulatedNetwork
-from p2pnet.lab.simulation import Simulation
 from p2pnet.quic.profile import CONNECTION_ID_LENGTH, ConnectionProfile
+from p2pnet.testing.network import Link, SimulatedNetwork
+from p2pnet.testing.processes import Deployment, Service
+from p2pnet.testing.realm import Simulation
 from p2pnet.wire.address import Address, parse_host_port
 from p2pnet.wire.demux import Kind, classify
 from p2pnet.wire.relay_frame import decode_relay_frame
@@ -177,7 +177,7 @@ class SimulatedRelayTests(SynchronousTestCase):
         simulation = Simulation(network)
         self.relay = simulation.intermediate(INTERMEDIATE_HOST)
         self.office = simulation.connector({SERVICE: [AGENT]}, CONNECTOR_HOST, CONNECTOR)
-        self.alice = simulation.agent(AGENT_HOST, AGENT)
+        self.alice = simulation.agent(AGENT_HOST, AGENT, policy="relay-only")
         self.office.serve_protocol(SERVICE, Factory.forProtocol(Server))
         client = Client()
         P2PClientEndpoint(self.alice, SERVICE).connect(Factory.forProtocol(lambda: client))

@@ -19,7 +19,7 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 import p2pnet
 from p2pnet.identity import Role
-from p2pnet.lab.processes import Deployment, Process, RoleProcess, Service, script
+from p2pnet.testing.processes import Deployment, Process, RoleProcess, Service, script
 from tests.integration.test_http import (
     ANY_PORT,
     TIMEOUT,
@@ -109,7 +109,7 @@ class StartTests(RolesTestCase):
     def test_no_such_configuration(self) -> None:
         """The file that was named is not there."""
         self.config.unlink()
-        self.assert_refused(f"--config: {self.config}: No such file or directory")
+        self.assert_refused(f"{self.config}: No such file or directory")
 
     def test_a_bad_path_of_a_key(self) -> None:
         """With file and line, and the whole path that was tried."""

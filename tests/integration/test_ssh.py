@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import ClassVar
 
-from p2pnet.lab.processes import Deployment, Service
+from p2pnet.testing.processes import Deployment, Service
 from tests.integration.test_http import (
     ANY_PORT,
     MEBIBYTE,

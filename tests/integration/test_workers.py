@@ -16,8 +16,8 @@ from pathlib import Path
 from twisted.internet import reactor
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from p2pnet.lab.processes import Deployment, RoleProcess, Service
 from p2pnet.net.workers import pool as workers
+from p2pnet.testing.processes import Deployment, RoleProcess, Service
 from tests.integration.test_http import (
     ANY_PORT,
     MEBIBYTE,

@@ -1,15 +1,17 @@
-"""Tests that need network namespaces; skipped, with the reason, where there are none."""
+"""Tests of the laboratory. Those that need network namespaces say why they are skipped."""
 
 import functools
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from p2pnet.lab.namespaces import find_obstacle, is_privileged
+from lab.namespaces import find_obstacle, is_privileged
 
+ROOT = Path(__file__).absolute().parents[2]
 TIMEOUT = 300  # seconds; the longest takes one minute on a quiet machine
 
 
@@ -20,12 +22,12 @@ def obstacle() -> str:
 
 
 def lab(*arguments: str) -> Any:
-    """What ``p2pnet lab ... --json`` prints, from a process of its own.
+    """What ``python -m lab ... --json`` prints, from a process of its own.
 
     Not in this one, which cannot leave a user namespace again.
     """
-    command = [sys.executable, "-m", "p2pnet.cli.main", "lab", *arguments, "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT)
+    command = [sys.executable, "-m", "lab", *arguments, "--json"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT)
     if not done.stdout:
         raise AssertionError(f"{command} ended with status {done.returncode}\n{done.stderr}")
     return json.loads(done.stdout)

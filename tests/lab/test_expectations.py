@@ -2,8 +2,8 @@
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from p2pnet.lab.expectations import Outcome, expected_outcome
-from p2pnet.lab.nat import BEHAVIORS
+from lab.expectations import Outcome, expected_outcome
+from lab.nat import BEHAVIORS
 
 TABLE = """
                         op fw fc ar pr pf cg sy sq ub

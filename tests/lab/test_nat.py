@@ -3,14 +3,15 @@
 import functools
 from typing import Any
 
-from p2pnet.lab.nat import BEHAVIORS, Behavior, Edge, Filtering, Mapping
-from p2pnet.lab.probe import Character, Finding
+from lab.nat import BEHAVIORS, Behavior, Edge
+from lab.probe import Character, Finding
+from p2pnet.testing.nat import Filtering, Mapping
 from tests.lab import LabTestCase, lab
 
 
 @functools.cache
 def findings() -> dict[str, dict[str, Any]]:
-    """What ``p2pnet lab check`` measured, by name; all behaviors take 7 s."""
+    """What ``python -m lab check`` measured, by name; all behaviors take 7 s."""
     return {row["name"]: row for row in lab("check")}
 
 

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from p2pnet.lab.nat import BEHAVIORS
-from p2pnet.lab.processes import RoleProcess
-from p2pnet.lab.trial import Cell, Conduct, Download, Source
+from lab.nat import BEHAVIORS
+from lab.trial import Cell, Conduct, Download, Source
+from p2pnet.testing.processes import RoleProcess
 from p2pnet.wire.address import parse_host_port
 from tests.lab import PrivilegedLabTestCase
 

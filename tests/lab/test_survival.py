@@ -8,7 +8,7 @@ GENEROUS = 5000  # ms; an idle time-out is longer, and no busy machine is that s
 
 
 class SurvivalTests(LabTestCase):
-    """One trial each of the failures that are soon over; the rest is `p2pnet lab survive`."""
+    """One trial each of the failures that are soon over; the rest is `python -m lab survive`."""
 
     def survive(self, case: str) -> list[dict[str, Any]]:
         """The summaries of a case, in which everything arrived."""

@@ -7,7 +7,7 @@ KILLS = 3
 
 
 class SwitchingTests(LabTestCase):
-    """Small measurements; `p2pnet lab switch` makes larger ones."""
+    """Small measurements; `python -m lab switch` makes larger ones."""
 
     def assert_switched(self, report: dict[str, object], times: int) -> None:
         """Both ends took another path as often as it was forced, and no stream broke."""

@@ -11,19 +11,19 @@ from pathlib import Path
 
 from twisted.trial.unittest import SkipTest
 
-from p2pnet.lab.namespaces import Lab, remove_leftovers
-from p2pnet.lab.nat import BEHAVIORS
-from p2pnet.lab.processes import LabError
-from p2pnet.lab.topology import Site, Topology
-from p2pnet.lab.wire import TUN_DEVICE, Conditions
-from tests.lab import TIMEOUT, PrivilegedLabTestCase
+from lab.namespaces import Lab, remove_leftovers
+from lab.nat import BEHAVIORS
+from lab.topology import Site, Topology
+from lab.wire import TUN_DEVICE, Conditions
+from p2pnet.testing.processes import ProcessError
+from tests.lab import ROOT, TIMEOUT, PrivilegedLabTestCase
 
 PATIENCE = 1.0  # seconds; a busy machine may need part of one
 TRIES = 3
 NAT = BEHAVIORS["port-restricted"]
 ABANDONED = """
 import os, subprocess, sys
-from p2pnet.lab.namespaces import Lab
+from lab.namespaces import Lab
 lab = Lab()
 host = lab.host("host")
 # As on a system that cannot tie a process to its parent.
@@ -144,7 +144,7 @@ class TopologyTests(PrivilegedLabTestCase):
 
     def test_hairpin_is_refused_where_there_is_none(self) -> None:
         """Rather than ignored."""
-        with self.assertRaises(LabError):
+        with self.assertRaises(ProcessError):
             Topology(self.lab).site("inside", BEHAVIORS["symmetric"], hairpin=True)
 
 
@@ -164,7 +164,11 @@ class CleanTests(PrivilegedLabTestCase):
     def test_a_killed_laboratory(self) -> None:
         """The next one ends its processes and removes its files, and no living one's."""
         done = subprocess.run(
-            [sys.executable, "-c", ABANDONED], stdout=subprocess.PIPE, text=True, timeout=TIMEOUT
+            [sys.executable, "-c", ABANDONED],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            text=True,
+            timeout=TIMEOUT,
         )
         self.assertEqual(-signal.SIGKILL, done.returncode)
         directory, pid = done.stdout.split()

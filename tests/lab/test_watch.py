@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
-from p2pnet.lab.namespaces import Lab, program
+from lab.namespaces import Lab, program
 from p2pnet.net import watch
 from p2pnet.net.watch import NetworkWatch
 from tests.lab import PrivilegedLabTestCase
@@ -51,9 +51,9 @@ class WatchTests(PrivilegedLabTestCase, TestCase):
 
     def start(self, **options: Any) -> Any:
         """Start a watch on the host; fires when what was before it will not be reported."""
-        made = NetworkWatch(reactor, self.changed, snapshot=self.look, **options)
+        made = NetworkWatch(reactor, snapshot=self.look, **options)
         with self.host.enter():
-            made.start()
+            made.start(self.changed)
         self.addCleanup(made.stop)
         return self.quiet()
 
@@ -174,7 +174,7 @@ class WatchTests(PrivilegedLabTestCase, TestCase):
         yield self.start()  # the reactor has opened what it needs itself
         before = os.listdir("/proc/self/fd")
         for _ in range(10):
-            made = NetworkWatch(reactor, self.changed)
-            made.start()
+            made = NetworkWatch(reactor)
+            made.start(self.changed)
             made.stop()
         self.assertEqual(before, os.listdir("/proc/self/fd"))

@@ -2,7 +2,7 @@
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from p2pnet.lab.wire import Conditions, Way
+from lab.wire import Conditions, Way
 
 SIZE = 1000  # bytes of a packet
 NOW = 5.0

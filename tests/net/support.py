@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import errno
+import socket
+from pathlib import Path
 from typing import Any
 
 from twisted.internet.interfaces import IPullProducer, IPushProducer, IReactorFDSet
 from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactorClock
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
 from zope.interface import implementer
+
+from p2pnet import pki
+from p2pnet.identity import Role
+from p2pnet.net import batched
 
 CHUNK = bytes(16 * 1024)
 
@@ -96,3 +104,47 @@ class FakeReactor(Clock):
     def getWriters(self) -> list[Any]:
         """The writers."""
         return list(self.writers)
+
+
+class EndpointCase(SynchronousTestCase):
+    """A realm on disk, and a reactor in memory whose nodes have real sockets on the loopback.
+
+    :ivar reactor: keeps readers and timers, and never reads: no packet arrives.
+    """
+
+    def setUp(self) -> None:
+        """Certificates of alice, who is an agent, and of office, a connector granted "web"."""
+        self.directory = Path(self.mktemp()).absolute()
+        authority = pki.create_authority("example")
+        pki.save(self.directory, pki.AUTHORITY, *authority)
+        pki.save(self.directory, "alice", *pki.issue(*authority, Role.AGENT, "alice"))
+        office = pki.issue(*authority, Role.CONNECTOR, "office", services=["web"])
+        pki.save(self.directory, "office", *office)
+        self.reactor: Any = MemoryReactorClock()
+        if not batched.is_available(self.reactor):
+            raise SkipTest("this system has no socket that a reactor in memory could hold")
+        self.addCleanup(self.shut_down)
+
+    def shut_down(self) -> None:
+        """End the reactor, and with it the nodes of endpoint strings."""
+        triggers = self.reactor.triggers.pop("before", {}).get("shutdown", ())
+        for function, arguments, options in triggers:
+            function(*arguments, **options)
+
+    def write(self, name: str, table: str, rest: str = "", bind: str = "127.0.0.1:0") -> Path:
+        """A configuration of `table` with the certificate `name`; its port is any of loopback."""
+        path = self.directory / f"{name}.toml"
+        path.write_text(
+            f'[{table}]\nintermediates = ["127.0.0.1:9"]\nbind = "{bind}"\nca = "ca.pem"\n'
+            f'cert = "{name}.pem"\nkey = "{name}.key"\n{rest}'
+        )
+        return path
+
+    def take_port(self, kind: socket.SocketKind = socket.SOCK_DGRAM) -> socket.socket:
+        """A socket that holds a port of the loopback until the test ends."""
+        taken = socket.socket(type=kind)
+        self.addCleanup(taken.close)
+        taken.bind(("127.0.0.1", 0))
+        if kind is socket.SOCK_STREAM:
+            taken.listen()
+        return taken

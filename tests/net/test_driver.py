@@ -14,8 +14,8 @@ from zope.interface.verify import verifyObject
 from p2pnet import reports
 from p2pnet.core import events
 from p2pnet.interfaces import Datagrams, Forward, IDatagramTransport
-from p2pnet.lab.simnet import SimulatedNetwork
 from p2pnet.net.driver import Driver
+from p2pnet.testing.network import SimulatedNetwork
 from p2pnet.wire.address import Address
 
 HERE: Address = ("192.0.2.1", 1)

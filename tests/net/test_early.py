@@ -11,10 +11,10 @@ from twisted.internet.testing import StringTransportWithDisconnection
 from zope.interface import implementer
 
 from p2pnet.core.peer.stream import StreamState
-from p2pnet.lab.simulation import Simulation
 from p2pnet.net.stream import StreamTransport
 from p2pnet.quic.connection import HIGH_WATER
 from p2pnet.roles.connector import ANSWERED_WITHIN, StreamForwarder
+from p2pnet.testing.realm import Simulation
 from tests.net.support import CHUNK, Endless
 from tests.sim.support import Echo, SimulationCase, Talk, Talks
 

@@ -6,7 +6,12 @@ import hashlib
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
-from twisted.internet.error import ConnectError, ConnectionLost, ConnectionRefusedError
+from twisted.internet.error import (
+    CannotListenError,
+    ConnectError,
+    ConnectionLost,
+    ConnectionRefusedError,
+)
 from twisted.internet.interfaces import IStreamClientEndpoint, IStreamServerEndpoint
 from twisted.internet.protocol import Factory
 from twisted.web import client, resource, server, static
@@ -17,8 +22,8 @@ from zope.interface.verify import verifyObject
 from p2pnet import errors
 from p2pnet.core.peer.stream import Stream
 from p2pnet.endpoints import P2PClientEndpoint, P2PServerEndpoint
-from p2pnet.lab.simulation import Simulation
-from p2pnet.node import AgentNode
+from p2pnet.node.agent import AgentNode
+from p2pnet.testing.realm import Simulation
 from p2pnet.wire.codes import ErrorCode
 from tests.sim.support import SimulationCase, Talk, Talks
 
@@ -198,6 +203,42 @@ class EndpointTests(SimulationCase):
         self.failureResultOf(waiting, ZeroDivisionError)
         self.run_until(simulation, lambda: served.made[0].why, 1.0)
 
+    def test_regression_a_protocol_that_raises_as_it_is_connected_ends_its_stream(self) -> None:
+        """At either end; the stream stayed, and the program knew of no connection."""
+
+        class Broken(Talk):
+            def connectionMade(self) -> None:
+                """A bug."""
+                raise ZeroDivisionError
+
+        simulation = self.simulate()
+        self.errors_expected = True
+        agent, connector, served = self.trio(simulation)
+        waiting = P2PClientEndpoint(agent, "web").connect(Talks(Broken))
+        self.run_until(simulation, lambda: waiting.called)
+        self.failureResultOf(waiting, ZeroDivisionError)
+        self.run_until(simulation, lambda: served.made[0].why, 1.0)
+        connector.unserve("web")
+        self.successResultOf(P2PServerEndpoint(connector, "web").listen(Talks(Broken)))
+        self.refused(simulation, agent, errors.StreamBroken)
+        self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
+
+    def test_regression_a_server_factory_that_raises_refuses(self) -> None:
+        """The agent waited for ever."""
+
+        class Broken(Factory):
+            def buildProtocol(self, addr: Any) -> None:
+                """A bug."""
+                raise ZeroDivisionError
+
+        simulation = self.simulate()
+        self.errors_expected = True
+        agent, connector, _ = self.trio(simulation)
+        connector.unserve("web")
+        self.successResultOf(P2PServerEndpoint(connector, "web").listen(Broken()))
+        self.refused(simulation, agent, errors.TargetUnreachable)
+        self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
+
     def test_a_server_factory_that_builds_nothing_refuses(self) -> None:
         """A Site with too many connections, for example."""
 
@@ -215,20 +256,50 @@ class EndpointTests(SimulationCase):
         """Twice is an error; afterwards it is unknown, and may be served again."""
         simulation = self.simulate()
         agent, connector, _ = self.trio(simulation)
-        endpoint = P2PServerEndpoint(connector, "dns")
-        port = self.successResultOf(endpoint.listen(Talks()))
-        self.assertEqual(("dns", "office"), (port.getHost().service, port.getHost().node))
-        self.failureResultOf(endpoint.listen(Talks()), ValueError)
-        port.stopListening()
-        self.successResultOf(endpoint.listen(Talks()))
         connector.unserve("web")
+        endpoint = P2PServerEndpoint(connector, "web")
+        port: Any = self.successResultOf(endpoint.listen(Talks()))
+        self.assertEqual(("web", "office"), (port.getHost().service, port.getHost().node))
+        self.failureResultOf(endpoint.listen(Talks()), CannotListenError)
+        port.stopListening()
         self.refused(simulation, agent, errors.UnknownService)
+        self.successResultOf(endpoint.listen(Talks()))
+        self.talk(simulation, agent)
 
     def test_regression_a_bad_name_fails_the_deferred(self) -> None:
         """connect() raised at once instead."""
         simulation = self.simulate()
         agent, _, _ = self.trio(simulation)
         self.failureResultOf(self.connecting(agent, "no such thing"), ValueError)
+
+    def test_regression_a_node_that_does_not_run_refuses_to_connect(self) -> None:
+        """What waits when it stops fails too; what came later waited for ever."""
+        simulation = self.simulate()
+        agent, _, _ = self.trio(simulation)
+        waiting = [self.connecting(agent, service) for service in ("web", "dns", "web")]
+        agent.stopService()
+        for deferred in waiting:
+            self.failureResultOf(deferred, errors.SessionLost)
+        error = self.failureResultOf(self.connecting(agent), errors.SessionLost).value
+        self.assertEqual("the session is lost: this agent is not running", str(error))
+
+    def test_regression_a_node_is_started_once(self) -> None:
+        """The second start opened another socket, and the first one stayed open."""
+        simulation = self.simulate()
+        agent, _, _ = self.trio(simulation)
+        self.assertRaises(RuntimeError, agent.startService)
+        self.talk(simulation, agent)
+
+    def test_regression_a_service_that_no_agent_could_reach_is_not_listened_on(self) -> None:
+        """One that is not configured, and one that the certificate does not grant."""
+        simulation = self.simulate()
+        connector = simulation.connector({"web": ["alice"]}, grants=["dns"])
+        for service, problem in (
+            ("dns", "add a [[service]] table for it (configured: web)"),
+            ("web", "does not grant web"),
+        ):
+            listening = P2PServerEndpoint(connector, service).listen(Talks())
+            self.assertIn(problem, str(self.failureResultOf(listening).value))
 
 
 class ErrorTests(SimulationCase):

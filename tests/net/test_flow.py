@@ -11,11 +11,12 @@ from twisted.internet.protocol import DatagramProtocol
 from twisted.trial.unittest import SynchronousTestCase
 
 from p2pnet import reports
-from p2pnet.lab.simulation import Simulation
 from p2pnet.net import flow
 from p2pnet.net.flow import IDLE_TIMEOUT, MAX_EARLY, FlowListener, parse_udp
-from p2pnet.node import AgentNode, ConnectorNode
+from p2pnet.node.agent import AgentNode
+from p2pnet.node.connector import ConnectorNode
 from p2pnet.roles.connector import FlowForwarder
+from p2pnet.testing.realm import Simulation
 from p2pnet.wire.stream import StreamKind
 from tests.sim.support import SimulationCase
 

@@ -13,10 +13,10 @@ from zope.interface.verify import verifyObject
 
 from p2pnet import reports
 from p2pnet.errors import ServiceError, SessionLost
-from p2pnet.lab.simulation import Simulation
-from p2pnet.node import AgentNode
+from p2pnet.node.agent import AgentNode
 from p2pnet.quic.connection import HIGH_WATER
 from p2pnet.quic.flow_control import ROUND_TRIPS, STREAM_WINDOW
+from p2pnet.testing.realm import Simulation
 from p2pnet.wire.codes import ErrorCode
 from tests.net.support import CHUNK, Endless
 from tests.sim.support import SimulationCase, Talk

@@ -51,7 +51,6 @@ class WatchCase(SynchronousTestCase):
         """A watch, to be started."""
         made = NetworkWatch(
             reactor,
-            lambda reason: self.changed(reason),
             open_messages=self.open,
             snapshot=lambda: list(self.addresses),
             clock=lambda: reactor.seconds() + self.slept,
@@ -85,7 +84,7 @@ class ListeningTests(WatchCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.watch.start()
+        self.watch.start(lambda reason: self.changed(reason))
 
     def test_the_reader_is_what_a_reactor_expects(self) -> None:
         """The interface is kept."""
@@ -190,7 +189,7 @@ class TroubleTests(WatchCase):
         self.messages.close()
         self.messages = broken = BrokenSocket(socket.AF_UNIX, socket.SOCK_DGRAM)
         broken.number = number
-        self.watch.start()
+        self.watch.start(lambda reason: self.changed(reason))
         return self.reactor.getReaders()[0]
 
     def assert_polling(self) -> None:
@@ -222,7 +221,7 @@ class TroubleTests(WatchCase):
 
     def test_a_reactor_may_give_the_socket_up(self) -> None:
         """Twisted's do when the kernel reports an error and nothing to read."""
-        self.watch.start()
+        self.watch.start(lambda reason: self.changed(reason))
         for reader in self.reactor.removeAll():
             reader.connectionLost(Failure(ConnectionDone()))
         self.pass_time(SETTLE)
@@ -232,7 +231,7 @@ class TroubleTests(WatchCase):
     def test_a_reactor_may_refuse_the_socket(self) -> None:
         """It is closed then."""
         self.reactor.refuses = True
-        self.watch.start()
+        self.watch.start(lambda reason: self.changed(reason))
         self.assert_polling()
 
 
@@ -250,7 +249,7 @@ class PollingTests(WatchCase):
 
     def test_other_addresses_are_reported_once(self) -> None:
         """Also when they return to what they were."""
-        self.watch.start()
+        self.watch.start(lambda reason: self.changed(reason))
         self.assertEqual(1, self.opened)
         for count, address in enumerate(["192.0.2.2", "192.0.2.1"], 1):
             self.addresses = [address]
@@ -261,7 +260,7 @@ class PollingTests(WatchCase):
         """The socket is not even opened."""
         clock = Clock()
         polling = self.make(clock)
-        polling.start()
+        polling.start(self.changed)
         self.addresses = []
         clock.advance(INTERVAL)
         self.assertEqual((["addresses"], 0), (self.reports, self.opened))
@@ -278,7 +277,7 @@ class SleepTests(WatchCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.watch.start()
+        self.watch.start(lambda reason: self.changed(reason))
 
     def test_sleep_is_reported_once(self) -> None:
         """At the next look after it."""

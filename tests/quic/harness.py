@@ -12,18 +12,19 @@ from typing import Any, TypeVar
 from hypothesis import HealthCheck
 
 from p2pnet.identity import Credentials, Role
-from p2pnet.lab.simulation import Realm
 from p2pnet.quic import events
 from p2pnet.quic.admission import Limits
 from p2pnet.quic.connection import Connection
 from p2pnet.quic.multiplexer import AnyAddress, Multiplexer
 from p2pnet.quic.profile import FAST, ConnectionProfile
+from p2pnet.testing.realm import Realm
 from p2pnet.wire.address import Address, PeerAddress
 
 CLIENT: Address = ("198.51.100.1", 50000)
 SERVER: Address = ("192.0.2.1", 4433)
 PEER = PeerAddress.of_session(bytes(16))
 ALPN = "test/1"
+LIMITS = Limits(connections=10_000, retry_above=32)
 ENGINE = FAST  # for settings that do not say; test_stock.py runs everything with the other one
 TWICE = [HealthCheck.differing_executors]  # to be suppressed for what test_stock.py runs again
 
@@ -251,7 +252,7 @@ class Pair(Network):
         peer: bool = False,
         client: ConnectionProfile | None = None,
         server: ConnectionProfile | None = None,
-        limits: Limits | None = None,
+        limits: Limits = LIMITS,
         **network: Any,
     ) -> None:
         super().__init__(**network)

@@ -1,5 +1,6 @@
 """Many connections on one socket: which datagram is whose, who is let in, and what is left."""
 
+import dataclasses
 import gc
 
 from aioquic.buffer import Buffer  # type: ignore[attr-defined]
@@ -10,7 +11,6 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from p2pnet.quic import events
-from p2pnet.quic.admission import Limits
 from p2pnet.quic.connection import Connection
 from p2pnet.quic.multiplexer import TOGETHER, AnyAddress, Multiplexer
 from p2pnet.quic.profile import FAST
@@ -18,6 +18,7 @@ from p2pnet.wire.address import Address, PeerAddress
 from p2pnet.wire.codes import ErrorCode
 from tests.quic.harness import (
     CLIENT,
+    LIMITS,
     PEER,
     SERVER,
     TWICE,
@@ -58,7 +59,9 @@ class DemultiplexingTests(SynchronousTestCase):
         network = Network()
         ends = []
         for address in (CLIENT, SERVER):
-            mux = Multiplexer(server=server_settings(), accept_peer=lambda _: server_settings())
+            mux = Multiplexer(
+                server=server_settings(), limits=LIMITS, accept_peer=lambda _: server_settings()
+            )
             ends.append(network.add(mux, address))
         dialed = [
             end.mux.connect(client_settings(), address, 0.0)
@@ -217,7 +220,7 @@ class AdmissionTests(SynchronousTestCase):
 
     def server(self, **limits: int) -> Multiplexer:
         """A server's multiplexer, the only one; each Initial is made when it is needed."""
-        return Multiplexer(server=server_settings(), limits=Limits(**limits))
+        return Multiplexer(server=server_settings(), limits=dataclasses.replace(LIMITS, **limits))
 
     def test_another_version_is_negotiated_with_large_datagrams_only(self) -> None:
         """And never with a version negotiation, or two servers would not come to an end."""
@@ -232,7 +235,7 @@ class AdmissionTests(SynchronousTestCase):
 
     def test_retry_under_load(self) -> None:
         """Above the limit an address must be proven, which costs a round trip and no state."""
-        pair = Pair(limits=Limits(retry_above=3))
+        pair = Pair(limits=dataclasses.replace(LIMITS, retry_above=3))
         for number in range(3):
             pair.server.mux.receive_datagram(first_datagram(), source(number), 0.0)
         self.assertEqual((3, 0), (pair.server.mux.admission.half_open, self.retries(pair)))
@@ -372,7 +375,7 @@ class LeakTests(SynchronousTestCase):
 
     def test_200_connections_leave_nothing(self) -> None:
         """Closed by either end, refused, or fallen silent; not even the objects."""
-        pair = Pair(limits=Limits(retry_above=1000))
+        pair = Pair(limits=dataclasses.replace(LIMITS, retry_above=1000))
         for number in range(200):
             self.end_in_some_way(pair, number)
         pair.run(60.0)

@@ -6,7 +6,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from p2pnet.quic import events
 from p2pnet.quic.congestion import CONTROLLERS
-from p2pnet.traversal.mtu import BASE
+from p2pnet.wire.packet_size import BASE
 from tests.quic.harness import Pair, client_settings, server_settings
 
 DATA = bytes(range(256)) * 4000

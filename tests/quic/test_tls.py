@@ -15,10 +15,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from twisted.trial.unittest import SynchronousTestCase
 
 from p2pnet.identity import Credentials, Role
-from p2pnet.lab.simulation import Realm
 from p2pnet.quic import events
 from p2pnet.quic.connection import Connection
 from p2pnet.quic.profile import ConnectionProfile
+from p2pnet.testing.realm import Realm
 from p2pnet.wire.codes import ErrorCode
 from tests.quic.harness import (
     CLIENT,

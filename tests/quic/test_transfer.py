@@ -347,6 +347,6 @@ class TimerTests(SynchronousTestCase):
     def test_regression_clock_never_stands_still(self) -> None:
         """At exactly the loss time, rounding can make nothing lost yet: Engine looks later."""
         self.assertGreater(self.lose_one_of_two(40), 3)
-        self.patch(engine, "MOMENT", 0.0)
+        self.patch(engine, "TOLERANCE", 0.0)
         error = self.assertRaises(AssertionError, self.lose_one_of_two, 40)
-        self.assertIn("timer", str(error), "aioquic has mended it: MOMENT is not needed any more")
+        self.assertIn("timer", str(error), "aioquic has mended it: TOLERANCE is not needed now")

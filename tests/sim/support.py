@@ -14,19 +14,25 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from p2pnet import reports
-from p2pnet.core.intermediate.forwarding import Relay
-from p2pnet.core.intermediate.introductions import SessionTable
+from p2pnet.core.intermediate.forwarding import Forwarder
+from p2pnet.core.intermediate.introductions import Introductions
+from p2pnet.core.intermediate.nodes import ConnectedNodes
 from p2pnet.core.intermediate.registry import MemoryDirectory
+from p2pnet.core.peer import finder, table
 from p2pnet.core.timers import Timers
 from p2pnet.endpoints import P2PClientEndpoint, P2PServerEndpoint
 from p2pnet.interfaces import Datagrams
-from p2pnet.lab.simnet import Link, SimulatedNetwork, SimulatedTransport
-from p2pnet.lab.simulation import Realm, Simulation
-from p2pnet.node import AgentNode, ConnectorNode, CoreService
+from p2pnet.node.agent import AgentNode
+from p2pnet.node.base import Node
+from p2pnet.node.connector import ConnectorNode
 from p2pnet.quic.multiplexer import Multiplexer
+from p2pnet.testing.network import Link, SimulatedNetwork, SimulatedTransport
+from p2pnet.testing.realm import Realm, Simulation
 
+PARTS = (finder.ServiceFinder, table.SessionTable)
 TABLES = (
-    dict, list, set, collections.deque, Multiplexer, Timers, Relay, SessionTable, MemoryDirectory,
+    dict, list, set, collections.deque, Multiplexer, Timers,
+    ConnectedNodes, Forwarder, Introductions, MemoryDirectory,
 )  # fmt: skip
 
 
@@ -68,7 +74,7 @@ class Network(SimulatedNetwork):
         return Socket(self, super().transport(host, port).get_address())
 
 
-def crash(node: CoreService) -> None:
+def crash(node: Node) -> None:
     """The node's machine is gone without a word."""
     node.transport.stop()
 
@@ -132,9 +138,20 @@ class Talks(Factory):
 
 
 def leftovers(core: Any, *expected: str) -> dict[str, int]:
-    """The tables of a core that are not empty, with their lengths, but for the `expected`."""
-    found = {name: len(value) for name, value in vars(core).items() if isinstance(value, TABLES)}
+    """Sizes of the tables of a core and its parts that are not empty, but for the `expected`."""
+    parts = [part for part in vars(core).values() if isinstance(part, PARTS)]
+    named = [item for part in (*parts, core) for item in vars(part).items()]
+    tables = {id(value): name for name, value in named}  # a part may share one of its core's
+    found = {n: len(v) for n, v in named if isinstance(v, TABLES) and tables[id(v)] == n}
     return {name: size for name, size in found.items() if size and name not in expected}
+
+
+class RelayedSimulation(Simulation):
+    """Agents whose sessions stay on the relay, unless a test names another policy."""
+
+    def agent(self, *where: Any, **options: Any) -> AgentNode:
+        """An Agent."""
+        return super().agent(*where, **{"policy": "relay-only", **options})
 
 
 class SimulationCase(SynchronousTestCase):
@@ -145,8 +162,8 @@ class SimulationCase(SynchronousTestCase):
     def simulate(
         self, seed: int = 1, link: Link | None = None, *, keep_trace: bool = False
     ) -> Simulation:
-        """An empty realm. It is stopped, and looked at, when the test ends."""
-        simulation = Simulation(Network(seed, link, keep_trace), Realm())
+        """An empty realm of relayed sessions. It is stopped, and looked at, when the test ends."""
+        simulation = RelayedSimulation(Network(seed, link, keep_trace), Realm())
         self.addCleanup(self._end, simulation)
         return simulation
 

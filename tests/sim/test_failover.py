@@ -5,9 +5,9 @@ from typing import Any
 
 from p2pnet import reports
 from p2pnet.errors import ServiceError
-from p2pnet.lab.simnet import Link
-from p2pnet.lab.simulation import Simulation
-from p2pnet.node import IntermediateNode
+from p2pnet.node.intermediate import IntermediateNode
+from p2pnet.testing.network import Link
+from p2pnet.testing.realm import Simulation
 from p2pnet.wire.codes import ErrorCode
 from tests.sim.support import SimulationCase, crash
 
@@ -79,8 +79,8 @@ class FailoverTests(SimulationCase):
     def used(self, node: Any) -> str:
         """The Intermediate that carries the node's one session."""
         (session,) = node.core.sessions.values()
-        (path,) = session.paths
-        return f"{path.address[0]}:{path.address[1]}"
+        (way,) = node.core.paths_of(session).using
+        return f"{way.address[0]}:{way.address[1]}"
 
     def kill(self, name: str) -> IntermediateNode:
         """That Intermediate's machine is gone without a word."""
@@ -102,7 +102,7 @@ class FailoverTests(SimulationCase):
             ready = self.simulation.reported(node, reports.RelayReady)
             self.assertEqual(set(NAMES), {report.intermediate for report in ready})
         self.assertEqual(self.used(self.agent), self.used(self.connector))
-        frames = [relay.core.sessions.count_busy(0.0) for relay in self.relays.values()]
+        frames = [relay.core.introductions.count_busy(0.0) for relay in self.relays.values()]
         self.assertEqual([1, 1], frames)
 
     def test_a_killed_intermediate_is_replaced_in_half_a_second(self) -> None:

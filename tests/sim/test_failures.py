@@ -6,9 +6,10 @@ from typing import Any
 
 from p2pnet import reports
 from p2pnet.errors import IntermediateUnreachable, SessionLost
-from p2pnet.lab.simnet import Link
-from p2pnet.lab.simulation import Simulation
-from p2pnet.node import AgentNode, CoreService
+from p2pnet.node.agent import AgentNode
+from p2pnet.node.base import Node
+from p2pnet.testing.network import Link
+from p2pnet.testing.realm import Simulation
 from p2pnet.wire.codes import ErrorCode
 from tests.sim.support import SimulationCase, Socket, Talk, crash
 
@@ -44,11 +45,11 @@ class InterruptionTests(SimulationCase):
             completed = simulation.reported(node, reports.HandshakeCompleted)
             self.assertEqual(handshakes, len(completed))
 
-    def path(self, simulation: Simulation, node: CoreService) -> str:
+    def path(self, simulation: Simulation, node: Node) -> str:
         """The path that the node chose last."""
         return str(simulation.reported(node, reports.PathSelected)[-1].path)
 
-    def cut_off(self, simulation: Simulation, node: CoreService, host: str) -> None:
+    def cut_off(self, simulation: Simulation, node: Node, host: str) -> None:
         """Nothing passes between the node and the Intermediate until the node has noticed."""
         simulation.network.connect(host, "192.0.2.1", Link(loss=1.0))
         self.run_until(simulation, lambda: simulation.reported(node, reports.ControlLost), 25.0)

@@ -6,8 +6,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from p2pnet import reports
 from p2pnet.endpoints import P2PServerEndpoint
-from p2pnet.lab.simnet import Link, SimulatedNetwork
-from p2pnet.lab.simulation import Simulation
+from p2pnet.testing.network import Link, SimulatedNetwork
+from p2pnet.testing.realm import Simulation
 from p2pnet.wire.codes import ErrorCode
 
 
@@ -22,7 +22,7 @@ class LivenessTests(SynchronousTestCase):
         self.relay = self.simulation.intermediate()
         self.office = self.simulation.connector({"web": ["alice"]})
         P2PServerEndpoint(self.office, "web").listen(Factory.forProtocol(Echo))
-        self.alice = self.simulation.agent()
+        self.alice = self.simulation.agent(policy="relay-only")
         self.network.run(2)
 
     def lost(self, node: object) -> list[reports.ControlLost]:
@@ -81,7 +81,7 @@ class LivenessTests(SynchronousTestCase):
         self.office.driver.wake()
         self.network.run(5)
         self.assertTrue(transport.stream.is_closed)
-        self.assertEqual(0, len(self.relay.core.sessions))
+        self.assertEqual(0, len(self.relay.core.introductions))
         again = self.alice.connect("web")
         self.network.run_until(lambda: again.called, 20)
         newer = self.successResultOf(again).stream.session

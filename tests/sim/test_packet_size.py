@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from p2pnet import reports
-from p2pnet.lab.simnet import Link
-from p2pnet.traversal.mtu import BASE, ERROR_TIMER, USUAL
+from p2pnet.testing.network import Link
+from p2pnet.traversal.mtu import ERROR_TIMER, USUAL
+from p2pnet.wire.packet_size import BASE
 from p2pnet.wire.relay_frame import encode_relay_frame
 from tests.sim.support import SimulationCase, Talk
 
@@ -31,6 +32,7 @@ class PacketSizeTests(SimulationCase):
         self.run_until(self.simulation, lambda: self.agent.core.links[0].is_ready)
         self.talk_ = self.talk(self.simulation, self.agent)
         self.session: Any = next(iter(self.agent.core.sessions.values()))
+        self.paths = self.agent.core.paths_of(self.session)
         self.sent = b""
 
     def narrow(self, there: int, back: int = 1472, loss: float = 0.0) -> None:
@@ -54,7 +56,7 @@ class PacketSizeTests(SimulationCase):
 
     def until_size(self, size: int, within: float = 20.0) -> None:
         """The agent's packets must come to that size within so many seconds."""
-        self.run_until(self.simulation, lambda: self.session.packet_size == size, within)
+        self.run_until(self.simulation, lambda: self.paths.packet_size == size, within)
 
     def found(self, node: Any) -> list[int]:
         """The sizes that the node told of."""
@@ -97,7 +99,7 @@ class PacketSizeTests(SimulationCase):
         self.send(4 * MEBIBYTE)
         self.net.run(0.5)
         self.narrow(1472, loss=1.0)
-        self.run_until(self.simulation, lambda: self.session.is_relayed, 10.0)
+        self.run_until(self.simulation, lambda: self.paths.is_relayed, 10.0)
         self.assertEqual(BASE, self.session.connection.engine._max_datagram_size)
         self.net.run(1.0)
         self.narrow(1472)
@@ -113,7 +115,7 @@ class PacketSizeTests(SimulationCase):
         self.net.run(0.5)
         self.narrow(1400)
         self.until_size(BASE, 3.0)
-        self.assertEqual("direct", self.session.paths[0].kind)
+        self.assertTrue(self.paths.is_direct)
         self.finish(60.0)
         self.until_size(1372)
         self.net.run(10.0)
@@ -124,16 +126,16 @@ class PacketSizeTests(SimulationCase):
         self.begin(there=1100)  # the other way it is well
         self.send(MEBIBYTE)
         self.finish()
-        self.assertTrue(self.session.is_relayed)
+        self.assertTrue(self.paths.is_relayed)
         for _ in range(60):
             self.send(1000)
             self.net.run(1.0)
         # The other end's path is well: relayed packets make it look less and less often.
         paths = self.simulation.reported(self.connector, reports.PathSelected)
         self.assertLess(len(paths), 20)
-        self.assertTrue(self.session.is_relayed)
+        self.assertTrue(self.paths.is_relayed)
         self.narrow(1472)
         self.until_size(USUAL, ERROR_TIMER + 5.0)
-        self.assertEqual("direct", self.session.paths[0].kind)
+        self.assertTrue(self.paths.is_direct)
         self.send(MEBIBYTE)
         self.finish()

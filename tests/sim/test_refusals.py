@@ -5,15 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from p2pnet import reports
-from p2pnet.core.peer.link import ControlLink as ControlLink
+from p2pnet.core.peer.link import ControlLink
 from p2pnet.errors import (
     IntermediateUnreachable,
     NotAuthorized,
     OverLimit,
     UnknownService,
 )
-from p2pnet.lab.simulation import Simulation
-from p2pnet.node import AgentNode, IntermediateNode
+from p2pnet.node.agent import AgentNode
+from p2pnet.node.intermediate import IntermediateNode
+from p2pnet.testing.realm import Simulation
 from p2pnet.wire import messages
 from p2pnet.wire.address import Address
 from tests.sim.support import Network, SimulationCase, Talk, Talks, leftovers
@@ -162,7 +163,7 @@ class ProtocolTests(SimulationCase):
         connector.driver.wake()
         simulation.network.run(0.1)
         self.cut_off(simulation, connector, "connector may not send session-request")
-        self.assertEqual(0, len(intermediate.core.sessions))
+        self.assertEqual(0, len(intermediate.core.introductions))
 
     def test_who_does_not_greet_first_is_cut_off(self) -> None:
         """No message counts before Hello."""
@@ -191,7 +192,9 @@ class ProtocolTests(SimulationCase):
     def agent_with(self, simulation: Simulation, kind: type[ControlLink]) -> AgentNode:
         """An agent with another kind of control connection."""
         agent = simulation.agent(intermediates=[])
-        agent.core.links.append(kind("192.0.2.1:4433", agent.core))
+        core = agent.core
+        link = kind("192.0.2.1:4433", core, core.timers, instance=core.instance, random=core.random)
+        core.links.append(link)
         agent.core.connect(agent.driver.now)
         agent.driver.wake()
         return agent
@@ -303,13 +306,13 @@ class StrangerTests(SimulationCase):
         answers: list[tuple[bytes, Address]] = []
         stranger.start(answers.extend)
         simulation.network.run(1.0)
-        before, dropped = len(simulation.network.trace), intermediate.core.relay.dropped
+        before, dropped = len(simulation.network.trace), intermediate.core.forwarder.dropped
         channel = frames[0][:9]
         sent = [*frames, channel, channel[:5], b"\x20" + bytes(8) + b"payload", b"\x2f" + channel]
         for frame in sent:
             stranger.send([(frame, ("192.0.2.1", 4433))])
         simulation.network.run(0.5)
-        self.assertEqual(dropped + len(sent), intermediate.core.relay.dropped)
+        self.assertEqual(dropped + len(sent), intermediate.core.forwarder.dropped)
         self.assertEqual(before + len(sent), len(simulation.network.trace))
         self.assertEqual([], answers)
         self.assertEqual(b"hello", talk.heard)

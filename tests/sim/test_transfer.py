@@ -8,13 +8,12 @@ from typing import Any
 
 from p2pnet import reports
 from p2pnet.core.peer import agent
-from p2pnet.core.peer import finder as requests
-from p2pnet.core.peer.finder import Request
+from p2pnet.core.peer.finder import Request, ServiceFinder
 from p2pnet.errors import UnknownService
-from p2pnet.lab.simnet import Link, Packet
-from p2pnet.lab.simulation import Simulation
 from p2pnet.quic.engine import Engine
 from p2pnet.quic.multiplexer import prepare
+from p2pnet.testing.network import Link, Packet
+from p2pnet.testing.realm import Simulation
 from tests.sim.support import Echo, SimulationCase, leftovers
 
 MEBIBYTE = 1 << 20
@@ -91,19 +90,21 @@ class PreparationTests(SimulationCase):
 
     def setUp(self) -> None:
         """Count what is prepared before an answer, and after it."""
-        self.early = self.count(requests)
-        self.late = self.count(agent)
+        self.early: list[Engine] = []
+        self.late: list[Engine] = []
+        prepare_early = ServiceFinder._prepare
 
-    def count(self, module: Any) -> list[Engine]:
-        """What a module prepares from now on."""
-        made: list[Engine] = []
+        def note_early(finder: ServiceFinder, request: Request, now: float) -> None:
+            prepare_early(finder, request, now)
+            if request.engine is not None:
+                self.early.append(self.late.pop())
 
-        def keep(*args: Any) -> Engine:
-            made.append(prepare(*args))
-            return made[-1]
+        def note(*args: Any) -> Engine:
+            self.late.append(prepare(*args))
+            return self.late[-1]
 
-        self.patch(module, "prepare", keep)
-        return made
+        self.patch(ServiceFinder, "_prepare", note_early)
+        self.patch(agent, "prepare", note)
 
     def test_what_was_prepared_is_used(self) -> None:
         """For the session that was asked for."""
@@ -145,7 +146,7 @@ class LifeTests(SimulationCase):
         for node in (agent, connector):
             node.stopService()
             # The last words have nobody to time them any more; the process is about to end.
-            expected = ("links", "_ending", "_ended", "_mux", "timers")
+            expected = ("links", "paths", "_ended", "_mux", "timers")
             self.assertEqual({}, leftovers(node.core, *expected))
         simulation.network.run(30.0)
         self.assertEqual({}, leftovers(intermediate.core))
@@ -157,7 +158,7 @@ class LifeTests(SimulationCase):
         talk = self.talk(simulation, agent)
         talk.transport.loseConnection()
         simulation.network.run(330.0)
-        self.assertEqual(0, len(simulation.nodes[0].core.sessions))
+        self.assertEqual(0, len(simulation.nodes[0].core.introductions))
         for node in (agent, connector):
             self.assertEqual(1, len(simulation.reported(node, reports.SessionClosed)))
             self.assertEqual({"links": 1, "_mux": 1, "timers": 1}, leftovers(node.core, "_ended"))

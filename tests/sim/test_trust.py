@@ -11,18 +11,18 @@ import msgspec
 from cryptography import x509
 
 from p2pnet import reports
-from p2pnet.core.intermediate.client import ConnectedNode
-from p2pnet.core.intermediate.core import IntermediateCore
-from p2pnet.core.intermediate.introductions import SessionTable
-from p2pnet.core.intermediate.registry import MemoryDirectory
-from p2pnet.core.peer.agent import AgentCore
-from p2pnet.core.peer.connector import AllowList, ConnectorCore
-from p2pnet.endpoints import P2PServerEndpoint
+from p2pnet.config.cores import agent_core, connector_core, intermediate_core
+from p2pnet.config.roles import AgentConfig, ConnectorConfig, IntermediateConfig, ServiceConfig
+from p2pnet.core.intermediate.introductions import Introductions
+from p2pnet.core.intermediate.nodes import ConnectedNode
 from p2pnet.errors import BadCertificate, ServiceError
 from p2pnet.identity import Credentials, Identity, Role
-from p2pnet.lab.simulation import Realm, Simulation
-from p2pnet.node import AgentNode, ConnectorNode, IntermediateNode, utcnow
+from p2pnet.net.clock import utcnow
+from p2pnet.node.agent import AgentNode
+from p2pnet.node.connector import ConnectorNode
+from p2pnet.node.intermediate import IntermediateNode
 from p2pnet.quic.profile import ConnectionProfile
+from p2pnet.testing.realm import Realm, Simulation
 from p2pnet.wire import messages
 from tests.sim.support import SimulationCase, Talk, Talks
 
@@ -45,14 +45,15 @@ class TrustCase(SimulationCase):
     """Nodes with any credentials and clock."""
 
     def start_intermediate(
-        self, simulation: Simulation, credentials: Credentials, **options: Any
+        self, simulation: Simulation, credentials: Credentials
     ) -> IntermediateNode:
         """An Intermediate at the usual address."""
         network = simulation.network
-        core = IntermediateCore(
-            credentials, MemoryDirectory(), utcnow=utcnow, entropy=network.entropy, **options
+        config = simulation.config(IntermediateConfig)
+        core = intermediate_core(config, credentials, utcnow=utcnow, entropy=network.entropy)
+        node = IntermediateNode(
+            network.clock, core, network.transport("192.0.2.1", 4433), drain_seconds=0.0
         )
-        node = IntermediateNode(network.clock, core, network.transport("192.0.2.1", 4433))
         simulation.start(node)
         return node
 
@@ -63,15 +64,18 @@ class TrustCase(SimulationCase):
         clock: Callable[[], datetime.datetime] = utcnow,
     ) -> tuple[ConnectorNode, Talks]:
         """A connector that serves whatever it is asked for, whether granted or not."""
-        network, services = simulation.network, {"web": ["*"], "dns": ["*"]}
-        core = ConnectorCore(
-            credentials, ["192.0.2.1:4433"], services=services, authorizer=AllowList(services),
-            utcnow=clock, entropy=network.entropy,
-        )  # fmt: skip
+        network = simulation.network
+        services = tuple(
+            ServiceConfig(name=name, target="", allow=("*",)) for name in ("web", "dns")
+        )
+        config = simulation.config(
+            ConnectorConfig, intermediates=("192.0.2.1:4433",), services=services
+        )
+        core = connector_core(config, credentials, utcnow=clock, entropy=network.entropy)
         node = ConnectorNode(network.clock, core, network.transport("198.51.100.7"))
         simulation.start(node)
         served = Talks()
-        self.successResultOf(P2PServerEndpoint(node, "web").listen(served))
+        node.serve_protocol("web", served)
         simulation.network.run(1.0)
         return node, served
 
@@ -83,7 +87,10 @@ class TrustCase(SimulationCase):
     ) -> AgentNode:
         """An agent."""
         network = simulation.network
-        core = AgentCore(credentials, ["192.0.2.1:4433"], utcnow=clock, entropy=network.entropy)
+        config = simulation.config(
+            AgentConfig, intermediates=("192.0.2.1:4433",), path="relay-only"
+        )
+        core = agent_core(config, credentials, utcnow=clock, entropy=network.entropy)
         node = AgentNode(network.clock, core, network.transport("203.0.113.7"))
         simulation.start(node)
         simulation.network.run(1.0)
@@ -182,12 +189,13 @@ class ControlLegTests(TrustCase):
         realm = Realm()
         agent = realm.credentials(Role.AGENT, "alice")
         with self.assertRaisesRegex(ValueError, "agent alice .* cannot be run as connector"):
-            ConnectorCore(agent, [], services=(), authorizer=AllowList({}), utcnow=utcnow)
+            config = Simulation.config(ConnectorConfig, intermediates=())
+            connector_core(config, agent, utcnow=utcnow)
         with self.assertRaisesRegex(ValueError, "agent alice .* cannot be run as intermediate"):
-            IntermediateCore(agent, MemoryDirectory(), utcnow=utcnow)
+            intermediate_core(Simulation.config(IntermediateConfig), agent, utcnow=utcnow)
         connector = realm.credentials(Role.CONNECTOR, "office", services=["web"])
         with self.assertRaisesRegex(ValueError, "connector office .* cannot be run as agent"):
-            AgentCore(connector, [], utcnow=utcnow)
+            agent_core(Simulation.config(AgentConfig, intermediates=()), connector, utcnow=utcnow)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -270,7 +278,7 @@ class EndToEndTests(TrustCase):
         self.assertEqual([], served.made)
 
 
-class Astray(SessionTable):
+class Astray(Introductions):
     """Sends every agent to the connector "annex"."""
 
     def _choose(
@@ -295,9 +303,9 @@ def lie(intermediate: IntermediateNode, kind: type[messages.Message], **changes:
     def told(message: messages.Message) -> messages.Message:
         return msgspec.structs.replace(message, **changes) if type(message) is kind else message
 
-    for client in intermediate.core._clients.values():
-        client.__class__ = Liar
-        client.told = told
+    for node in intermediate.core.nodes:
+        node.__class__ = Liar
+        node.told = told
 
 
 class LyingIntermediateTests(TrustCase):
@@ -307,7 +315,7 @@ class LyingIntermediateTests(TrustCase):
         """An agent that asks for "web" and is sent to a connector of the realm that is up to no
         good: its certificate grants "dns", and it would serve "web" as well."""
         simulation = self.simulate()
-        simulation.intermediate().core.sessions.__class__ = Astray
+        simulation.intermediate().core.introductions.__class__ = Astray
         credentials = simulation.realm.credentials(Role.CONNECTOR, "annex", services=["dns"])
         connector, served = self.start_connector(simulation, credentials)
         agent = self.start_agent(simulation, simulation.realm.credentials(Role.AGENT, "alice"))

@@ -13,14 +13,14 @@ from p2pnet import reports
 from p2pnet.core import events
 from p2pnet.core.intermediate.workers import RelayWorker
 from p2pnet.interfaces import Datagrams
-from p2pnet.lab.simnet import Link
-from p2pnet.lab.simulation import Realm, Simulation
 from p2pnet.net.workers.pool import WorkerPool
-from p2pnet.node import AgentNode
+from p2pnet.node.agent import AgentNode
+from p2pnet.testing.network import Link
+from p2pnet.testing.realm import Realm
 from p2pnet.wire.address import Address
 from p2pnet.wire.demux import Kind, classify
 from p2pnet.wire.worker_messages import Stray, WorkerMessage
-from tests.sim.support import Echo, Network, SimulationCase
+from tests.sim.support import Echo, Network, RelayedSimulation, SimulationCase
 
 WORKERS = 3
 HEARD_AFTER = 0.005  # seconds for which what a worker says is under way
@@ -56,7 +56,7 @@ class SimulatedPool(WorkerPool):
         """A worker relays."""
         self.cores[number] = core = RelayWorker()
         for message in self.owner.worker_added(number):
-            core.take(message, self.clock.seconds())
+            core.receive_message(message, self.clock.seconds())
         self.owner.worker_began(number, number)
 
     def kill(self, number: int) -> None:
@@ -79,7 +79,7 @@ class SimulatedPool(WorkerPool):
     def tell(self, message: WorkerMessage) -> None:
         """Tell all, before what is sent now arrives."""
         for number, core in self.cores.items():
-            core.take(message, self.clock.seconds())
+            core.receive_message(message, self.clock.seconds())
             self.hear(number)
 
     def hear(self, number: int) -> None:
@@ -127,7 +127,7 @@ class SimulatedPool(WorkerPool):
         return succeed(None)
 
 
-class PooledSimulation(Simulation):
+class PooledSimulation(RelayedSimulation):
     """A realm whose Intermediates have workers."""
 
     pool: SimulatedPool
@@ -187,7 +187,7 @@ class WorkersTests(SimulationCase):
         self.transfer(simulation, agents, lambda: None)
         closed = self.end(simulation, agents)
         # Last words may come when the Intermediate has closed the session already.
-        self.assertLessEqual(simulation.nodes[0].core.relay.dropped, 2 * len(agents))
+        self.assertLessEqual(simulation.nodes[0].core.forwarder.dropped, 2 * len(agents))
         self.assertEqual(simulation.pool.forwarded, sum(report.frames for report in closed))
 
     def test_a_nat_that_moves_an_agent_moves_it_for_all_workers(self) -> None:
@@ -217,7 +217,7 @@ class WorkersTests(SimulationCase):
                 simulation.network.run(0.1)
 
         self.transfer(simulation, agents, disturb)
-        self.assertEqual(0, simulation.nodes[0].core.relay.dropped)
+        self.assertEqual(0, simulation.nodes[0].core.forwarder.dropped)
         self.assertEqual(6, len(self.end(simulation, agents)))
 
     def test_a_drain_waits_for_what_workers_forward(self) -> None:

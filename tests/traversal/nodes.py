@@ -10,9 +10,11 @@ from twisted.internet.protocol import Protocol
 from twisted.internet.task import LoopingCall
 
 from p2pnet import reports
-from p2pnet.lab.simnet import Link
-from p2pnet.lab.simulation import Realm, Simulation
-from p2pnet.node import AgentNode, ConnectorNode, CoreService
+from p2pnet.node.agent import AgentNode
+from p2pnet.node.base import Node
+from p2pnet.node.connector import ConnectorNode
+from p2pnet.testing.network import Link
+from p2pnet.testing.realm import Realm, Simulation
 from p2pnet.wire.address import Address
 from p2pnet.wire.demux import Kind, classify
 from tests.sim.support import Echo, Network, SimulationCase
@@ -88,7 +90,7 @@ class DirectCase(SimulationCase):
         self.net = Record(seed, link)
         self.simulation = Simulation(self.net, Realm())
         self.addCleanup(self._end, self.simulation)
-        self.paths: dict[CoreService, list[tuple[float, reports.PathSelected]]] = {}
+        self.paths: dict[Node, list[tuple[float, reports.PathSelected]]] = {}
         return self.simulation
 
     def place(
@@ -113,7 +115,7 @@ class DirectCase(SimulationCase):
         self.realm(**options).intermediate()
         return self.place(policy, kind)
 
-    def watch(self, node: CoreService) -> None:
+    def watch(self, node: Node) -> None:
         """Note when a node selects which path."""
         paths = self.paths[node] = []
 
@@ -132,13 +134,13 @@ class DirectCase(SimulationCase):
         """Let time pass until `done()`."""
         self.run_until(self.simulation, done, seconds)
 
-    def ways(self, node: CoreService) -> list[str]:
+    def ways(self, node: Node) -> list[str]:
         """The paths that a node selected, in order: relayed, direct, both, or none."""
         return [
             "both" if " and " in report.address else report.path for _, report in self.paths[node]
         ]
 
-    def went(self, node: CoreService, way: str, since: float = 0.0) -> float:
+    def went(self, node: Node, way: str, since: float = 0.0) -> float:
         """When a node first selected that path after a moment."""
         return next(
             when

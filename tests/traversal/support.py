@@ -10,8 +10,8 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.trial.unittest import SynchronousTestCase
 
 from p2pnet.interfaces import Datagrams
-from p2pnet.lab.simnat import NATBox
-from p2pnet.lab.simnet import Link, SimulatedNetwork
+from p2pnet.testing.nat import NATBox
+from p2pnet.testing.network import Link, SimulatedNetwork
 from p2pnet.traversal import checklist
 from p2pnet.traversal.candidate import (
     Candidate,

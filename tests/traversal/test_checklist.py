@@ -5,9 +5,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable
 
-from p2pnet.lab.nat import Filtering, Mapping
-from p2pnet.lab.simnat import NATBox
-from p2pnet.lab.simnet import Link
+from p2pnet.testing.nat import Filtering, Mapping, NATBox
+from p2pnet.testing.network import Link
 from p2pnet.traversal.candidate import Candidate, CandidateType, gather_relay_candidate
 from p2pnet.traversal.checklist import ChecksExhausted, PairNominated, PairSucceeded
 from p2pnet.traversal.pair import PairState

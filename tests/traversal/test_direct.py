@@ -11,11 +11,10 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.task import LoopingCall
 
 from p2pnet import reports
-from p2pnet.core.peer.direct import FAREWELL
-from p2pnet.lab.nat import Filtering, Mapping
-from p2pnet.lab.simnat import NATBox
-from p2pnet.lab.simnet import Link
+from p2pnet.testing.nat import Filtering, Mapping, NATBox
+from p2pnet.testing.network import Link
 from p2pnet.traversal.health import DEAD_AFTER
+from p2pnet.traversal.paths import FAREWELL
 from p2pnet.wire.codes import ErrorCode
 from p2pnet.wire.demux import Kind
 from tests.traversal.nodes import AGENT, CONNECTOR, LINK, LOST, DirectCase, Packet
@@ -275,8 +274,13 @@ class FarewellTests(TransferCase):
         self.net.disturb(LOST)
         core = self.connector.core
         (session,) = core.sessions.values()
-        session.farewell = ErrorCode.PEER_LOST, "its agent vanished"
-        loop = self.every(0.01, lambda: core.direct.doubt(session, self.now))
+
+        def report() -> None:
+            if session in core.sessions.values():
+                core.paths_of(session).farewell(ErrorCode.PEER_LOST, "its agent vanished", self.now)
+                core._follow(session, self.now)
+
+        loop = self.every(0.01, report)
         self.net.run(FAREWELL)
         loop.stop()
         self.net.run(DEAD_AFTER)

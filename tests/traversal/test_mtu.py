@@ -7,9 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from p2pnet.lab.simnet import Link
+from p2pnet.testing.network import Link
 from p2pnet.traversal.mtu import (
-    BASE,
     BASE_PROBES,
     ERROR_TIMER,
     FIRST_PAUSE,
@@ -23,6 +22,7 @@ from p2pnet.traversal.mtu import (
     Phase,
     sizes_of,
 )
+from p2pnet.wire.packet_size import BASE
 from tests.traversal.support import CheckListCase
 
 FAR, LOCAL = ("198.51.100.1", 50000), ("192.168.7.2", 50000)
@@ -44,9 +44,7 @@ class Prober:
 
     def step(self) -> None:
         """Do what is due next."""
-        timer = self.mtu.get_timer()
-        assert timer is not None
-        self.now = max(self.now, timer)
+        self.now = max(self.now, self.mtu.next_at)
         size = self.mtu.next_probe(self.now)
         if size is not None:
             self.sent.append((self.now, size))
@@ -130,7 +128,7 @@ class SearchTests(SynchronousTestCase):
         """There is nothing more to look for."""
         prober = Prober(1472)
         prober.settle()
-        self.assertIsNone(prober.mtu.get_timer())
+        self.assertEqual(math.inf, prober.mtu.next_at)
 
     def test_probes_may_get_lost(self) -> None:
         """Twice: a size is too large once it was not answered three times."""
@@ -186,11 +184,11 @@ class ChangeTests(SynchronousTestCase):
         for _ in range(20):
             mtu.black_hole(0.0)
         mtu.answered(BASE, 0.0)
-        self.assertEqual(RAISE_TIMER, mtu.get_timer())
+        self.assertEqual(RAISE_TIMER, mtu.next_at)
         later = 3 * RAISE_TIMER
         mtu.black_hole(later)
         mtu.answered(BASE, later)
-        self.assertEqual(later + FIRST_PAUSE, mtu.get_timer())
+        self.assertEqual(later + FIRST_PAUSE, mtu.next_at)
 
     def test_a_path_that_does_not_carry_the_least_is_an_error(self) -> None:
         """Until it does, which is looked at now and then, however often it is taken."""
@@ -241,7 +239,7 @@ class AnyOrderTests(SynchronousTestCase):
             match step:
                 case "probe":
                     probe = mtu.next_probe(now) or probe
-                    self.assertGreater(mtu.get_timer() or math.inf, now)
+                    self.assertGreater(mtu.next_at, now)
                 case "answer":
                     proven.add(probe)
                     mtu.answered(probe, now)

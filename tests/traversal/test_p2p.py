@@ -3,8 +3,8 @@
 from twisted.trial.unittest import SynchronousTestCase
 
 from p2pnet.core.peer.stream import Stream
-from p2pnet.lab.simnet import SimulatedNetwork
-from p2pnet.lab.simulation import Simulation
+from p2pnet.testing.network import SimulatedNetwork
+from p2pnet.testing.realm import Simulation
 
 
 class Flow:

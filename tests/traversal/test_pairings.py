@@ -5,11 +5,11 @@ from __future__ import annotations
 import itertools
 from hashlib import sha256
 
+from lab.expectations import Outcome, expected_outcome
+from lab.nat import BEHAVIORS, Behavior
 from p2pnet import reports
-from p2pnet.lab.expectations import Outcome, expected_outcome
-from p2pnet.lab.nat import BEHAVIORS, Behavior, Filtering, Mapping
-from p2pnet.lab.simnat import NATBox
-from p2pnet.lab.simnet import Link, SimulatedNetwork
+from p2pnet.testing.nat import Filtering, Mapping, NATBox
+from p2pnet.testing.network import Link, SimulatedNetwork
 from p2pnet.traversal.candidate import CandidateType
 from p2pnet.traversal.checklist import MAX_PAIRS
 from tests.sim.support import Echo, SimulationCase

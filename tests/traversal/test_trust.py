@@ -8,12 +8,16 @@ from typing import Any
 import msgspec
 
 from p2pnet import reports
-from p2pnet.core.intermediate.client import ConnectedNode
+from p2pnet.config.cores import intermediate_options
+from p2pnet.config.roles import IntermediateConfig
+from p2pnet.core.intermediate.control import ControlConnections
 from p2pnet.core.intermediate.core import IntermediateCore
+from p2pnet.core.intermediate.nodes import ConnectedNode
 from p2pnet.core.intermediate.registry import MemoryDirectory
 from p2pnet.errors import ServiceError
 from p2pnet.identity import Role
-from p2pnet.node import IntermediateNode, utcnow
+from p2pnet.net.clock import utcnow
+from p2pnet.node.intermediate import IntermediateNode
 from p2pnet.wire import messages
 from p2pnet.wire.address import Address
 from p2pnet.wire.demux import Kind
@@ -42,7 +46,7 @@ def infos(addresses: Sequence[Address]) -> tuple[messages.CandidateInfo, ...]:
     )
 
 
-class LyingCore(IntermediateCore):
+class LyingControl(ControlConnections):
     """An Intermediate that adds candidates to what nodes tell each other.
 
     :ivar lies: the addresses.
@@ -52,14 +56,14 @@ class LyingCore(IntermediateCore):
     lies: Sequence[Address] = ()
     greetings: Sequence[messages.Message] = ()
 
-    def _take(self, client: ConnectedNode, message: messages.Message, now: float) -> None:
+    def _take(self, node: ConnectedNode, message: messages.Message, now: float) -> None:
         if isinstance(message, messages.CandidateOffer | messages.CandidateAnswer):
             candidates = infos(self.lies) + message.candidates
             message = msgspec.structs.replace(message, candidates=candidates)
-        super()._take(client, message, now)
+        super()._take(node, message, now)
         if isinstance(message, messages.Hello):
             for greeting in self.greetings:
-                client.send(greeting)
+                node.send(greeting)
 
 
 class LyingIntermediateTests(DirectCase):
@@ -69,9 +73,16 @@ class LyingIntermediateTests(DirectCase):
         """Two nodes whose Intermediate lies, and who try to talk."""
         simulation = self.realm()
         credentials = simulation.realm.credentials(Role.INTERMEDIATE, "relay1", hosts=[RELAY])
-        core = LyingCore(credentials, MemoryDirectory(), utcnow=utcnow, entropy=self.net.entropy)
-        core.lies, core.greetings = lies, greetings
-        node = IntermediateNode(self.net.clock, core, self.net.transport(RELAY, 4433))
+        options = intermediate_options(simulation.config(IntermediateConfig))
+        core = IntermediateCore(
+            credentials, MemoryDirectory(), options, utcnow=utcnow, entropy=self.net.entropy
+        )
+        control: Any = core._control
+        control.__class__ = LyingControl
+        control.lies, control.greetings = lies, greetings
+        node = IntermediateNode(
+            self.net.clock, core, self.net.transport(RELAY, 4433), drain_seconds=0.0
+        )
         simulation.start(node)
         self.place()
         self.talking = self.connecting(self.agent)
@@ -153,7 +164,7 @@ class ForeignNodeTests(DirectCase):
 
     def meddle(self, *spoken: messages.Message) -> None:
         """Have a third node, well connected, say that; nothing may change."""
-        mallory = self.simulation.agent(host="192.0.2.66", name="mallory")
+        mallory = self.simulation.agent(host="192.0.2.66", name="mallory", policy="relay-only")
         self.until(lambda: mallory.core.links[0].is_ready)
         before = self.told()
         for message in spoken:

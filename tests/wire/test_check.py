@@ -1,14 +1,11 @@
 """Connectivity checks as bytes: RFC 5769's vectors, sizes, integrity, and arbitrary input."""
 
-import binascii
-import hmac
-import struct
-
-from aioice import stun
+import aioice.stun
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from p2pnet.wire import stun
 from p2pnet.wire.address import Address
 from p2pnet.wire.check import (
     MAX_CHECK,
@@ -22,33 +19,16 @@ from p2pnet.wire.check import (
 )
 from p2pnet.wire.codes import DecodeError
 from p2pnet.wire.demux import Kind, classify
-
-# RFC 5769 sections 2.1 to 2.3: all three have one transaction and one password.
-TRANSACTION = bytes.fromhex("b7e7a701bc34d686fa87dfae")
-PASSWORD = "VOkJxbRl1RmTxUk/WvJxBt"
-HEADER = f"2112a442{TRANSACTION.hex()}"
-SAMPLE_REQUEST = bytes.fromhex(
-    f"00010058{HEADER}"
-    "802200105354554e207465737420636c69656e74"
-    "002400046e0001ff"
-    "80290008932ff9b151263b36"
-    "000600096576746a3a68367659202020"
-    "000800149aeaa70cbfd8cb56781ef2b5b2d3f249c1b571a2"
-    "80280004e57a3bcf"
-)
-SAMPLE_IPV4_RESPONSE = bytes.fromhex(
-    f"0101003c{HEADER}"
-    "8022000b7465737420766563746f7220"
-    "002000080001a147e112a643"
-    "000800142b91f599fd9e90c38c7489f92af9ba53f06be7d7"
-    "80280004c07d4c96"
-)
-SAMPLE_IPV6_RESPONSE = bytes.fromhex(
-    f"01010048{HEADER}"
-    "8022000b7465737420766563746f7220"
-    "002000140002a1470113a9faa5d3f179bc25f4b5bed2b9d9"
-    "00080014a382954e4be67bf11784c97c8292c275bfe3ed41"
-    "80280004c8fb0b4c"
+from tests.wire.stun_vectors import (
+    HEADER,
+    PASSWORD,
+    SAMPLE_IPV4_RESPONSE,
+    SAMPLE_IPV6_RESPONSE,
+    SAMPLE_REQUEST,
+    SAMPLES,
+    TRANSACTION,
+    build,
+    seal,
 )
 
 ice_characters = st.sampled_from("ABCXYZabcxyz0189+/")
@@ -63,18 +43,6 @@ def request(nominates: bool = False, controlling: bool = True, username: str = "
         CheckKind.REQUEST, TRANSACTION, username=username, priority=1862270975,
         controlling=controlling, tie_breaker=2**64 - 1, nominates=nominates,
     )  # fmt: skip
-
-
-def seal(message: bytes, password: str) -> bytes:
-    """Add MESSAGE-INTEGRITY and FINGERPRINT by RFC 8489 sections 14.5 and 14.7, on our own."""
-
-    def announcing(more: int) -> bytes:
-        return message[:2] + struct.pack("!H", len(message) - 20 + more) + message[4:]
-
-    digest = hmac.digest(password.encode(), announcing(24), "sha1")
-    message += struct.pack("!HH", 0x0008, 20) + digest
-    crc = binascii.crc32(announcing(8)) ^ 0x5354554E
-    return announcing(8) + struct.pack("!HHI", 0x8028, 4, crc)
 
 
 class VectorTests(SynchronousTestCase):
@@ -118,20 +86,6 @@ class VectorTests(SynchronousTestCase):
         encoded = encode_error(TRANSACTION, ROLE_CONFLICT, "Role", PASSWORD)
         self.assertEqual(seal(plain, PASSWORD), encoded)
 
-    def test_a_changed_byte_of_the_sample_request_is_noticed(self) -> None:
-        """By the decoder or by the integrity, which covers all but the fingerprint behind it."""
-        genuine = decode_check(SAMPLE_REQUEST)
-        for position in range(len(SAMPLE_REQUEST)):
-            changed = bytearray(SAMPLE_REQUEST)
-            changed[position] ^= 0x01
-            try:
-                check = decode_check(bytes(changed))
-            except DecodeError:
-                continue
-            if check.is_authentic(PASSWORD):
-                self.assertEqual(genuine, check)
-                self.assertGreaterEqual(position, len(SAMPLE_REQUEST) - 8)
-
 
 class EncodingTests(SynchronousTestCase):
     """Messages that we write."""
@@ -147,7 +101,7 @@ class EncodingTests(SynchronousTestCase):
         self.assertIs(Kind.STUN, classify(data))
         self.assertTrue(decode_check(data).is_authentic(password))
         self.assertFalse(decode_check(data).is_authentic(password + "x"))
-        attributes = stun.parse_message(data).attributes
+        attributes = aioice.stun.parse_message(data).attributes
         role = "ICE-CONTROLLING" if controlling else "ICE-CONTROLLED"
         names = ["USERNAME", "PRIORITY", role] + ["USE-CANDIDATE"] * nominates
         self.assertEqual([*names, "MESSAGE-INTEGRITY", "FINGERPRINT"], list(attributes))
@@ -200,7 +154,9 @@ class EncodingTests(SynchronousTestCase):
         self.assertEqual((CheckKind.ERROR, 487), (check.kind, check.error_code))
         self.assertEqual(TRANSACTION, check.transaction_id)
         self.assertTrue(check.is_authentic(PASSWORD))
-        self.assertEqual((487, "Role Conflict"), stun.parse_message(data).attributes["ERROR-CODE"])
+        self.assertEqual(
+            (487, "Role Conflict"), aioice.stun.parse_message(data).attributes["ERROR-CODE"]
+        )
 
 
 class DecodingTests(SynchronousTestCase):
@@ -218,17 +174,10 @@ class DecodingTests(SynchronousTestCase):
         """By DecodeError alone."""
         self.decode(data)
 
-    @given(st.integers(0, 0xFFFF), st.lists(st.tuples(st.integers(0, 0xFFFF), st.binary())))
-    def test_any_attributes_decode_or_are_refused(
-        self, kind: int, attributes: list[tuple[int, bytes]]
-    ) -> None:
-        """In a message whose frame is right, known types and unknown ones."""
-        self.decode(self.message(kind, attributes))
-
     @given(
         st.sampled_from([0x0001, 0x0101, 0x0111]),
         st.lists(
-            st.tuples(st.sampled_from([*stun.ATTRIBUTES_BY_TYPE]), st.binary(max_size=24)),
+            st.tuples(st.sampled_from([*stun.LENGTHS]), st.binary(max_size=24)),
             min_size=1,
             max_size=6,
         ),
@@ -237,16 +186,16 @@ class DecodingTests(SynchronousTestCase):
         self, kind: int, attributes: list[tuple[int, bytes]]
     ) -> None:
         """Wrong lengths, families and texts in binding messages."""
-        self.decode(self.message(kind, attributes))
+        self.decode(build(kind, attributes))
 
     def test_each_known_attribute_with_each_length(self) -> None:
         """From nothing to more than there should be, whatever Hypothesis draws."""
-        for number in stun.ATTRIBUTES_BY_TYPE:
+        for number in stun.LENGTHS:
             for length in range(24):
                 for filler in (b"\0", b"\1", b"\2", b"\xff"):
-                    self.decode(self.message(0x0001, [(number, filler * length)]))
+                    self.decode(build(0x0001, [(number, filler * length)]))
 
-    @given(st.sampled_from([SAMPLE_REQUEST, SAMPLE_IPV4_RESPONSE, SAMPLE_IPV6_RESPONSE]), st.data())
+    @given(st.sampled_from(SAMPLES), st.data())
     def test_damaged_samples_decode_or_are_refused(
         self, sample: bytes, data: st.DataObject
     ) -> None:
@@ -255,23 +204,13 @@ class DecodingTests(SynchronousTestCase):
         end = data.draw(st.integers(start, min(len(sample), start + 8)))
         self.decode(sample[:start] + data.draw(st.binary(max_size=8)) + sample[end:])
 
-    def message(self, kind: int, attributes: list[tuple[int, bytes]]) -> bytes:
-        """A STUN message by hand."""
-        body = b"".join(
-            struct.pack("!HH", number, len(value)) + value + bytes(-len(value) % 4)
-            for number, value in attributes
-        )
-        return struct.pack("!HH", kind, len(body)) + bytes.fromhex(HEADER) + body
-
     def test_other_methods_and_indications_are_refused(self) -> None:
         """An ALLOCATE request; a binding indication."""
         for kind in (0x0003, 0x0011):
-            self.assertRaises(DecodeError, decode_check, self.message(kind, []))
+            self.assertRaises(DecodeError, decode_check, build(kind, []))
 
     def test_a_message_without_integrity_is_not_authentic(self) -> None:
-        """Nor is one whose integrity is empty."""
-        username = (0x0006, b"evtj:h6vY")
-        for attributes in ([username], [username, (0x0008, b"")]):
-            check = decode_check(self.message(0x0001, attributes))
-            self.assertFalse(check.is_authentic(PASSWORD))
-            self.assertFalse(check.is_authentic(""))
+        """Nor by an empty password."""
+        check = decode_check(build(0x0001, [(stun.USERNAME, b"evtj:h6vY")]))
+        self.assertFalse(check.is_authentic(PASSWORD))
+        self.assertFalse(check.is_authentic(""))

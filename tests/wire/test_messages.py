@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from p2pnet.identity import NAME_PATTERN
 from p2pnet.wire import messages
 from p2pnet.wire.codes import DecodeError
 from p2pnet.wire.framing import MAX_MESSAGE
@@ -18,6 +17,7 @@ from p2pnet.wire.messages import (
     decode_message,
     encode_message,
 )
+from p2pnet.wire.names import NAME_PATTERN
 
 SESSION = bytes(range(16))
 CHANNELS = b"sendchan", b"recvchan"

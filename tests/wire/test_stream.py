@@ -5,9 +5,9 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from p2pnet.wire.codes import DecodeError, ErrorCode
+from p2pnet.wire.names import MAX_NAME
 from p2pnet.wire.stream import (
     MAX_DATAGRAM,
-    MAX_SERVICE_NAME,
     StreamHeader,
     StreamKind,
     decode_capsules,
@@ -22,7 +22,7 @@ printable = st.characters(min_codepoint=0x20, max_codepoint=0x7E)
 headers = st.builds(
     StreamHeader,
     st.sampled_from(StreamKind),
-    st.text(printable, min_size=1, max_size=MAX_SERVICE_NAME),
+    st.text(printable, min_size=1, max_size=MAX_NAME),
 )
 
 
@@ -53,7 +53,7 @@ class StreamHeaderTests(SynchronousTestCase):
 
     def test_names_that_do_not_fit_are_not_written(self) -> None:
         """Too short, too long, not ASCII."""
-        for name in ("", "a" * (MAX_SERVICE_NAME + 1), "wéb"):
+        for name in ("", "a" * (MAX_NAME + 1), "wéb"):
             self.assertRaises(ValueError, StreamHeader(StreamKind.BYTES, name).encode)
 
     def test_bad_headers_are_refused_at_once(self) -> None:

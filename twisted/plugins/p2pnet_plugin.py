@@ -25,21 +25,23 @@ class P2PEndpointParser:
 
     prefix = "p2p"
 
-    def parseStreamClient(
-        self, reactor: IReactorCore, *args: Any, **kwargs: Any
+    # An option of a string may have any name: none is to be taken for "reactor".
+
+    def parseStreamClient(  # type: ignore[override]
+        self, reactor: IReactorCore, /, *args: Any, **kwargs: Any
     ) -> IStreamClientEndpoint:
         """The endpoint that connects to a service."""
         from p2pnet.endpoints import parse_client
 
-        return parse_client(reactor, *args, **kwargs)
+        return parse_client(reactor, args, kwargs)
 
-    def parseStreamServer(
-        self, reactor: IReactorCore, *args: Any, **kwargs: Any
+    def parseStreamServer(  # type: ignore[override]
+        self, reactor: IReactorCore, /, *args: Any, **kwargs: Any
     ) -> IStreamServerEndpoint:
         """The endpoint that serves a service."""
         from p2pnet.endpoints import parse_server
 
-        return parse_server(reactor, *args, **kwargs)
+        return parse_server(reactor, args, kwargs)
 
 
 p2p_intermediate = ServiceMaker(

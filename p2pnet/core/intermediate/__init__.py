@@ -1,1 +1,1 @@
-"""The core of the Intermediate: connected nodes, registry, introductions, forwarding."""
+"""The core of the Intermediate: control connections, registry, introductions, forwarding."""

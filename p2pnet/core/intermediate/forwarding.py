@@ -1,4 +1,4 @@
-"""Forwarding of relay frames between the two ends of a session."""
+"""Forwarding of relay frames (p2pnet.wire.relay_frame) between the two ends of a session."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import NamedTuple
 from p2pnet.wire.address import Address
 from p2pnet.wire.relay_frame import RELAY_OVERHEAD, RELAY_VERSION_0
 
-BURST_SECONDS = 0.25  # of the quota that a session may use at once
+BURST_SECONDS = 0.25  # of the quota, which a session may use at once
 LEAST_BURST = 16 * 1024  # bytes; below a few frames a low quota would let nothing pass at all
 
 
 class Traffic(NamedTuple):
-    """What was forwarded, and the frames that were over the quota."""
+    """Frames and bytes that were forwarded, and frames that were dropped as over the quota."""
 
     frames: int = 0
     bytes: int = 0
@@ -21,9 +21,12 @@ class Traffic(NamedTuple):
 
 
 class Channel:
-    """One direction of a session: who sends into it, who gets it, and its quota.
+    """One direction of a session, with its quota.
 
-    :ivar frames, bytes: forwarded; `dropped`: frames over the quota.
+    :param rate: the quota in bytes a second, 0 for none.
+    :ivar sender: where its frames come from; `receiver`: where they go.
+    :ivar frames, bytes: forwarded so far; `dropped`: frames over the quota.
+    :ivar used_at: when a frame came last, in seconds of the caller's clock.
     """
 
     __slots__ = (
@@ -41,8 +44,10 @@ class Channel:
         self._filled_at = now
 
     def admit(self, size: int, now: float, frames: int = 1) -> bool:
-        """Count so many frames of together `size` bytes; False, and they are not counted, when that
-        is over the quota (bytes a second)."""
+        """Count `frames` frames of together `size` bytes.
+
+        Returns False, and does not count them, if they are over the quota.
+        """
         self.used_at = now
         if self._rate:
             credit = self._credit + (now - self._filled_at) * self._rate
@@ -82,44 +87,44 @@ class Circuit:
 
     @property
     def ends(self) -> tuple[Address, Address]:
-        """Where packets of agent and connector come from, and go to."""
+        """The addresses of agent and connector."""
         return self.channels[0].sender, self.channels[0].receiver
 
     def move(self, agent: Address, connector: Address) -> None:
-        """The ends have these addresses now."""
+        """Forward from and to these addresses of the two ends from now on."""
         up, down = self.channels
         up.sender = down.receiver = agent
         down.sender = up.receiver = connector
 
     @property
     def used_at(self) -> float:
-        """When there was a frame."""
+        """When a frame came last, either way, in seconds of the caller's clock."""
         return max(channel.used_at for channel in self.channels)
 
     @property
     def traffic(self) -> Traffic:
-        """That of both directions."""
+        """The traffic of both directions together, since the last take_traffic()."""
         up, down = self.channels
         return Traffic(up.frames + down.frames, up.bytes + down.bytes, up.dropped + down.dropped)
 
     def count(self, traffic: Traffic, now: float) -> None:
-        """Add what was forwarded elsewhere; only the sum of both directions is ever asked for."""
-        channel = self.channels[0]
+        """Add traffic that a relay worker forwarded, of both directions together."""
+        channel = self.channels[0]  # `traffic` adds the two up
         channel.frames += traffic.frames
         channel.bytes += traffic.bytes
         channel.dropped += traffic.dropped
         channel.used_at = now
 
     def take_traffic(self) -> Traffic:
-        """That since the last call."""
+        """The traffic since the last call; counting begins anew."""
         traffic = self.traffic
         for channel in self.channels:
             channel.frames = channel.bytes = channel.dropped = 0
         return traffic
 
 
-class Relay:
-    """The circuits of an Intermediate.
+class Forwarder:
+    """The circuits of one process, and the way of each frame.
 
     :ivar dropped: frames for no channel, or from an address that is not the sender's.
     """
@@ -134,27 +139,30 @@ class Relay:
 
     @property
     def circuits(self) -> Collection[Circuit]:
-        """All of them."""
+        """All circuits whose frames are forwarded."""
         return self._circuits.values()
 
     def open(self, circuit: Circuit) -> None:
-        """Forward its frames from now on."""
+        """Forward the circuit's frames from now on."""
         self._circuits[circuit.upward] = circuit
         self._channels[circuit.upward], self._channels[circuit.downward] = circuit.channels
 
     def find(self, upward: bytes) -> Circuit | None:
-        """The circuit that is known by that id."""
+        """The circuit whose upward channel has that id, None if there is none."""
         return self._circuits.get(upward)
 
     def remove(self, upward: bytes) -> Circuit | None:
-        """Forward its frames no more. Returns the circuit, if there was one."""
+        """Stop forwarding a circuit's frames. Returns the circuit, None if there was none."""
         circuit = self._circuits.pop(upward, None)
         if circuit is not None:
             del self._channels[circuit.upward], self._channels[circuit.downward]
         return circuit
 
     def forward(self, frame: bytes, source: Address, now: float) -> Address | None:
-        """Where to send `frame` on to, unchanged; None to drop it in silence."""
+        """The address to send `frame` on to, unchanged; None to drop it in silence.
+
+        :param source: where the frame came from.
+        """
         channel = self._channels.get(frame[1:RELAY_OVERHEAD])
         if channel is None or frame[:1] != RELAY_VERSION_0 or channel.sender != source:
             self.dropped += 1
@@ -167,10 +175,12 @@ class Relay:
     def forward_joined(
         self, frames: bytes, size: int, source: Address, now: float
     ) -> Address | None:
-        """The same for one or several at once: `frames` of `size` bytes, the last may be shorter.
+        """The address to send several frames on to, which the kernel joined into one buffer.
 
-        None if they are not all for one channel, or not all to be forwarded: then each is to be
-        looked at by itself.
+        Returns None, and counts nothing, if the frames are not all of one channel or not all
+        within the quota: then call forward() for each.
+
+        :param size: bytes of each frame; the last may be shorter.
         """
         header = frames[:RELAY_OVERHEAD]
         channel = self._channels.get(header[1:])

@@ -1,4 +1,4 @@
-"""The sessions that an Intermediate relays: request, offer, answer, and their end."""
+"""The introductions of an Intermediate: which two nodes a session joins, and how it began."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ import functools
 from collections.abc import Callable, Mapping
 
 from p2pnet import reports
-from p2pnet.core import events
-from p2pnet.core.intermediate.client import ConnectedNode
 from p2pnet.core.intermediate.forwarding import Circuit, Traffic
-from p2pnet.core.intermediate.workers import SharedRelay
+from p2pnet.core.intermediate.nodes import ConnectedNode
+from p2pnet.core.intermediate.workers import SharedForwarder
 from p2pnet.core.timers import Timers
 from p2pnet.interfaces import IServiceDirectory
 from p2pnet.wire import messages
@@ -18,16 +17,24 @@ from p2pnet.wire.codes import ErrorCode
 from p2pnet.wire.relay_frame import CHANNEL_LENGTH
 
 MAX_REQUESTS = 256  # of an agent that wait for one connector to answer
+MAX_REASON = 512  # characters; what a message holds
 OFFER_TIMEOUT = 2.0  # seconds, at least, for a connector's answer
-ROUND_TRIPS = 6  # that it may take on a slow path
-PUNCHING_DELAY = 0.05  # seconds at least from the word to the first check
+OFFER_ROUND_TRIPS = 6  # round trips that the answer may take on a slow path
+PUNCHING_DELAY = 0.05  # seconds, at least, from StartPunching to the first check
 
 
 @dataclasses.dataclass(slots=True, eq=False)
-class RelayedSession:
-    """A session between an agent and a connector; `answered` once the connector took it."""
+class Introduction:
+    """An agent and a connector that a session joins.
 
-    id: bytes
+    :ivar session: the id of the session, which the agent chose.
+    :ivar service: the service of the request that began it.
+    :ivar policy: the agent's word for how paths are chosen; requests with another one do not share.
+    :ivar requests: the agent's requests that wait for the connector's answer.
+    :ivar answered: whether the connector accepted.
+    """
+
+    session: bytes
     service: str
     agent: ConnectedNode
     connector: ConnectedNode
@@ -36,19 +43,29 @@ class RelayedSession:
     requests: list[messages.SessionRequest] = dataclasses.field(default_factory=list)
     answered: bool = False
 
+    def other_end(self, node: ConnectedNode) -> ConnectedNode:
+        """The end that is not `node`."""
+        return self.connector if node is self.agent else self.agent
 
-class SessionTable:
-    """All sessions of an Intermediate. A session belongs to the two connections it was made by.
 
-    :ivar accepting: whether new sessions are taken.
+class Introductions:
+    """All introductions of an Intermediate. Each ends with the connection of either of its nodes.
+
+    :param connectors: the connectors that are connected, by name.
+    :param emit: gets the reports.
+    :param entropy: the source of random bytes, for channel ids.
+    :param max_sessions: of all nodes together.
+    :param max_per_node: sessions of one connection.
+    :param rate: bytes a second and direction that a session may relay, 0 for no limit.
+    :ivar accepting: whether new sessions are accepted.
     """
 
     def __init__(
         self,
-        relay: SharedRelay,
+        forwarder: SharedForwarder,
         directory: IServiceDirectory,
         connectors: Mapping[str, ConnectedNode],
-        emit: Callable[[events.Event], None],
+        emit: Callable[[reports.Report], None],
         entropy: Callable[[int], bytes],
         timers: Timers,
         *,
@@ -57,7 +74,7 @@ class SessionTable:
         rate: int,
     ) -> None:
         self.accepting = True
-        self._relay = relay
+        self._forwarder = forwarder
         self._directory = directory
         self._connectors = connectors
         self._emit = emit
@@ -66,21 +83,21 @@ class SessionTable:
         self._max_sessions = max_sessions
         self._max_per_node = max_per_node
         self._rate = rate
-        self._sessions: dict[bytes, RelayedSession] = {}
+        self._introductions: dict[bytes, Introduction] = {}
 
     def __len__(self) -> int:
-        return len(self._sessions)
+        return len(self._introductions)
 
     def count_busy(self, since: float) -> int:
-        """Sessions that relayed something since that time."""
-        return sum(session.circuit.used_at > since for session in self._sessions.values())
+        """How many sessions relayed a frame after the time `since`."""
+        return sum(each.circuit.used_at > since for each in self._introductions.values())
 
-    def moved(self, client: ConnectedNode) -> None:
-        """A node's packets come from another address now."""
-        for session_id in client.sessions:
-            session = self._sessions[session_id]
-            ends = session.agent.address, session.connector.address
-            self._relay.move(session.circuit, *ends)
+    def moved(self, node: ConnectedNode) -> None:
+        """Forward the node's frames from and to its new address."""
+        for session in node.sessions:
+            introduction = self._introductions[session]
+            ends = introduction.agent.address, introduction.connector.address
+            self._forwarder.move(introduction.circuit, *ends)
 
     # -- opening ---------------------------------------------------------------------------------
 
@@ -91,39 +108,39 @@ class SessionTable:
         now: float,
         silent: ConnectedNode | None = None,
     ) -> None:
-        """An agent asks for a session with a connector of a service, but not with `silent`."""
+        """Introduce an agent to a connector of the service that it asks for.
+
+        :param silent: a connector that did not answer, and is not asked again.
+        """
         connector = self._choose(agent, request)
         if connector is None or connector is silent:
-            code, reason = ErrorCode.UNKNOWN_SERVICE, f"no connector serves {request.service} now"
-            if request.connector is not None:
-                reason = f"connector {request.connector} is not connected"
-            if connector is not None:
-                code = ErrorCode.UNREACHABLE
-                reason = f"connector {connector.identity.name} does not answer"
-            self._refuse(agent, request.request, code, reason)
+            self._refuse(agent, request.request, *_no_connector(request, connector))
             return
-        session = self._between(agent, connector, request)
-        if session is None:
-            session = self._open(agent, connector, request, now)
-            if session is None:
+        introduction = self._between(agent, connector, request)
+        if introduction is None:
+            refusal = self._why_not(agent, connector, request.session)
+            if refusal is not None:
+                self._refuse(agent, request.request, *refusal)
                 return
-        if len(session.requests) >= MAX_REQUESTS:
+            introduction = self._open(agent, connector, request, now)
+        if len(introduction.requests) >= MAX_REQUESTS:
             reason = f"{MAX_REQUESTS} requests wait for connector {connector.identity.name}"
             self._refuse(agent, request.request, ErrorCode.OVER_LIMIT, reason)
             return
-        session.requests.append(request)
-        if session.answered:
-            self._tell_opened(session)
+        introduction.requests.append(request)
+        if introduction.answered:
+            self._send_opened(introduction)
 
     def _choose(
         self, agent: ConnectedNode, request: messages.SessionRequest
     ) -> ConnectedNode | None:
-        """The connector for a request: the one named, else one that answers, is already joined,
-        or is the least used."""
-        realm = agent.identity.realm
+        """The connector for a request: the named one, else one that answers, then one that the
+        agent shares a session with, then the one with the fewest sessions."""
         if request.connector is not None:
             return self._connectors.get(request.connector)
-        candidates: list[ConnectedNode] = self._directory.lookup(realm, request.service)
+        candidates: list[ConnectedNode] = self._directory.lookup(
+            agent.identity.realm, request.service
+        )
         return min(
             candidates,
             key=lambda c: (c.is_silent, not (agent.sessions & c.sessions), len(c.sessions)),
@@ -132,14 +149,30 @@ class SessionTable:
 
     def _between(
         self, agent: ConnectedNode, connector: ConnectedNode, request: messages.SessionRequest
-    ) -> RelayedSession | None:
-        """A session of the two that serves the request: to resume one, no other will do."""
-        for session_id in sorted(agent.sessions & connector.sessions):
-            session = self._sessions[session_id]
-            if request.connector is not None and session_id != request.session:
+    ) -> Introduction | None:
+        """An introduction of the two that serves the request. A request that names a connector
+        resumes a session, so only the introduction of that session serves it."""
+        for session in sorted(agent.sessions & connector.sessions):
+            introduction = self._introductions[session]
+            if request.connector is not None and session != request.session:
                 continue
-            if session.policy == request.policy:
-                return session
+            if introduction.policy == request.policy:
+                return introduction
+        return None
+
+    def _why_not(
+        self, agent: ConnectedNode, connector: ConnectedNode, session: bytes
+    ) -> tuple[ErrorCode, str] | None:
+        if not self.accepting:
+            return ErrorCode.DRAINING, "the intermediate is shutting down"
+        if len(self) >= self._max_sessions:
+            return ErrorCode.OVER_LIMIT, f"the intermediate relays {self._max_sessions} sessions"
+        for end in (agent, connector):
+            if len(end.sessions) >= self._max_per_node:
+                role, name = end.identity.role, end.identity.name
+                return ErrorCode.OVER_LIMIT, f"{role} {name} has {self._max_per_node} sessions"
+        if session in self._introductions:
+            return ErrorCode.PROTOCOL_ERROR, "that session is another node's"
         return None
 
     def _open(
@@ -148,156 +181,155 @@ class SessionTable:
         connector: ConnectedNode,
         request: messages.SessionRequest,
         now: float,
-    ) -> RelayedSession | None:
-        refusal = self._why_not(agent, connector, request.session)
-        if refusal is not None:
-            self._refuse(agent, request.request, *refusal)
-            return None
+    ) -> Introduction:
+        """Begin a session: forward its frames, and offer it to the connector."""
         upward, downward = self._entropy(CHANNEL_LENGTH), self._entropy(CHANNEL_LENGTH)
         circuit = Circuit(upward, downward, agent.address, connector.address, self._rate, now)
-        session = RelayedSession(
-            request.session, request.service, agent, connector, circuit, request.policy
+        session = request.session
+        introduction = Introduction(
+            session, request.service, agent, connector, circuit, request.policy
         )
-        self._sessions[session.id] = session
-        agent.sessions.add(session.id)
-        connector.sessions.add(session.id)
-        self._relay.open(circuit)
-        connector.send(
-            messages.SessionOffer(
-                session.id,
-                agent.identity.name,
-                agent.instance,
-                request.service,
-                send_channel=downward,
-                receive_channel=upward,
-                policy=request.policy,
-            )
-        )
-        patience = max(OFFER_TIMEOUT, ROUND_TRIPS * (connector.connection.smoothed_rtt or 0.0))
-        self._timers.call_at(now + patience, lambda t: self._overdue(session, t))
-        return session
+        self._introductions[session] = introduction
+        agent.sessions.add(session)
+        connector.sessions.add(session)
+        self._forwarder.open(circuit)
+        offer = messages.SessionOffer(
+            session, agent.identity.name, agent.instance, request.service,
+            send_channel=downward, receive_channel=upward, policy=request.policy,
+        )  # fmt: skip
+        connector.send(offer)
+        rtt = connector.connection.smoothed_rtt or 0.0
+        deadline = now + max(OFFER_TIMEOUT, OFFER_ROUND_TRIPS * rtt)
+        self._timers.call_at(deadline, lambda t: self._check_answer(introduction, t))
+        return introduction
 
-    def _overdue(self, session: RelayedSession, now: float) -> None:
-        """A connector that does not answer may be dead: others are asked before it from now on."""
-        if session.answered or self._sessions.get(session.id) is not session:
+    def _check_answer(self, introduction: Introduction, now: float) -> None:
+        """Ask another connector if this one did not answer: it may be dead."""
+        session, silent = introduction.session, introduction.connector
+        if introduction.answered or self._introductions.get(session) is not introduction:
             return
-        session.connector.is_silent = True
+        silent.is_silent = True
         reason = "the offer was not answered in time"
-        session.connector.send(messages.SessionClosed(session.id, ErrorCode.PEER_LOST, reason))
-        self._remove(session, reason)
-        for request in session.requests:
-            self.request(session.agent, request, now, silent=session.connector)
-
-    def _why_not(
-        self, agent: ConnectedNode, connector: ConnectedNode, session_id: bytes
-    ) -> tuple[ErrorCode, str] | None:
-        if not self.accepting:
-            return ErrorCode.DRAINING, "the intermediate is shutting down"
-        if len(self._sessions) >= self._max_sessions:
-            return ErrorCode.OVER_LIMIT, f"the intermediate relays {self._max_sessions} sessions"
-        for end in (agent, connector):
-            if len(end.sessions) >= self._max_per_node:
-                role, name = end.identity.role, end.identity.name
-                return ErrorCode.OVER_LIMIT, f"{role} {name} has {self._max_per_node} sessions"
-        if session_id in self._sessions:
-            return ErrorCode.PROTOCOL_ERROR, "that session is another node's"
-        return None
+        silent.send(messages.SessionClosed(session, ErrorCode.PEER_LOST, reason))
+        self._remove(introduction, reason)
+        for request in introduction.requests:
+            self.request(introduction.agent, request, now, silent)
 
     def _refuse(self, agent: ConnectedNode, request: int, code: ErrorCode, reason: str) -> None:
-        agent.send(messages.SessionRefused(request, code, reason[:512]))
+        agent.send(messages.SessionRefused(request, code, reason[:MAX_REASON]))
 
     def answer(self, connector: ConnectedNode, answer: messages.SessionAnswer, now: float) -> None:
-        """A connector takes or refuses a session. From any other connection it counts nothing."""
-        session = self._sessions.get(answer.session)
-        if session is None or session.connector is not connector or session.answered:
+        """Take a connector's answer to an offer. Ignored unless the session was offered to it."""
+        introduction = self._introductions.get(answer.session)
+        if introduction is None or introduction.connector is not connector or introduction.answered:
             return
         if answer.code == ErrorCode.NO_ERROR:
-            session.answered = True
-            self._tell_opened(session)
-            self._emit(
-                reports.RelayOpened(
-                    session.id.hex(),
-                    session.agent.identity.name,
-                    connector.identity.name,
-                    session.service,
-                )
-            )
+            self._accepted(introduction)
             return
-        self._remove(session, answer.reason)
-        for request in session.requests:
-            if request.service == session.service:
+        self._remove(introduction, answer.reason)
+        for request in introduction.requests:
+            if request.service == introduction.service:
                 code = ErrorCode.of(answer.code)
-                self._refuse(session.agent, request.request, code, answer.reason)
-            else:  # it had hoped to share the session; the refusal is not about its service
-                self.request(session.agent, request, now)
+                self._refuse(introduction.agent, request.request, code, answer.reason)
+            else:  # the refusal is about the service of the offer, which this request only shared
+                self.request(introduction.agent, request, now)
 
-    def _tell_opened(self, session: RelayedSession) -> None:
-        for request in session.requests:
-            session.agent.send(
+    def _accepted(self, introduction: Introduction) -> None:
+        introduction.answered = True
+        self._send_opened(introduction)
+        self._emit(
+            reports.RelayOpened(
+                introduction.session.hex(),
+                introduction.agent.identity.name,
+                introduction.connector.identity.name,
+                introduction.service,
+            )
+        )
+
+    def _send_opened(self, introduction: Introduction) -> None:
+        connector, circuit = introduction.connector, introduction.circuit
+        for request in introduction.requests:
+            introduction.agent.send(
                 messages.SessionOpened(
                     request.request,
-                    session.id,
-                    session.connector.identity.name,
-                    session.connector.instance,
-                    send_channel=session.circuit.upward,
-                    receive_channel=session.circuit.downward,
-                    peer_rtt=min(60.0, session.connector.connection.smoothed_rtt or 0.0),
+                    introduction.session,
+                    connector.identity.name,
+                    connector.instance,
+                    send_channel=circuit.upward,
+                    receive_channel=circuit.downward,
+                    peer_rtt=min(60.0, connector.connection.smoothed_rtt or 0.0),
                 )
             )
-        session.requests.clear()
+        introduction.requests.clear()
 
-    # -- candidates ------------------------------------------------------------------------------
+    # -- signaling -------------------------------------------------------------------------------
 
-    def forward(self, client: ConnectedNode, message: messages.CandidateMessage) -> None:
-        """Pass what one end says about candidates on to the other. For another's session, not."""
-        session = self._sessions.get(message.session)
-        if session is None or client not in (session.agent, session.connector):
+    def signal(self, node: ConnectedNode, message: messages.CandidateMessage) -> None:
+        """Pass a message about candidates on to the other end, after an answer with StartPunching
+        for both. Ignored unless the node is an end of the session that may send the message."""
+        introduction = self._introductions.get(message.session)
+        if introduction is None or node not in (introduction.agent, introduction.connector):
             return
-        from_agent = client is session.agent
-        only_from_agent = {messages.CandidateOffer: True, messages.CandidateAnswer: False}
-        if only_from_agent.get(type(message), from_agent) != from_agent:
-            return
-        other = session.connector if from_agent else session.agent
-        other.send(message)
+        match message:
+            case messages.CandidateOffer() if node is not introduction.agent:
+                return
+            case messages.CandidateAnswer() if node is not introduction.connector:
+                return
+        introduction.other_end(node).send(message)
         if isinstance(message, messages.CandidateAnswer):
-            self._start_punching(session)
+            self._start_punching(introduction)
 
-    def _start_punching(self, session: RelayedSession) -> None:
-        """Let both ends begin at the same moment, without comparing clocks: each is told to wait
-        for what is left once the word has reached it."""
-        ends = (session.agent, session.connector)
+    def _start_punching(self, introduction: Introduction) -> None:
+        """Let both ends begin their checks at the same time. No clocks are compared: each end is
+        to wait for what its half of the round-trip time leaves of a common delay."""
+        ends = (introduction.agent, introduction.connector)
         halves = [(end.connection.smoothed_rtt or 0.0) / 2 for end in ends]
-        moment = max(*halves, PUNCHING_DELAY)
+        common = max(*halves, PUNCHING_DELAY)
         for end, half in zip(ends, halves, strict=True):
-            delay = min(round((moment - half) * 1000), 10_000)
-            end.send(messages.StartPunching(session.id, delay))
+            delay = min(round((common - half) * 1000), 10_000)
+            end.send(messages.StartPunching(introduction.session, delay))
 
     # -- closing ---------------------------------------------------------------------------------
 
-    def leave(self, client: ConnectedNode, closed: messages.SessionClosed) -> None:
-        """One end of a session says that it is over, which the other is told with the code."""
-        if closed.session in client.sessions:
-            self._close(self._sessions[closed.session], client, closed.code, closed.reason)
+    def leave(self, node: ConnectedNode, closed: messages.SessionClosed) -> None:
+        """End a session because one of its ends does; the other end gets the code and the reason.
+        Ignored unless the node is an end of that session."""
+        if closed.session in node.sessions:
+            self._close(self._introductions[closed.session], node, closed.code, closed.reason)
 
-    def lost(self, client: ConnectedNode, code: ErrorCode, reason: str) -> None:
-        """A node's connection is over, and with it the relaying of its sessions."""
-        for session_id in sorted(client.sessions):
-            self._close(self._sessions[session_id], client, code, reason)
+    def lost(self, node: ConnectedNode, code: ErrorCode, reason: str) -> None:
+        """End all sessions of a node whose connection is over."""
+        for session in sorted(node.sessions):
+            self._close(self._introductions[session], node, code, reason)
 
-    def _close(self, session: RelayedSession, cause: ConnectedNode, code: int, reason: str) -> None:
-        self._remove(session, reason)
-        other = session.connector if cause is session.agent else session.agent
-        if not session.answered and other is session.agent:
-            for request in session.requests:
+    def _close(
+        self, introduction: Introduction, cause: ConnectedNode, code: int, reason: str
+    ) -> None:
+        self._remove(introduction, reason)
+        other = introduction.other_end(cause)
+        if not introduction.answered and other is introduction.agent:
+            for request in introduction.requests:
                 self._refuse(other, request.request, ErrorCode.PEER_LOST, reason)
-        other.send(messages.SessionClosed(session.id, code, reason[:512]))
+        other.send(messages.SessionClosed(introduction.session, code, reason[:MAX_REASON]))
 
-    def _remove(self, session: RelayedSession, reason: str) -> None:
-        del self._sessions[session.id]
-        session.agent.sessions.discard(session.id)
-        session.connector.sessions.discard(session.id)
-        self._relay.close(session.circuit, functools.partial(self._closed, session, reason))
+    def _remove(self, introduction: Introduction, reason: str) -> None:
+        del self._introductions[introduction.session]
+        introduction.agent.sessions.discard(introduction.session)
+        introduction.connector.sessions.discard(introduction.session)
+        counted = functools.partial(self._counted, introduction, reason)
+        self._forwarder.close(introduction.circuit, counted)
 
-    def _closed(self, session: RelayedSession, reason: str, traffic: Traffic) -> None:
-        if session.answered:
-            self._emit(reports.RelayClosed(session.id.hex(), reason, *traffic))
+    def _counted(self, introduction: Introduction, reason: str, traffic: Traffic) -> None:
+        if introduction.answered:
+            self._emit(reports.RelayClosed(introduction.session.hex(), reason, *traffic))
+
+
+def _no_connector(
+    request: messages.SessionRequest, silent: ConnectedNode | None
+) -> tuple[ErrorCode, str]:
+    """The code and the reason of a refusal for want of a connector that answers."""
+    if silent is not None:
+        return ErrorCode.UNREACHABLE, f"connector {silent.identity.name} does not answer"
+    if request.connector is not None:
+        return ErrorCode.UNKNOWN_SERVICE, f"connector {request.connector} is not connected"
+    return ErrorCode.UNKNOWN_SERVICE, f"no connector serves {request.service} now"

@@ -1,4 +1,4 @@
-"""Which connector serves what, in memory."""
+"""The registry of services: which connector serves which, in memory."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from p2pnet.interfaces import IServiceDirectory
 
 @implementer(IServiceDirectory)
 class MemoryDirectory:
-    """The registry of a single Intermediate."""
+    """The IServiceDirectory of a single Intermediate; its length is the number of services."""
 
     def __init__(self) -> None:
         self._keys: dict[tuple[str, str], dict[Any, None]] = {}

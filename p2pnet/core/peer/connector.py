@@ -13,18 +13,18 @@ from p2pnet import reports
 from p2pnet.core.peer.ends import ConnectorSession
 from p2pnet.core.peer.link import ControlLink
 from p2pnet.core.peer.node import PeerCore
+from p2pnet.core.peer.options import PeerOptions
 from p2pnet.core.peer.session import Introduction, Session
 from p2pnet.identity import Credentials, Role
 from p2pnet.interfaces import IAuthorizer
 from p2pnet.quic import events as quic_events
-from p2pnet.quic.profile import FAST, ConnectionProfile
+from p2pnet.quic.profile import ConnectionProfile
 from p2pnet.traversal.selection import SELECTORS, PreferDirect
 from p2pnet.wire import messages
 from p2pnet.wire.address import PeerAddress
 from p2pnet.wire.codes import ErrorCode
 
 MAX_SESSIONS = 1024
-MAX_STREAMS = 512  # that one agent may have open; more of them wait
 HANDSHAKE_TIMEOUT = 15.0  # seconds from the offer of a session to its end-to-end connection
 ANY_AGENT = "*"
 
@@ -51,6 +51,7 @@ class ConnectorCore(PeerCore):
 
     :param services: what to register, as far as the certificate grants it.
     :param authorizer: the IAuthorizer that is asked for each session and each stream.
+    :param max_streams: how many streams one agent may have open; more of them wait.
     """
 
     role = Role.CONNECTOR
@@ -61,15 +62,15 @@ class ConnectorCore(PeerCore):
         self,
         credentials: Credentials,
         intermediates: Iterable[str],
+        options: PeerOptions,
         *,
         services: Iterable[str],
         authorizer: IAuthorizer,
+        max_streams: int,
         utcnow: Callable[[], datetime.datetime],
         entropy: Callable[[int], bytes] = os.urandom,
-        engine: str = FAST,
-        max_streams: int = MAX_STREAMS,
     ) -> None:
-        super().__init__(credentials, intermediates, utcnow=utcnow, entropy=entropy, engine=engine)
+        super().__init__(credentials, intermediates, options, utcnow=utcnow, entropy=entropy)
         self.services = tuple(services)
         self.max_peer_streams = max_streams
         self._authorizer = authorizer
@@ -98,12 +99,10 @@ class ConnectorCore(PeerCore):
             case messages.SessionOffer():
                 code, reason = self._consider(link, message, now)
                 link.send(messages.SessionAnswer(message.session, code, reason))
-            case messages.SessionClosed(session_id, code, reason):
-                session = self.find_session(session_id)
-                if session is not None and session.is_relayed_by(link.address):
-                    self.lose_relay(session, link, code, reason, now)
-            case _:
-                self.direct.exchange.take_message(link, message, now)
+            case messages.SessionClosed():
+                self.session_closed(link, message, now)
+            case _ if isinstance(message, messages.SignalMessage):
+                self.take_signal(message, now)
 
     def _consider(
         self, link: ControlLink, offer: messages.SessionOffer, now: float
@@ -125,7 +124,7 @@ class ConnectorCore(PeerCore):
         elif (session.peer_name, session.instance) != (offer.agent, offer.instance):
             return ErrorCode.PROTOCOL_ERROR, "that session belongs to another agent"
         # The agent knows the whole way and chooses; this end follows.
-        self.relayed.add(session, link, offer.send_channel, offer.receive_channel, cost=0.0)
+        self.add_relay(session, link, offer, 0.0, now)
         return ErrorCode.NO_ERROR, ""
 
     def _start_session(
@@ -133,14 +132,13 @@ class ConnectorCore(PeerCore):
     ) -> ConnectorSession:
         introduction = Introduction(offer.session, offer.agent, offer.instance)
         session = ConnectorSession(introduction, now, self.emit, self._authorizer.authorize)
-        session.selector = SELECTORS.get(offer.policy, PreferDirect)()
-        self.add_session(session)
+        self.add_session(session, SELECTORS.get(offer.policy, PreferDirect)())
         self.emit(reports.SessionOpened(session.id.hex(), offer.agent, offer.service, link.name))
         self.timers.call_at(now + HANDSHAKE_TIMEOUT, lambda t: self._check_handshake(session, t))
         return session
 
     def _check_handshake(self, session: Session, now: float) -> None:
-        if not (session.has_connection and session.connection.is_established):
+        if not session.is_established:
             reason = f"agent {session.peer_name} did not finish its handshake"
             self.end_session(session, ErrorCode.PEER_LOST, reason, now)
 
@@ -148,7 +146,7 @@ class ConnectorCore(PeerCore):
         session = self.sessions.get(address)
         if session is None or session.has_connection:
             return None
-        return self.peer_settings()
+        return self.peer_profile()
 
     def session_ended(self, session: Session, code: ErrorCode, reason: str, now: float) -> None:
         """Remember it: an agent that does not know yet must not resume what is not there."""

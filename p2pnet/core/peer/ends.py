@@ -67,7 +67,7 @@ class ConnectorSession(Session):
     def _stream(self, stream_id: int) -> Stream | None:
         stream = self.streams.get(stream_id)
         if stream is None and stream_id % 4 == 0:  # the agent's, bidirectional (RFC 9000 2.1)
-            stream = Stream("", StreamKind.BYTES, self.now, self._emit)
+            stream = Stream("", StreamKind.BYTES, self._now, self._emit)
             stream.session, stream.stream_id = self, stream_id
             # An agent that has closed already wants no answer; that may come before the header.
             stream.output_ended = not self.connection.takes(stream_id)

@@ -1,25 +1,31 @@
-"""An Agent's requests for sessions: which Intermediate is asked, and which next."""
+"""How the name of a service becomes a session with a connector that serves it.
+
+An Agent asks one Intermediate after the other for a connector of the service, and streams wait
+meanwhile. The session that it finds is the route of later streams of the service as well.
+"""
 
 from __future__ import annotations
 
+import collections
 import dataclasses
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Container, Iterator, Sequence
+from typing import Protocol
 
 from p2pnet.core.peer.ends import AgentSession
 from p2pnet.core.peer.link import ControlLink
+from p2pnet.core.peer.stream import Stream
+from p2pnet.core.timers import Timers
 from p2pnet.quic.engine import Engine
-from p2pnet.quic.multiplexer import prepare
 from p2pnet.wire import messages
-from p2pnet.wire.address import PeerAddress
+from p2pnet.wire.address import Address
 from p2pnet.wire.codes import ErrorCode
 
-if TYPE_CHECKING:
-    from p2pnet.core.peer.agent import AgentCore
-
-SEARCH_AGAIN = 0.5  # seconds
+REQUEST_TIMEOUT = 10.0  # seconds for a service to be found, with a restart of an Intermediate in it
+SEARCH_AGAIN = 0.5  # seconds from the refusal of all Intermediates to the next search
 ANSWER_TIMEOUT = 4.0  # seconds for an answer, in which an Intermediate tries two connectors
-# What another Intermediate may answer otherwise.
+MAX_WAITING = 1024  # streams that wait for one service
+MAX_DECLINED = 64  # sessions; each was the answer to a request of a few seconds before
+# Another Intermediate may answer otherwise.
 ELSEWHERE = {
     ErrorCode.UNKNOWN_SERVICE,
     ErrorCode.UNREACHABLE,
@@ -31,10 +37,10 @@ ELSEWHERE = {
 
 @dataclasses.dataclass(slots=True, eq=False)
 class Request:
-    """A SessionRequest that is not answered yet.
+    """A SessionRequest without an answer yet.
 
-    :ivar session_id: of the session that is asked for.
-    :ivar resumes: the session that is to have another relay; None: any session for the service.
+    :ivar session_id: 16 bytes, the session asked for.
+    :ivar resumes: the session that shall have another relay; None: any session for the service.
     :ivar engine: the connection that is prepared meanwhile for a new session.
     """
 
@@ -46,129 +52,249 @@ class Request:
     engine: Engine | None = None
 
 
-class Requests:
-    """The requests of an Agent that are under way.
+class FinderOwner(Protocol):
+    """What a ServiceFinder needs of its Agent."""
 
-    :param failed: called with service, code and reason when no Intermediate has a session for it.
+    def policy_of(self, service: str) -> str:
+        """The name of the path selector for sessions of the service."""
+
+    def new_session_id(self) -> bytes:
+        """16 random bytes."""
+
+    def prepare(self, session_id: bytes, now: float) -> Engine:
+        """A connection for a session of that id, ready to begin."""
+
+    def not_found(
+        self, service: str, streams: Sequence[Stream], code: ErrorCode, reason: str
+    ) -> None:
+        """The streams that waited for a connector of the service will not get one."""
+
+
+class ServiceFinder:
+    """The routes of an Agent, the streams that wait for one, and the requests under way.
+
+    :param links: to the Intermediates.
     """
 
-    def __init__(self, node: AgentCore, failed: Callable[[str, ErrorCode, str], object]) -> None:
-        self._node = node
-        self._failed = failed
-        self._last = 0
-        self._open: dict[int, Request] = {}
-        self._refused: dict[
-            str, dict[ControlLink, tuple[ErrorCode, str]]
-        ] = {}  # by service searched
+    def __init__(self, links: Sequence[ControlLink], timers: Timers, owner: FinderOwner) -> None:
+        self._links = links
+        self._timers = timers
+        self._owner = owner
+        self._routes: dict[str, AgentSession] = {}  # by service
+        self._waiting: dict[str, list[Stream]] = {}  # by service
+        self._requests: dict[int, Request] = {}  # by number
+        self._last_number = 0
+        self._refused: dict[str, dict[ControlLink, tuple[ErrorCode, str]]] = {}  # by service
+        self._declined: collections.OrderedDict[tuple[ControlLink, bytes], None]
+        self._declined = collections.OrderedDict()
 
     def __iter__(self) -> Iterator[Request]:
-        return iter(list(self._open.values()))
+        """The requests under way."""
+        return iter(list(self._requests.values()))
 
-    def find(self, service: str) -> None:
-        """Ask for a session for `service`, unless that is being asked: the best Intermediate
-        first, and the others one after the other."""
+    # -- routes ----------------------------------------------------------------------------------
+
+    def route(self, service: str) -> AgentSession | None:
+        """The session for new streams of the service, None while there is none."""
+        return self._routes.get(service)
+
+    def set_route(self, service: str, session: AgentSession) -> None:
+        """The session serves the service."""
+        self._routes[service] = session
+
+    def drop_route(self, service: str) -> None:
+        """The session that served the service does not."""
+        self._routes.pop(service, None)
+
+    def services_of(self, session: AgentSession) -> list[str]:
+        """The services whose route the session is."""
+        return [service for service, routed in self._routes.items() if routed is session]
+
+    def reroute(self, session: AgentSession, now: float) -> None:
+        """New streams do not go to the session any more; find another for those that wait."""
+        for service in self.services_of(session):
+            del self._routes[service]
+            if self.awaits(service):
+                self.find(service, now)
+
+    # -- streams that wait -----------------------------------------------------------------------
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether any stream waits."""
+        return any(self._waiting.values())
+
+    def awaits(self, service: str) -> bool:
+        """Whether streams wait for a session that is still to be found."""
+        return bool(self._waiting.get(service)) and service not in self._routes
+
+    def wait(self, stream: Stream, now: float) -> bool:
+        """Let a stream wait for its service, and find a connector. Returns False if too many do."""
+        waiting = self._waiting.setdefault(stream.service, [])
+        if len(waiting) >= MAX_WAITING:
+            return False
+        waiting.append(stream)
+        self._timers.call_at(now + REQUEST_TIMEOUT, lambda _: self._timed_out(stream))
+        if stream.service not in self._routes:
+            self.find(stream.service, now)
+        return True
+
+    def take_waiting(self, service: str) -> list[Stream]:
+        """The streams that waited for the service; they wait no more."""
+        return self._waiting.pop(service, [])
+
+    def take_all_waiting(self) -> list[Stream]:
+        """All streams that waited for anything."""
+        return [stream for service in list(self._waiting) for stream in self.take_waiting(service)]
+
+    def find_all(self, now: float) -> None:
+        """Find what streams wait for: an Intermediate is ready."""
+        for service in [service for service in self._waiting if self.awaits(service)]:
+            self.find(service, now)
+
+    def fail(self, service: str, code: ErrorCode, reason: str) -> None:
+        """There is no connector for the service now."""
+        self._refused.pop(service, None)
+        self._owner.not_found(service, self.take_waiting(service), code, reason)
+
+    def _timed_out(self, stream: Stream) -> None:
+        waiting = self._waiting.get(stream.service, [])
+        if stream not in waiting:
+            return
+        waiting.remove(stream)
+        troubles = [
+            f"intermediate {link.name} is {trouble(link)}"
+            for link in self._links
+            if not link.is_usable
+        ]
+        code, refusals = self._refusals(stream.service)
+        if len(troubles) < len(self._links):
+            none = f"no session for {stream.service} within {REQUEST_TIMEOUT:.0f} s"
+            troubles.insert(0, refusals or none)
+        if not waiting:
+            self._refused.pop(stream.service, None)
+        self._owner.not_found("", [stream], code, "; ".join(troubles))
+
+    # -- requests --------------------------------------------------------------------------------
+
+    def find(self, service: str, now: float) -> None:
+        """Ask for a session for `service`, unless a request is under way.
+
+        The Intermediate with the shortest round trip comes first, then the others in turn.
+        """
         if any(r.resumes is None and r.service == service for r in self):
             return
         refused = self._refused.setdefault(service, {})
-        links = [link for link in self._node.links if link not in refused]
+        links = [link for link in self._links if link not in refused]
         usable = [link for link in links if link.is_usable]
         if usable:
-            self._send(min(usable, key=lambda link: link.rtt), service, None)
+            self._send(min(usable, key=lambda link: link.rtt), service, None, now)
         elif not links:
-            code, reason = self.refusals(service)
-            del self._refused[service]
-            self._failed(service, code, reason)
-        elif refused:  # not the last word, while an Intermediate or its Connectors are on the way
-            later = self._node.now + SEARCH_AGAIN
-            self._node.timers.call_at(later, lambda _: self._search_again(service))
+            self.fail(service, *self._refusals(service))
+        elif refused:  # not final, while an Intermediate or its Connectors are on the way
+            self._timers.call_at(now + SEARCH_AGAIN, lambda t: self._search_again(service, t))
 
-    def _search_again(self, service: str) -> None:
-        if self._node.awaits(service):
+    def _search_again(self, service: str, now: float) -> None:
+        if self.awaits(service):
             self._refused.pop(service, None)
-            self.find(service)
+            self.find(service, now)
 
-    def refusals(self, service: str) -> tuple[ErrorCode, str]:
-        """What the Intermediates said of a service that is being searched, "" if nothing yet."""
+    def _refusals(self, service: str) -> tuple[ErrorCode, str]:
+        """The answers of the Intermediates for a service, "" if there is none yet."""
         refused = self._refused.get(service, {})
         codes = {code for code, _ in refused.values()} or {ErrorCode.UNREACHABLE}
         code = codes.pop() if len(codes) == 1 else ErrorCode.UNREACHABLE
-        if len(self._node.links) == 1:
+        if len(self._links) == 1:
             return code, "".join(reason for _, reason in refused.values())
         texts = (f"intermediate {link.name}: {reason}" for link, (_, reason) in refused.items())
         return code, "; ".join(texts)
 
-    def join(self, session: AgentSession) -> bool:
-        """Ask every Intermediate that does not relay the session yet. Returns whether there is one
-        that could."""
+    def join(self, session: AgentSession, relays: Container[Address | None], now: float) -> bool:
+        """Ask every Intermediate to relay the session that is not among its `relays`.
+
+        Returns whether there is one that could.
+        """
         asked = {request.link for request in self if request.resumes is session}
-        missing = [
-            link
-            for link in self._node.links
-            if link.is_usable and not session.is_relayed_by(link.address)
-        ]
+        missing = [link for link in self._links if link.is_usable and link.address not in relays]
         for link in missing:
             if link not in asked:
-                self._send(link, session.service, session)
+                self._send(link, session.service, session, now)
         return bool(missing)
 
-    def _send(self, link: ControlLink, service: str, resumes: AgentSession | None) -> None:
-        node = self._node
-        self._last += 1
-        session_id = resumes.id if resumes is not None else node.entropy(16)
-        request = Request(self._last, session_id, service, link, resumes)
-        self._open[self._last] = request
-        policy = node.policy_of(service)
+    def _send(
+        self, link: ControlLink, service: str, resumes: AgentSession | None, now: float
+    ) -> None:
+        self._last_number += 1
+        session_id = resumes.id if resumes is not None else self._owner.new_session_id()
+        request = Request(self._last_number, session_id, service, link, resumes)
+        self._requests[request.number] = request
+        policy = self._owner.policy_of(service)
         connector = resumes.peer_name if resumes is not None else None
         link.send(messages.SessionRequest(request.number, session_id, service, connector, policy))
-        node.timers.call_at(node.now + ANSWER_TIMEOUT, lambda _: self._overdue(request))
+        self._timers.call_at(now + ANSWER_TIMEOUT, lambda t: self._overdue(request, t))
         if resumes is None:
-            node.timers.call_at(node.now, lambda now: self._prepare(request, now))
+            self._timers.call_at(now, lambda t: self._prepare(request, t))
 
     def _prepare(self, request: Request, now: float) -> None:
-        """Make the connection while the answer is on its way: that takes no less time."""
-        if request.number in self._open:
-            address = PeerAddress.of_session(request.session_id)
-            request.engine = prepare(self._node.peer_settings(), address, now)
+        """Make the connection while the answer is on its way, which takes as long."""
+        if request.number in self._requests:
+            request.engine = self._owner.prepare(request.session_id, now)
+
+    def _overdue(self, request: Request, now: float) -> None:
+        if request.number in self._requests:
+            reason = f"no answer in {ANSWER_TIMEOUT:.0f} s"
+            self.refused(request.number, ErrorCode.UNREACHABLE, reason, now)
 
     def answered(self, number: int) -> Request | None:
-        """The request of an answer, which is no longer open. None: it was given up."""
-        request = self._open.pop(number, None)
+        """The request of an answer, under way no more. None: it was given up."""
+        request = self._requests.pop(number, None)
         if request is not None and request.resumes is None:
             self._refused.pop(request.service, None)
         return request
 
-    def refused(self, number: int, code: ErrorCode, reason: str) -> Request | None:
-        """A request was refused: for a session that is to be found, ask elsewhere.
+    def refused(self, number: int, code: ErrorCode, reason: str, now: float) -> Request | None:
+        """A request was refused: if it was for a new session, ask elsewhere.
 
         Returns the request if it was to resume a session.
         """
-        request = self._open.pop(number, None)
+        request = self._requests.pop(number, None)
         if request is None or request.resumes is not None:
             return request
         if code not in ELSEWHERE:
-            self._refused.pop(request.service, None)
-            self._failed(request.service, code, reason)
+            self.fail(request.service, code, reason)
             return None
         if code is ErrorCode.DRAINING:
             request.link.draining = True
         else:
             self._refused.setdefault(request.service, {})[request.link] = code, reason
-        self.find(request.service)
+        self.find(request.service, now)
         return None
 
-    def _overdue(self, request: Request) -> None:
-        if request.number in self._open:
-            reason = f"no answer in {ANSWER_TIMEOUT:.0f} s"
-            self.refused(request.number, ErrorCode.UNREACHABLE, reason)
-
-    def give_up(self, link: ControlLink) -> None:
-        """The link is down: what was asked there is asked elsewhere, if there is an elsewhere."""
+    def give_up(self, link: ControlLink, now: float) -> None:
+        """The link is down: ask elsewhere, if there is an elsewhere."""
         for request in self:
             if request.link is link:
-                del self._open[request.number]
+                del self._requests[request.number]
                 if request.resumes is None:
-                    self.find(request.service)
+                    self.find(request.service, now)
 
-    def forget(self, service: str) -> None:
-        """Nobody waits for the service any more: the next search begins from the start."""
-        self._refused.pop(service, None)
+    # -- sessions of no use ----------------------------------------------------------------------
+
+    def decline(self, link: ControlLink, session_id: bytes) -> None:
+        """Send back a session that an Intermediate opened and nobody needs any more."""
+        reason = "the agent has no use for it any more"
+        link.send(messages.SessionClosed(session_id, ErrorCode.NO_ERROR, reason))
+        self._declined[link, session_id] = None
+        if len(self._declined) > MAX_DECLINED:
+            self._declined.popitem(last=False)
+
+    def has_declined(self, link: ControlLink, session_id: bytes) -> bool:
+        """Whether decline() sent the session back already; the answer was on its way then."""
+        return (link, session_id) in self._declined
+
+
+def trouble(link: ControlLink) -> str:
+    """Why an Intermediate cannot be asked, for people."""
+    if link.is_ready:
+        return "shutting down"
+    return f"unreachable: {link.last_error or 'no answer yet'}"

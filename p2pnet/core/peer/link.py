@@ -4,39 +4,20 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from p2pnet import reports
 from p2pnet.core import events
-from p2pnet.core.timers import Timer
+from p2pnet.core.peer.backoff import Backoff
+from p2pnet.core.peer.liveness import Due, Liveness
+from p2pnet.core.timers import Alarm, Timers
 from p2pnet.quic import events as quic_events
 from p2pnet.quic.connection import Connection
 from p2pnet.wire import messages
 from p2pnet.wire.address import Address, canonical_address, is_ip_literal, parse_host_port
 from p2pnet.wire.codes import DecodeError, ErrorCode
 
-if TYPE_CHECKING:
-    from p2pnet.core.peer.node import PeerCore
-
-CONTROL_STREAM = 0
-PING_INTERVAL = 15.0  # seconds; under the 20 s idle timeout and the 30 s of short NAT mappings
-PING_IN_USE = 5.0  # seconds, while streams are relayed: an end that only listens must notice too
-PING_TIMEOUT = 5.0  # seconds for its answer, several retransmissions of it included
-PINGS = 5  # in that time
-PROBE_TIMEOUT = 2.0  # seconds, at least, for the answer when there is reason for doubt
-CONNECT_TIMEOUT = 8.0  # seconds for resolving, handshake and greeting together
-# A node with sessions that was connected tries so many times in quick succession: sessions wait
-# for the Intermediate to be back, and a try that began before that would be long to notice it.
-HASTY_TRIES = 20
-MOMENT = 1e-6  # seconds; more than rounding can amount to
-HASTY_RETRY = 0.4  # seconds
-HASTY_TIMEOUT = 1.0  # seconds, at least
-HANDSHAKE_ROUND_TRIPS = 2  # to a Welcome
-ROUND_TRIPS = 8  # that a time-out allows for on a slow path
-FIRST_RETRY = 1.0  # seconds, doubled after each failure ...
-LAST_RETRY = 30.0  # ... up to this
-SUPERSEDED_FAILURES = 5  # what being superseded counts for: the longest delay
-RETRY_JITTER = 0.2  # of the delay either way, so that nodes do not return all at once
+HANDSHAKE_ROUND_TRIPS = 2  # from the first packet to a Welcome
 
 
 class LinkState(enum.Enum):
@@ -62,37 +43,105 @@ TRANSITIONS = {
 }
 
 
-class ControlLink:
-    """The control connection to one Intermediate.
+class LinkOwner(Protocol):
+    """What a ControlLink needs of its node, and what it tells the node."""
 
-    :ivar name: the Intermediate as configured, "host:port".
-    :ivar address: where it was last connected to, None before.
-    :ivar observed: this node's own address as that Intermediate sees it, None before.
-    :ivar draining: whether the Intermediate is about to stop.
-    :ivar last_error: why the last try failed, "" after a success.
-    :ivar rtt: the round-trip time to it in seconds, 0 before it is known.
+    @property
+    def is_needed(self) -> bool:
+        """Whether a session or a stream waits for an Intermediate."""
+
+    def relays_streams(self, link: ControlLink) -> bool:
+        """Whether the Intermediate of `link` relays a session that has streams."""
+
+    def connect_control(self, host: str, address: Address, now: float) -> Connection:
+        """Open a control connection to an Intermediate whose certificate must name `host`."""
+
+    def emit(self, event: events.Event) -> None:
+        """Queue a ControlLost report or a ResolutionNeeded for the host."""
+
+    def link_ready(self, link: ControlLink, address: Address, seconds: float, now: float) -> None:
+        """The Intermediate takes requests from now on.
+
+        :param address: this node's own, as the Intermediate sees it.
+        :param seconds: how long the try took.
+        """
+
+    def link_failed(self, link: ControlLink, now: float) -> None:
+        """A try failed or the connection was lost, for `link.last_error`; another try follows."""
+
+    def link_draining(self, link: ControlLink, seconds: float, now: float) -> None:
+        """The Intermediate takes no new sessions, and ends the others within `seconds`."""
+
+    def address_observed(self, link: ControlLink, address: Address, now: float) -> None:
+        """The Intermediate sees this node at another address than before, or for the first time."""
+
+    def take_message(self, link: ControlLink, message: messages.Message, now: float) -> None:
+        """A message about sessions or services came."""
+
+
+class ControlStream:
+    """The messages of one control connection.
+
+    :ivar observed: this node's address as the Intermediate sees it, None before it said so.
     """
 
-    def __init__(self, name: str, node: PeerCore) -> None:
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.observed: Address | None = None
+        self._sequence = -1
+        self._buffer = messages.MessageBuffer()
+
+    def send(self, message: messages.Message) -> None:
+        """Queue a message."""
+        self.connection.send(messages.CONTROL_STREAM, messages.encode_message(message))
+
+    def receive(self, event: quic_events.StreamDataReceived) -> list[messages.Message]:
+        """The messages that the bytes complete. Raises DecodeError."""
+        self.connection.consume(event.stream_id, len(event.data))
+        return self._buffer.feed(event.data)
+
+    def observe(self, message: messages.ObservedAddress) -> bool:
+        """Take the observed address, unless a newer one came before. Returns whether it changed."""
+        if message.sequence <= self._sequence or not is_ip_literal(message.host):
+            return False
+        self._sequence = message.sequence
+        before, self.observed = self.observed, canonical_address(message.host, message.port)
+        return self.observed != before
+
+
+class ControlLink:
+    """The control connection to one Intermediate, made again whenever it is lost.
+
+    :param name: the Intermediate as configured, "host:port".
+    :param timers: for tries and pings.
+    :param instance: the number of this process (8 bytes).
+    :param random: returns a number from 0 to 1, for jitter.
+    :ivar address: where it was last connected to, None before.
+    :ivar draining: whether the Intermediate is about to stop.
+    :ivar last_error: why the last try failed, "" after a success.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        owner: LinkOwner,
+        timers: Timers,
+        *,
+        instance: bytes,
+        random: Callable[[], float],
+    ) -> None:
         self.name = name
-        self.host, self.port = parse_host_port(name)
         self.state = LinkState.IDLE
         self.address: Address | None = None
-        self.observed: Address | None = None
         self.draining = False
         self.last_error = ""
-        self.rtt = 0.0
-        self._node = node
-        self._connection: Connection | None = None
-        self._buffer = messages.MessageBuffer()
-        self._sequence = -1
-        self._started = 0.0
-        self._failures = 0
-        self._hasty_tries = 0
-        self._probing = False
-        self._asked_at = self._answered_at = 0.0
-        self._heard_at = 0.0
-        self._timer: Timer | None = None
+        self._target = parse_host_port(name)
+        self._owner = owner
+        self._instance = instance
+        self._stream: ControlStream | None = None
+        self._backoff = Backoff(random)
+        self._liveness = Liveness()
+        self._alarm = Alarm(timers)
 
     @property
     def is_ready(self) -> bool:
@@ -104,6 +153,16 @@ class ControlLink:
         """Whether it takes new sessions."""
         return self.is_ready and not self.draining
 
+    @property
+    def rtt(self) -> float:
+        """The round-trip time to the Intermediate in seconds, 0 before it is known."""
+        return self._liveness.rtt
+
+    @property
+    def observed(self) -> Address | None:
+        """This node's own address as the Intermediate sees it, None while that is not known."""
+        return None if self._stream is None else self._stream.observed
+
     def _advance(self, state: LinkState) -> None:
         assert state in TRANSITIONS[self.state], (self.state, state)
         self.state = state
@@ -112,212 +171,164 @@ class ControlLink:
 
     def start(self, now: float) -> None:
         """Begin a try: resolve the name, or connect at once to an IP literal."""
-        self._started = now
-        hasty = max(HASTY_TIMEOUT, ROUND_TRIPS * self.rtt)
-        self._arm(now + (hasty if self._is_hasty else CONNECT_TIMEOUT), self._give_up)
-        if is_ip_literal(self.host):
-            self._connect(canonical_address(self.host, self.port), now)
+        deadline = self._backoff.begin(now, self.rtt, is_needed=self._owner.is_needed)
+        self._alarm.set(deadline, self._give_up)
+        host, port = self._target
+        if is_ip_literal(host):
+            self._connect(canonical_address(host, port), now)
         else:
             self._advance(LinkState.RESOLVING)
-            self._node.emit(events.ResolutionNeeded(self.name, self.host))
+            self._owner.emit(events.ResolutionNeeded(self.name, host))
 
     def resolved(self, hosts: list[str], now: float) -> None:
-        """The host looked the name up; an empty list means that there is no address."""
+        """Take the IP literals that the name stands for, [] for none."""
         if self.state is not LinkState.RESOLVING:
             return
+        name, port = self._target
         if hosts:
             # One address a try: after a failure the next one has its turn.
-            host = hosts[self._failures % len(hosts)]
-            self._connect(canonical_address(host, self.port), now)
+            host = hosts[self._backoff.failures % len(hosts)]
+            self._connect(canonical_address(host, port), now)
         else:
-            self._failed(f"the name {self.host} has no address", now)
+            self._failed(f"the name {name} has no address", now)
 
     def _connect(self, address: Address, now: float) -> None:
         self._advance(LinkState.CONNECTING)
         self.address = address
-        self._buffer = messages.MessageBuffer()
-        self._sequence = -1
-        self._connection = self._node.connect_control(self.host, address, now)
-        self._connection.owner = self
+        connection = self._owner.connect_control(self._target[0], address, now)
+        connection.owner = self
+        self._stream = ControlStream(connection)
 
     def _give_up(self, now: float) -> None:
         doing = "looking up the name" if self.state is LinkState.RESOLVING else "connecting"
-        self._failed(f"no answer within {round(now - self._started, 1):g} s of {doing}", now)
+        seconds = round(now - self._backoff.began_at, 1)
+        self._failed(f"no answer within {seconds:g} s of {doing}", now)
 
     # -- events and messages ---------------------------------------------------------------------
 
     def handle(self, connection: Connection, event: quic_events.Event, now: float) -> None:
-        """Take one event of the control connection."""
-        if connection is not self._connection:
-            return  # an earlier one's last words
+        """Take one event of the control connection; those of an earlier connection are ignored."""
+        if self._stream is None or connection is not self._stream.connection:
+            return
         match event:
             case quic_events.HandshakeCompleted():
                 self._advance(LinkState.GREETING)
-                self.send(messages.Hello(messages.VERSION, self._node.instance))
-            case quic_events.StreamDataReceived(stream_id, data, _):
-                connection.consume(stream_id, len(data))
-                self._received(data, now)
+                self.send(messages.Hello(messages.VERSION, self._instance))
+            case quic_events.StreamDataReceived():
+                self._received(self._stream, event, now)
             case quic_events.PingAnswered() if self.is_ready:
-                self._probing = False
-                self.rtt = connection.smoothed_rtt or self.rtt
-                self._rest(now)
+                self._answered(connection.smoothed_rtt or self.rtt, now)
             case quic_events.ConnectionClosed(code, reason):
                 self._dismissed(event.error_code, reason or f"closed with code {code:#x}", now)
 
-    def _received(self, data: bytes, now: float) -> None:
+    def _received(
+        self, stream: ControlStream, event: quic_events.StreamDataReceived, now: float
+    ) -> None:
         try:
-            for message in self._buffer.feed(data):
-                self._take(message, now)
-                if self._connection is None:
+            for message in stream.receive(event):
+                self._take(stream, message, now)
+                if self._stream is not stream:
                     return
         except DecodeError as error:
-            self.close(ErrorCode.PROTOCOL_ERROR, str(error))
+            self._close(ErrorCode.PROTOCOL_ERROR, str(error))
             self._failed(str(error), now)
 
-    def _take(self, message: messages.Message, now: float) -> None:
+    def _take(self, stream: ControlStream, message: messages.Message, now: float) -> None:
         match message:
             case messages.Welcome(version):
-                self._welcome(version, now)
-            case messages.ObservedAddress(sequence, host, port):
-                self._observe(sequence, host, port)
+                self._welcome(stream, version, now)
+            case messages.ObservedAddress():
+                if stream.observe(message):
+                    assert stream.observed is not None
+                    self._owner.address_observed(self, stream.observed, now)
             case messages.Draining(seconds):
                 self.draining = True
-                self._node.link_draining(self, seconds)
+                self._owner.link_draining(self, seconds, now)
             case messages.Goodbye(code, reason):
                 self._dismissed(code, reason, now)
             case _ if self.is_ready:
-                self._node.take_message(self, message, now)
+                self._owner.take_message(self, message, now)
 
-    def _welcome(self, version: tuple[int, int], now: float) -> None:
+    def _welcome(self, stream: ControlStream, version: tuple[int, int], now: float) -> None:
         if version[0] != messages.VERSION[0]:
             self._failed(f"it speaks p2pnet/{version[0]}, this node p2pnet/1", now)
         elif self.state is LinkState.GREETING:
-            assert self._connection is not None
             self._advance(LinkState.READY)
-            self._failures, self.last_error, self.draining = 0, "", False
-            self._hasty_tries, self._probing = HASTY_TRIES, False
-            # Where the first packet was repeated in vain, there is no sample yet.
-            guess = (now - self._started) / HANDSHAKE_ROUND_TRIPS
-            self.rtt = self._connection.smoothed_rtt or self.rtt or guess
-            self._rest(now)
-            address = self.observed or ("unknown", 0)
-            self._node.link_ready(self, address, now - self._started, now)
-
-    def _observe(self, sequence: int, host: str, port: int) -> None:
-        if sequence <= self._sequence or not is_ip_literal(host):
-            return
-        self._sequence = sequence
-        observed = canonical_address(host, port)
-        if observed != self.observed:
-            self.observed = observed
-            self._node.address_observed(self, observed)
+            self.last_error, self.draining = "", False
+            self._backoff.succeeded()
+            # There is no sample yet if the first packet was lost, and its repetition too.
+            seconds = now - self._backoff.began_at
+            guess = seconds / HANDSHAKE_ROUND_TRIPS
+            self._answered(stream.connection.smoothed_rtt or self.rtt or guess, now)
+            self._owner.link_ready(self, stream.observed or ("unknown", 0), seconds, now)
 
     def send(self, message: messages.Message) -> None:
         """Send a message to the Intermediate; dropped when there is no connection."""
-        if self._connection is not None:
-            self._connection.send(CONTROL_STREAM, messages.encode_message(message))
+        if self._stream is not None:
+            self._stream.send(message)
 
-    # -- staying up, going down ------------------------------------------------------------------
+    # -- staying up ------------------------------------------------------------------------------
 
-    def _rest(self, now: float) -> None:
-        """A ping was answered: look again in a while."""
-        self._answered_at = now
-        self._arm(now + PING_IN_USE, self._look)
-
-    def heard(self, now: float) -> None:
-        """A packet of a session came through the Intermediate, so that it lives."""
-        self._heard_at = now
-
-    def _look(self, now: float) -> None:
-        is_silent = self._heard_at < now - PING_IN_USE + MOMENT
-        if self._connection is not None and now - self._answered_at > PING_INTERVAL - MOMENT:
-            # Whatever is relayed meanwhile, or this connection would be idle for too long. Its own
-            # timeout starts anew with this ping: later than sessions can wait.
-            self._ask(PING_TIMEOUT, now)
-        elif is_silent and self._node.relays_streams(self):
-            self.probe(now)
-        else:
-            when = (now if is_silent else self._heard_at) + PING_IN_USE
-            self._arm(min(when, self._answered_at + PING_INTERVAL), self._look)
+    def traffic_arrived(self, now: float) -> None:
+        """The Intermediate relayed a packet of a session, so it lives."""
+        self._liveness.traffic_arrived(now)
 
     def probe(self, now: float) -> None:
-        """Ask for a sign of life now; this also shows the Intermediate where this node is."""
-        if self._connection is not None and self.is_ready and not self._probing:
-            self._probing = True
-            self._ask(max(PROBE_TIMEOUT, ROUND_TRIPS * self.rtt), now)
+        """Ask for an answer now; this also shows the Intermediate where this node is."""
+        if self.is_ready:
+            self._act(self._liveness.probe(now), now)
 
-    def hurry(self, now: float) -> None:
-        """The network is another one: probe, or try now what was to be tried later."""
+    def network_changed(self, now: float) -> None:
+        """The node may have moved: probe the connection, or begin the next try now."""
         if self.state is LinkState.WAITING:
-            self._hasty_tries = HASTY_TRIES
-            self._arm(now, self.start)
-        elif self._connection is not None and self.is_ready:
-            self._probing = False  # what was asked in the old network may be lost
-            self._connection.path_changed(now)
-        self.probe(now)
+            self._backoff.network_changed()
+            self._alarm.set(now, self.start)
+        elif self.is_ready:
+            assert self._stream is not None
+            self._stream.connection.path_changed(now)
+            self._act(self._liveness.network_changed(now), now)
 
-    def _ask(self, seconds: float, now: float) -> None:
-        """Ping a few times, for QUIC repeats a lost one ever more slowly; an answer is due then."""
-        self._asked_at = now
-        self._ping(seconds, now)
+    def _answered(self, rtt: float, now: float) -> None:
+        self._liveness.answered(rtt, now)
+        self._alarm.set(self._liveness.get_timer(), self._check)
 
-    def _ping(self, seconds: float, now: float) -> None:
-        if now >= self._asked_at + seconds - MOMENT:
-            self._unanswered(seconds, now)
-        elif self._connection is not None:
-            self._connection.ping()
-            self._arm(now + seconds / PINGS, lambda t: self._ping(seconds, t))
+    def _check(self, now: float) -> None:
+        in_use = self._owner.relays_streams(self)
+        self._act(self._liveness.handle_timer(now, in_use=in_use), now)
 
-    def _unanswered(self, seconds: float, now: float) -> None:
-        if self._heard_at > now - seconds:  # the answer stands in a queue behind what we hear
-            self._ask(seconds, now)
-        else:
-            self._failed(f"no answer to a ping within {round(seconds, 1):g} s", now)
+    def _act(self, due: Due | None, now: float) -> None:
+        if due is Due.GIVE_UP:
+            self._failed(f"no answer to a ping within {round(self._liveness.timeout, 1):g} s", now)
+            return
+        if due is Due.PING:
+            assert self._stream is not None
+            self._stream.connection.ping()
+        self._alarm.set(self._liveness.get_timer(), self._check)
 
-    @property
-    def _is_hasty(self) -> bool:
-        return self._hasty_tries > 0 and self._node.is_needed
-
-    def close(self, code: ErrorCode, reason: str) -> None:
-        """Close the connection, if there is one."""
-        if self._connection is not None:
-            self._connection.close(code, reason)
-            self._connection = None
+    # -- going down ------------------------------------------------------------------------------
 
     def stop(self, reason: str) -> None:
         """Close and never try again."""
-        self._cancel_timer()
+        self._alarm.cancel()
         if self.state is not LinkState.STOPPED:
             self._advance(LinkState.STOPPED)
-        self.close(ErrorCode.SHUTDOWN, reason)
+        self._close(ErrorCode.SHUTDOWN, reason)
+
+    def _close(self, code: ErrorCode, reason: str) -> None:
+        if self._stream is not None:
+            self._stream.connection.close(code, reason)
+            self._stream = None
 
     def _dismissed(self, code: int, reason: str, now: float) -> None:
-        if code == ErrorCode.SUPERSEDED:  # do not fight with the other process
-            self._failures = SUPERSEDED_FAILURES
+        if code == ErrorCode.SUPERSEDED:
+            self._backoff.superseded()
         self._failed(reason, now)
 
     def _failed(self, reason: str, now: float) -> None:
-        if self.state in (LinkState.WAITING, LinkState.STOPPED):
-            return
-        was_ready = self.is_ready
-        self.close(ErrorCode.NO_ERROR, reason)
+        self._close(ErrorCode.NO_ERROR, reason)
         self._advance(LinkState.WAITING)
-        self.last_error, self.observed = reason, None
-        jitter = 1 + RETRY_JITTER * (2 * self._node.random() - 1)
-        delay = min(LAST_RETRY, FIRST_RETRY * 2 ** min(self._failures, 10)) * jitter
-        if self._is_hasty and self._failures < SUPERSEDED_FAILURES:
-            self._hasty_tries -= 1
-            delay = HASTY_RETRY * jitter
-        else:
-            self._failures += 1
-        self._arm(now + delay, self.start)
-        self._node.emit(reports.ControlLost(self.name, reason, round(delay, 3)))
-        self._node.link_failed(self, was_ready, now)
-
-    def _arm(self, when: float, callback: Callable[[float], None]) -> None:
-        self._cancel_timer()
-        self._timer = self._node.timers.call_at(when, callback)
-
-    def _cancel_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        self.last_error = reason
+        delay = self._backoff.failed(is_needed=self._owner.is_needed)
+        self._alarm.set(now + delay, self.start)
+        self._owner.emit(reports.ControlLost(self.name, reason, round(delay, 3)))
+        self._owner.link_failed(self, now)

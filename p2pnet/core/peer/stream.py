@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import enum
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from p2pnet.core.events import Event, StreamEvent
-from p2pnet.quic.connection import HIGH_WATER
+from p2pnet.identity import Identity
+from p2pnet.quic.connection import HIGH_WATER, Connection
+from p2pnet.wire.address import PeerAddress
 from p2pnet.wire.codes import ErrorCode
 from p2pnet.wire.stream import (
     ACCEPTED,
@@ -19,8 +21,31 @@ from p2pnet.wire.stream import (
     encode_flow_datagram,
 )
 
-if TYPE_CHECKING:
-    from p2pnet.core.peer.session import Session
+
+class StreamOwner(Protocol):
+    """The session of a stream, as far as the stream and its host need it.
+
+    :ivar id: 16 bytes.
+    :ivar address: the fixed address under which QUIC knows the other end.
+    :ivar created: in seconds of the core's clock.
+    :ivar peer: who the other end proved to be, None before the handshake.
+    :ivar peer_name: the other end's name as the Intermediate announced it.
+    """
+
+    id: bytes
+    address: PeerAddress
+    created: float
+    peer_name: str
+
+    @property
+    def connection(self) -> Connection: ...
+    @property
+    def peer(self) -> Identity | None: ...
+
+    def accept(self, stream: Stream) -> None: ...
+    def refuse(self, stream: Stream, code: ErrorCode, reason: str) -> None: ...
+    def close_stream(self, stream: Stream, code: int, reason: str) -> None: ...
+    def close_if_finished(self, stream: Stream) -> None: ...
 
 
 class StreamState(enum.Enum):
@@ -58,7 +83,7 @@ class Stream:
         self.created = now
         self.state = StreamState.WAITING
         self.owner: Any = None
-        self.session: Session | None = None
+        self.session: StreamOwner | None = None
         self.stream_id = -1
         self.sent = 0
         self.received = 0
@@ -177,7 +202,7 @@ class Stream:
 
     # -- for the session -------------------------------------------------------------------------
 
-    def attach(self, session: Session, stream_id: int) -> None:
+    def attach(self, session: StreamOwner, stream_id: int) -> None:
         """Agent: the session stands, send the header and what was written before."""
         self.session, self.stream_id = session, stream_id
         self.advance(StreamState.REQUESTED)

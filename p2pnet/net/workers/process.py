@@ -78,7 +78,7 @@ class Worker:
             self._driver.start()
             self._pipe.send(Begun())
         else:
-            self._core.take(message, self._driver.now)
+            self._core.receive_message(message, self._driver.now)
             self._driver.wake()
 
     def _handle(self, event: events.Event) -> None:

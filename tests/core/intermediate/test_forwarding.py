@@ -11,7 +11,7 @@ from p2pnet.core.intermediate.forwarding import (
     LEAST_BURST,
     Channel,
     Circuit,
-    Relay,
+    Forwarder,
     Traffic,
 )
 from p2pnet.wire.address import Address
@@ -91,21 +91,21 @@ class ChannelTests(SynchronousTestCase):
         self.assertEqual(7.0, tested.used_at)
 
 
-class RelayTests(SynchronousTestCase):
+class ForwarderTests(SynchronousTestCase):
     """Frames find the other end, or nobody."""
 
     def setUp(self) -> None:
         """One circuit."""
-        self.relay = Relay()
+        self.forwarder = Forwarder()
         self.circuit = Circuit(UPWARD, DOWNWARD, AGENT, CONNECTOR, 0, 0.0)
-        self.relay.open(self.circuit)
+        self.forwarder.open(self.circuit)
         self.frame = encode_relay_frame(UPWARD, b"payload")
 
     def test_a_frame_goes_from_either_end_to_the_other(self) -> None:
         """Each by its own channel, and both are counted."""
         answer = encode_relay_frame(DOWNWARD, b"answer")
-        self.assertEqual(CONNECTOR, self.relay.forward(self.frame, AGENT, 1.0))
-        self.assertEqual(AGENT, self.relay.forward(answer, CONNECTOR, 2.0))
+        self.assertEqual(CONNECTOR, self.forwarder.forward(self.frame, AGENT, 1.0))
+        self.assertEqual(AGENT, self.forwarder.forward(answer, CONNECTOR, 2.0))
         self.assertEqual(Traffic(2, len(self.frame + answer), 0), self.circuit.traffic)
         self.assertEqual(2.0, self.circuit.used_at)
 
@@ -114,9 +114,9 @@ class RelayTests(SynchronousTestCase):
         moved = ("203.0.113.9", 50009)
         self.circuit.move(moved, CONNECTOR)
         answer = encode_relay_frame(DOWNWARD, b"answer")
-        self.assertEqual(CONNECTOR, self.relay.forward(self.frame, moved, 0.0))
-        self.assertEqual(moved, self.relay.forward(answer, CONNECTOR, 0.0))
-        self.assertIsNone(self.relay.forward(self.frame, AGENT, 0.0))
+        self.assertEqual(CONNECTOR, self.forwarder.forward(self.frame, moved, 0.0))
+        self.assertEqual(moved, self.forwarder.forward(answer, CONNECTOR, 0.0))
+        self.assertIsNone(self.forwarder.forward(self.frame, AGENT, 0.0))
 
     def test_everything_else_is_dropped_and_counted(self) -> None:
         """Another source, the wrong direction, no such channel, another version, too short."""
@@ -130,19 +130,19 @@ class RelayTests(SynchronousTestCase):
             (frame[:1], AGENT),
         ]
         for datagram, source in wrong:
-            self.assertIsNone(self.relay.forward(datagram, source, 0.0))
-        self.assertEqual(len(wrong), self.relay.dropped)
+            self.assertIsNone(self.forwarder.forward(datagram, source, 0.0))
+        self.assertEqual(len(wrong), self.forwarder.dropped)
 
     def test_a_removed_circuit_is_no_circuit(self) -> None:
         """Removing it twice is harmless."""
-        self.assertIs(self.circuit, self.relay.remove(UPWARD))
-        self.assertIsNone(self.relay.remove(UPWARD))
-        self.assertIsNone(self.relay.forward(self.frame, AGENT, 0.0))
-        self.assertEqual(0, len(self.relay))
+        self.assertIs(self.circuit, self.forwarder.remove(UPWARD))
+        self.assertIsNone(self.forwarder.remove(UPWARD))
+        self.assertIsNone(self.forwarder.forward(self.frame, AGENT, 0.0))
+        self.assertEqual(0, len(self.forwarder))
 
     def test_traffic_is_taken_once(self) -> None:
         """What one process took, another one adds to its own."""
-        self.relay.forward(self.frame, AGENT, 0.0)
+        self.forwarder.forward(self.frame, AGENT, 0.0)
         taken = self.circuit.take_traffic()
         self.assertEqual(Traffic(), self.circuit.take_traffic())
         self.circuit.count(taken, 5.0)
@@ -152,9 +152,9 @@ class RelayTests(SynchronousTestCase):
     def test_frames_over_the_quota_are_dropped_and_counted(self) -> None:
         """With those of the other direction, which has a quota of its own."""
         limited = Circuit(UPWARD, DOWNWARD, AGENT, CONNECTOR, 1, 0.0)
-        self.relay.open(limited)
+        self.forwarder.open(limited)
         frame = encode_relay_frame(UPWARD, bytes(LEAST_BURST - RELAY_OVERHEAD))
-        targets = [self.relay.forward(frame, AGENT, 0.0) for _ in range(3)]
+        targets = [self.forwarder.forward(frame, AGENT, 0.0) for _ in range(3)]
         self.assertEqual([CONNECTOR, None, None], targets)
         self.assertEqual(Traffic(1, LEAST_BURST, 2), limited.traffic)
 
@@ -165,11 +165,11 @@ CHANNELS = st.sampled_from([UPWARD] * 30 + [DOWNWARD, bytes(8)])
 class JoinedTests(SynchronousTestCase):
     """Several frames at once, as the kernel joins them."""
 
-    def make(self, rate: int) -> tuple[Relay, Circuit]:
-        """A relay with one circuit."""
-        relay, circuit = Relay(), Circuit(UPWARD, DOWNWARD, AGENT, CONNECTOR, rate, 0.0)
-        relay.open(circuit)
-        return relay, circuit
+    def make(self, rate: int) -> tuple[Forwarder, Circuit]:
+        """A forwarder with one circuit."""
+        forwarder, circuit = Forwarder(), Circuit(UPWARD, DOWNWARD, AGENT, CONNECTOR, rate, 0.0)
+        forwarder.open(circuit)
+        return forwarder, circuit
 
     @given(
         st.integers(1, 60), st.integers(2, 64), st.integers(1, 60), CHANNELS, st.integers(0, 63),
@@ -200,7 +200,7 @@ class JoinedTests(SynchronousTestCase):
 
     def test_frames_of_one_channel_are_forwarded(self) -> None:
         """As many as there are, with a shorter one at the end."""
-        relay, circuit = self.make(0)
+        forwarder, circuit = self.make(0)
         frames = encode_relay_frame(UPWARD, bytes(91)) * 63 + encode_relay_frame(UPWARD, b"end")
-        self.assertEqual(CONNECTOR, relay.forward_joined(frames, 100, AGENT, 0.0))
+        self.assertEqual(CONNECTOR, forwarder.forward_joined(frames, 100, AGENT, 0.0))
         self.assertEqual(Traffic(64, len(frames), 0), circuit.traffic)

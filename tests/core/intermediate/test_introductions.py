@@ -19,9 +19,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from p2pnet import reports
 from p2pnet.core import events
-from p2pnet.core.intermediate.introductions import MAX_REQUESTS, SessionTable
+from p2pnet.core.intermediate.introductions import MAX_REQUESTS, Introductions
 from p2pnet.core.intermediate.registry import MemoryDirectory
-from p2pnet.core.intermediate.workers import SharedRelay
+from p2pnet.core.intermediate.workers import SharedForwarder
 from p2pnet.core.timers import Timers
 from p2pnet.identity import Role
 from p2pnet.wire import messages
@@ -37,12 +37,12 @@ class Fixture:
     def __init__(self, max_sessions: int = MAX_SESSIONS, max_per_node: int = MAX_PER_NODE) -> None:
         self.directory = MemoryDirectory()
         self.events: list[events.Event] = []
-        self.relay = SharedRelay(self.events.append)
+        self.forwarder = SharedForwarder(self.events.append)
         self.connectors: dict[str, Told] = {}
         self.nodes: list[Told] = []
         self.made = 0
-        self.table = SessionTable(
-            self.relay, self.directory, self.connectors, self.events.append,
+        self.table = Introductions(
+            self.forwarder, self.directory, self.connectors, self.events.append,
             random.Random(1).randbytes, Timers(),
             max_sessions=max_sessions, max_per_node=max_per_node,
             rate=0,
@@ -82,7 +82,7 @@ class Fixture:
     def state(self) -> Any:
         """Everything that can be seen from outside."""
         return (
-            len(self.table), len(self.relay), len(self.events),
+            len(self.table), len(self.forwarder), len(self.events),
             [(set(node.sessions), len(node.told)) for node in self.nodes],
         )  # fmt: skip
 
@@ -161,7 +161,7 @@ class Machine(RuleBasedStateMachine):
         for role in (Role.AGENT, Role.CONNECTOR):
             held = [session for node in self.of(role) for session in node.sessions]
             assert len(held) == len(set(held)) == len(table)
-        assert len(self.fixture.relay) == 2 * len(table)
+        assert len(self.fixture.forwarder) == 2 * len(table)
         assert len(table) <= MAX_SESSIONS
         assert all(len(node.sessions) <= MAX_PER_NODE for node in self.fixture.nodes)
 
@@ -180,7 +180,7 @@ class Machine(RuleBasedStateMachine):
         """Nothing is left when everybody is gone, and what was opened was closed, once."""
         for node in list(self.fixture.nodes):
             self.fixture.lose(node)
-        assert len(self.fixture.table) == len(self.fixture.relay) == 0
+        assert len(self.fixture.table) == len(self.fixture.forwarder) == 0
         assert len(self.fixture.directory) == 0
         seen: collections.Counter[str] = collections.Counter()
         for event in self.fixture.events:
@@ -190,7 +190,7 @@ class Machine(RuleBasedStateMachine):
         assert not +seen
 
 
-class SessionTableTests(SynchronousTestCase):
+class IntroductionsTests(SynchronousTestCase):
     """What the machine does not say."""
 
     def setUp(self) -> None:

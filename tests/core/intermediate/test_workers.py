@@ -1,4 +1,4 @@
-"""Tests of p2pnet.core.intermediate.workers: a relay of several processes, any of which may die."""
+"""Tests of p2pnet.core.intermediate.workers: forwarding by processes, any of which may die."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from p2pnet.core import events
 from p2pnet.core.intermediate.forwarding import LEAST_BURST, Circuit, Traffic
-from p2pnet.core.intermediate.workers import REPORT_INTERVAL, RelayWorker, SharedRelay
+from p2pnet.core.intermediate.workers import REPORT_INTERVAL, RelayWorker, SharedForwarder
 from p2pnet.wire import worker_messages as workers
 from p2pnet.wire.address import Address
 from p2pnet.wire.relay_frame import encode_relay_frame
@@ -32,7 +32,7 @@ QUIC = b"\x40" + bytes(20)
 
 
 def said_by(
-    core: SharedRelay | RelayWorker | None, told: list[events.Event]
+    core: SharedForwarder | RelayWorker | None, told: list[events.Event]
 ) -> list[WorkerMessage]:
     """The messages among the events, which are taken."""
     if isinstance(core, RelayWorker):
@@ -51,7 +51,9 @@ class WorkerCase(SynchronousTestCase):
     def setUp(self) -> None:
         """The worker."""
         self.worker = RelayWorker()
-        self.worker.take(workers.Forward(UPWARD, DOWNWARD, AGENT, CONNECTOR, self.rate), 0.0)
+        self.worker.receive_message(
+            workers.Forward(UPWARD, DOWNWARD, AGENT, CONNECTOR, self.rate), 0.0
+        )
 
     def said(self) -> list[WorkerMessage]:
         """What the worker has to say."""
@@ -84,7 +86,7 @@ class RelayWorkerTests(WorkerCase):
         """The counts go on."""
         moved = ("203.0.113.9", 50009)
         self.worker.receive_datagram(FRAME, AGENT, 0.0)
-        self.worker.take(workers.Forward(UPWARD, DOWNWARD, moved, CONNECTOR, 0), 0.0)
+        self.worker.receive_message(workers.Forward(UPWARD, DOWNWARD, moved, CONNECTOR, 0), 0.0)
         self.worker.receive_datagram(FRAME, moved, 0.0)
         self.worker.receive_datagram(FRAME, AGENT, 0.0)
         self.worker.handle_timer(REPORT_INTERVAL)
@@ -94,7 +96,7 @@ class RelayWorkerTests(WorkerCase):
     def test_a_forgotten_circuit_tells_its_last_counts_first(self) -> None:
         """And it forwards no more."""
         self.worker.receive_datagram(FRAME, AGENT, 0.0)
-        self.worker.take(workers.Forget(UPWARD), 0.0)
+        self.worker.receive_message(workers.Forget(UPWARD), 0.0)
         count = (UPWARD, 1, len(FRAME), 0)
         self.assertEqual([workers.Forwarded((count,)), workers.Forgotten(UPWARD)], self.said())
         self.worker.datagrams_to_send(0.0)
@@ -103,7 +105,7 @@ class RelayWorkerTests(WorkerCase):
 
     def test_a_circuit_that_is_not_known_is_forgotten_all_the_same(self) -> None:
         """A worker that was started meanwhile is told so too."""
-        self.worker.take(workers.Forget(DOWNWARD), 0.0)
+        self.worker.receive_message(workers.Forget(DOWNWARD), 0.0)
         self.assertEqual([workers.Forgotten(DOWNWARD)], self.said())
 
     def test_whatever_is_no_frame_is_passed_on(self) -> None:
@@ -116,7 +118,7 @@ class RelayWorkerTests(WorkerCase):
         """Each of which is a message."""
         for number in range(MAX_COUNTS + 1):
             upward, downward = number.to_bytes(8, "big"), (number + 2**32).to_bytes(8, "big")
-            self.worker.take(workers.Forward(upward, downward, AGENT, CONNECTOR, 0), 0.0)
+            self.worker.receive_message(workers.Forward(upward, downward, AGENT, CONNECTOR, 0), 0.0)
             self.worker.receive_datagram(encode_relay_frame(upward, b"x"), AGENT, 0.0)
         self.worker.handle_timer(REPORT_INTERVAL)
         reports = self.said()
@@ -139,15 +141,15 @@ class QuotaTests(WorkerCase):
         self.assertEqual([workers.Forwarded(((UPWARD, 1, LEAST_BURST, 1),))], self.said())
 
 
-class SharedRelayTests(SynchronousTestCase):
+class SharedForwarderTests(SynchronousTestCase):
     """The Intermediate's side."""
 
     def setUp(self) -> None:
-        """A relay with a circuit and without workers."""
+        """A forwarder with a circuit and without workers."""
         self.told: list[events.Event] = []
-        self.relay = SharedRelay(self.told.append)
+        self.forwarder = SharedForwarder(self.told.append)
         self.circuit = Circuit(UPWARD, DOWNWARD, AGENT, CONNECTOR, 7, 0.0)
-        self.relay.open(self.circuit)
+        self.forwarder.open(self.circuit)
         self.closed: list[Traffic] = []
 
     def said(self) -> list[WorkerMessage]:
@@ -156,49 +158,49 @@ class SharedRelayTests(SynchronousTestCase):
 
     def test_without_workers_nothing_is_said(self) -> None:
         """And a circuit is closed at once, with what this process forwarded."""
-        self.relay.forward(FRAME, AGENT, 0.0)
-        self.relay.close(self.circuit, self.closed.append)
+        self.forwarder.forward(FRAME, AGENT, 0.0)
+        self.forwarder.close(self.circuit, self.closed.append)
         self.assertEqual([Traffic(1, len(FRAME), 0)], self.closed)
         self.assertEqual([], self.told)
 
     def test_a_new_worker_is_told_what_is_there(self) -> None:
         """With the addresses of now; all hear what changes later."""
         moved = ("203.0.113.9", 50009)
-        self.relay.move(self.circuit, moved, CONNECTOR)
+        self.forwarder.move(self.circuit, moved, CONNECTOR)
         known = workers.Forward(UPWARD, DOWNWARD, moved, CONNECTOR, 7)
-        self.assertEqual([known], self.relay.add_worker(1))
+        self.assertEqual([known], self.forwarder.add_worker(1))
         self.assertEqual([], self.said())
-        self.relay.move(self.circuit, AGENT, CONNECTOR)
+        self.forwarder.move(self.circuit, AGENT, CONNECTOR)
         self.assertEqual([workers.Forward(UPWARD, DOWNWARD, AGENT, CONNECTOR, 7)], self.said())
 
     def test_a_worker_keeps_a_circuit_busy(self) -> None:
         """A drain waits for it."""
-        self.relay.add_worker(1)
-        self.relay.take(1, workers.Forwarded(((UPWARD, 1, 100, 0),)), 9.0)
+        self.forwarder.add_worker(1)
+        self.forwarder.receive_message(1, workers.Forwarded(((UPWARD, 1, 100, 0),)), 9.0)
         self.assertEqual(9.0, self.circuit.used_at)
 
     def test_the_end_of_a_circuit_waits_for_the_counts_of_all_workers(self) -> None:
         """Of those that live."""
         for worker in (1, 2, 3):
-            self.relay.add_worker(worker)
-        self.relay.close(self.circuit, self.closed.append)
+            self.forwarder.add_worker(worker)
+        self.forwarder.close(self.circuit, self.closed.append)
         self.assertEqual([workers.Forget(UPWARD)], self.said())
-        self.relay.take(1, workers.Forwarded(((UPWARD, 2, 200, 1),)), 0.0)
-        self.relay.take(1, workers.Forgotten(UPWARD), 0.0)
-        self.relay.take(2, workers.Forwarded(((UPWARD, 3, 300, 0),)), 0.0)
-        self.relay.take(2, workers.Forgotten(UPWARD), 0.0)
+        self.forwarder.receive_message(1, workers.Forwarded(((UPWARD, 2, 200, 1),)), 0.0)
+        self.forwarder.receive_message(1, workers.Forgotten(UPWARD), 0.0)
+        self.forwarder.receive_message(2, workers.Forwarded(((UPWARD, 3, 300, 0),)), 0.0)
+        self.forwarder.receive_message(2, workers.Forgotten(UPWARD), 0.0)
         self.assertEqual([], self.closed)
-        self.relay.remove_worker(3)
+        self.forwarder.remove_worker(3)
         self.assertEqual([Traffic(5, 500, 1)], self.closed)
 
     def test_what_a_worker_says_of_others_counts_nothing(self) -> None:
         """Only its frames for nobody are counted."""
-        self.relay.add_worker(1)
-        self.relay.take(1, workers.Forwarded(((DOWNWARD, 1, 1, 1),), unknown=4), 0.0)
-        self.relay.take(1, workers.Forgotten(DOWNWARD), 0.0)
-        self.relay.take(1, workers.Begun(), 0.0)
+        self.forwarder.add_worker(1)
+        self.forwarder.receive_message(1, workers.Forwarded(((DOWNWARD, 1, 1, 1),), unknown=4), 0.0)
+        self.forwarder.receive_message(1, workers.Forgotten(DOWNWARD), 0.0)
+        self.forwarder.receive_message(1, workers.Begun(), 0.0)
         self.assertEqual(Traffic(), self.circuit.traffic)
-        self.assertEqual(4, self.relay.dropped)
+        self.assertEqual(4, self.forwarder.dropped)
 
 
 WORKERS = st.integers(1, 2)
@@ -214,7 +216,7 @@ class ProcessesMachine(RuleBasedStateMachine):
         self.now = 0.0
         self.made = 0
         self.told: list[events.Event] = []
-        self.relay = SharedRelay(self.told.append)
+        self.forwarder = SharedForwarder(self.told.append)
         self.workers: dict[int, RelayWorker] = {}
         self.commands: dict[int, collections.deque[WorkerMessage]] = {}
         self.answers: dict[int, collections.deque[WorkerMessage]] = {}
@@ -240,7 +242,7 @@ class ProcessesMachine(RuleBasedStateMachine):
         upward, downward = self.made.to_bytes(8, "big"), (self.made + 1000).to_bytes(8, "big")
         circuit = Circuit(upward, downward, AGENT, CONNECTOR, 0, self.now)
         self.circuits.append(circuit)
-        self.relay.open(circuit)
+        self.forwarder.open(circuit)
         self.flush()
 
     @rule(number=NUMBERS)
@@ -255,7 +257,7 @@ class ProcessesMachine(RuleBasedStateMachine):
             assert upward not in self.closed
             self.closed[upward] = traffic
 
-        self.relay.close(circuit, closed)
+        self.forwarder.close(circuit, closed)
         self.flush()
 
     @rule(number=NUMBERS, port=st.integers(1, 5))
@@ -263,7 +265,7 @@ class ProcessesMachine(RuleBasedStateMachine):
     def move(self, number: int, port: int) -> None:
         """An agent moves."""
         circuit = self.circuits[number % len(self.circuits)]
-        self.relay.move(circuit, ("203.0.113.1", port), CONNECTOR)
+        self.forwarder.move(circuit, ("203.0.113.1", port), CONNECTOR)
         self.flush()
 
     @rule(number=NUMBERS, process=PROCESSES)
@@ -278,7 +280,7 @@ class ProcessesMachine(RuleBasedStateMachine):
             worker.receive_datagram(frame, source, self.now)
             assert worker.datagrams_to_send(self.now) == [(frame, CONNECTOR)]
         else:
-            assert self.relay.forward(frame, source, self.now) == CONNECTOR
+            assert self.forwarder.forward(frame, source, self.now) == CONNECTOR
         self.forwarded[circuit.upward] += 1
 
     @rule(process=WORKERS, number=NUMBERS)
@@ -286,7 +288,7 @@ class ProcessesMachine(RuleBasedStateMachine):
         """A worker reads some of what it was told."""
         commands = self.commands.get(process, ())
         for _ in range(min(number, len(commands))):
-            self.workers[process].take(commands.popleft(), self.now)  # type: ignore[union-attr]
+            self.workers[process].receive_message(commands.popleft(), self.now)  # type: ignore[union-attr]
         self.flush()
 
     @rule(process=WORKERS, number=NUMBERS)
@@ -294,7 +296,7 @@ class ProcessesMachine(RuleBasedStateMachine):
         """The Intermediate reads some of what a worker said."""
         answers = self.answers.get(process, ())
         for _ in range(min(number, len(answers))):
-            self.relay.take(process, answers.popleft(), self.now)  # type: ignore[union-attr]
+            self.forwarder.receive_message(process, answers.popleft(), self.now)  # type: ignore[union-attr]
 
     @rule()
     def wait(self) -> None:
@@ -309,7 +311,7 @@ class ProcessesMachine(RuleBasedStateMachine):
         """A worker starts."""
         if process not in self.workers:
             self.workers[process] = RelayWorker()
-            self.commands[process] = collections.deque(self.relay.add_worker(process))
+            self.commands[process] = collections.deque(self.forwarder.add_worker(process))
             self.answers[process] = collections.deque()
 
     @rule(process=WORKERS)
@@ -318,7 +320,7 @@ class ProcessesMachine(RuleBasedStateMachine):
         if self.workers.pop(process, None) is not None:
             del self.commands[process], self.answers[process]
             self.uncertain |= self.forwarded.keys()
-            self.relay.remove_worker(process)
+            self.forwarder.remove_worker(process)
 
     @invariant()
     def traffic_is_counted_once(self) -> None:
@@ -334,8 +336,8 @@ class ProcessesMachine(RuleBasedStateMachine):
             self.hear(process, 10**6)
             self.listen(process, 10**6)
         assert self.closed.keys() == self.awaited
-        assert not self.relay._closing
-        assert len(self.relay) == 2 * len(self.circuits)
+        assert not self.forwarder._closing
+        assert len(self.forwarder) == 2 * len(self.circuits)
         self.traffic_is_counted_once()
 
 

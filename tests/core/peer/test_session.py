@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p2pnet import reports
-from p2pnet.core.peer.session import Session
-from p2pnet.core.peer.stream import Stream, StreamState
-from p2pnet.lab.simulation import Simulation
-from p2pnet.node import AgentNode, ConnectorNode
+from p2pnet.core.peer.stream import Stream, StreamOwner, StreamState
+from p2pnet.node.agent import AgentNode
+from p2pnet.node.connector import ConnectorNode
+from p2pnet.testing.realm import Simulation
 from p2pnet.wire.codes import DecodeError, ErrorCode
 from p2pnet.wire.stream import (
     ACCEPTED,
@@ -60,7 +60,7 @@ class Owner:
 class Raw(Stream):
     """A stream that starts with nothing; the test writes the header, or what it likes."""
 
-    def attach(self, session: Session, stream_id: int) -> None:
+    def attach(self, session: StreamOwner, stream_id: int) -> None:
         """Belong to the session without a word."""
         self.session, self.stream_id = session, stream_id
         self.advance(StreamState.REQUESTED)

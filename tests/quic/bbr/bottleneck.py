@@ -16,7 +16,7 @@ from typing import Any
 from p2pnet.quic import events
 from p2pnet.quic.connection import Connection
 from p2pnet.quic.multiplexer import Multiplexer
-from tests.quic.harness import CLIENT, SERVER, client_settings, server_settings
+from tests.quic.harness import CLIENT, LIMITS, SERVER, client_settings, server_settings
 
 HEADERS = 28  # bytes of UDP and IPv4
 CHUNK = bytes(16384)
@@ -68,7 +68,7 @@ class Flow:
     def __init__(self, congestion: str, start: float, **settings: Any) -> None:
         accepted = server_settings(congestion=congestion, **settings)
         self.client = Multiplexer()
-        self.server = Multiplexer(server=accepted)
+        self.server = Multiplexer(server=accepted, limits=LIMITS)
         self.congestion = congestion
         self.settings = client_settings(congestion=congestion, **settings)
         self.start = start

@@ -1,0 +1,1 @@
+"""Twisted services around the cores, by role: what a program runs to be a node."""

@@ -1,0 +1,139 @@
+"""A realm on a simulated network: real nodes, made by role in one line each."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+from cryptography.hazmat.primitives.serialization import Encoding
+from twisted.internet.interfaces import IReactorTime
+
+from p2pnet import pki, reports
+from p2pnet.config.cores import agent_core, connector_core, intermediate_core
+from p2pnet.config.roles import (
+    AgentConfig,
+    ConnectorConfig,
+    IntermediateConfig,
+    RoleConfig,
+    ServiceConfig,
+)
+from p2pnet.identity import Credentials, Identity, Role
+from p2pnet.net.clock import utcnow
+from p2pnet.node.agent import AgentNode
+from p2pnet.node.base import Node
+from p2pnet.node.connector import ConnectorNode
+from p2pnet.node.intermediate import IntermediateNode
+from p2pnet.testing.network import SimulatedNetwork, SimulatedTransport
+
+C = TypeVar("C", bound=RoleConfig)
+
+
+class Realm:
+    """A certificate authority in memory."""
+
+    def __init__(self, name: str = "example") -> None:
+        self.name = name
+        self._authority = pki.create_authority(name, key_type="ed25519")
+
+    def credentials(self, role: Role, name: str, **options: Any) -> Credentials:
+        """Credentials for a node. Ed25519, so that sizes on the wire do not vary."""
+        authority = self._authority[0]
+        certificate, key = pki.issue(*self._authority, role, name, key_type="ed25519", **options)
+        return Credentials(
+            Identity.from_certificate(certificate), certificate, (), key,
+            authority, authority.public_bytes(Encoding.PEM),
+        )  # fmt: skip
+
+
+class Simulation:
+    """Nodes of one realm on a simulated network.
+
+    :ivar reports: what each node reported, by node.
+    :ivar defaults: settings of all nodes, in place of the shipped defaults.
+    """
+
+    defaults: ClassVar[Mapping[str, Any]] = {}
+
+    def __init__(self, network: SimulatedNetwork, realm: Realm | None = None) -> None:
+        self.network = network
+        self.realm = realm or Realm()
+        self.nodes: list[Node] = []
+        self.reports: dict[Node, list[reports.Report]] = {}
+
+    @classmethod
+    def config(cls, kind: type[C], **settings: Any) -> C:
+        """The configuration of a node of that kind, whose credentials are in no files."""
+        files = dict.fromkeys(("ca", "cert", "key"), Path())
+        return kind(**{**files, **cls.defaults, **settings})
+
+    def start(self, node: Node) -> None:
+        """Start a node and keep its reports."""
+        self.nodes.append(node)
+        kept = self.reports[node] = []
+        node.observers.append(kept.append)
+        node.startService()
+
+    def stop(self) -> None:
+        """Stop every node and let the last packets arrive."""
+        for node in self.nodes:
+            node.stopService()
+        self.network.run(30.0)
+
+    def process(self, host: str, port: int = 0) -> tuple[IReactorTime, SimulatedTransport]:
+        """What a node runs on: a clock, and a socket on `host`; port 0 for any."""
+        return self.network.clock, self.network.transport(host, port)
+
+    def reported(self, node: Node, kind: type[reports.Report]) -> list[Any]:
+        """The reports of one kind that the node made."""
+        return [report for report in self.reports[node] if isinstance(report, kind)]
+
+    def intermediate(
+        self, host: str = "192.0.2.1", name: str = "relay1", **settings: Any
+    ) -> IntermediateNode:
+        """An Intermediate on port 4433 of `host`."""
+        config = self.config(IntermediateConfig, **settings)
+        credentials = self.realm.credentials(Role.INTERMEDIATE, name, hosts=[host])
+        core = intermediate_core(config, credentials, utcnow=utcnow, entropy=self.network.entropy)
+        clock, transport = self.process(host, 4433)
+        node = IntermediateNode(clock, core, transport, drain_seconds=config.drain_seconds)
+        self.start(node)
+        return node
+
+    def connector(
+        self,
+        services: Mapping[str, Iterable[str]],
+        host: str = "198.51.100.1",
+        name: str = "office",
+        intermediates: Iterable[str] = ("192.0.2.1:4433",),
+        grants: Iterable[str] | None = None,
+    ) -> ConnectorNode:
+        """A Connector of services with the agents allowed to each; serve_protocol() comes next."""
+        granted = list(services if grants is None else grants)
+        config = self.config(
+            ConnectorConfig, intermediates=tuple(intermediates),
+            services=tuple(
+                ServiceConfig(name=service, target="", allow=tuple(agents))
+                for service, agents in services.items()
+            ),
+        )  # fmt: skip
+        credentials = self.realm.credentials(Role.CONNECTOR, name, services=granted)
+        core = connector_core(config, credentials, utcnow=utcnow, entropy=self.network.entropy)
+        clock, transport = self.process(host)
+        node = ConnectorNode(clock, core, transport)
+        self.start(node)
+        return node
+
+    def agent(
+        self,
+        host: str = "203.0.113.1",
+        name: str = "alice",
+        intermediates: Iterable[str] = ("192.0.2.1:4433",),
+        policy: str = "prefer-direct",
+    ) -> AgentNode:
+        """An Agent whose sessions take the paths of `policy`."""
+        config = self.config(AgentConfig, intermediates=tuple(intermediates), path=policy)
+        credentials = self.realm.credentials(Role.AGENT, name)
+        core = agent_core(config, credentials, utcnow=utcnow, entropy=self.network.entropy)
+        clock, transport = self.process(host)
+        node = AgentNode(clock, core, transport)
+        self.start(node)
+        return node

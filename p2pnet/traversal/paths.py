@@ -1,0 +1,405 @@
+"""Every way of one session: which there are, which are used, how large packets may be, and why.
+
+`Paths` is the one place that knows. It is told what was sent, what arrived by which way, and what
+the peer signals; it says where packets go now. It knows neither the connection whose packets these
+are nor who carries its signals.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import math
+
+from p2pnet.interfaces import IPathSelector
+from p2pnet.reports import CandidatesExchanged, ChecksFailed, ChecksStarted, PacketSizeFound
+from p2pnet.reports import PathSelected as PathSelectedReport
+from p2pnet.traversal import direct
+from p2pnet.traversal.direct import (
+    DirectChanged,
+    DirectSearch,
+    DirectState,
+    DirectStatus,
+    Outgoing,
+)
+from p2pnet.traversal.exchange import CandidateExchange
+from p2pnet.traversal.relay_choice import ASK_AFTER, RelayChoice, RelayStatus
+from p2pnet.traversal.selection import DIRECT, NONE, RELAYED, Choices, DirectOnly, RelayOnly
+from p2pnet.traversal.way import Way, WayKind, relayed_way
+from p2pnet.wire import messages
+from p2pnet.wire.address import Address, format_address
+from p2pnet.wire.check import Check, CheckKind
+from p2pnet.wire.codes import ErrorCode
+from p2pnet.wire.packet_size import BASE
+
+FAREWELL = 2.0  # seconds of silence on the direct way that confirm a report of the peer's end
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class WaysChanged:
+    """Packets take these ways from now on, () for none.
+
+    :ivar lost: whether packets already sent got lost. With the same ways as before, some were.
+    :ivar planned: whether packets already sent still arrive: then the ways change, and nothing
+        that was learnt of the connection's state becomes void.
+    """
+
+    ways: tuple[Way, ...]
+    lost: bool
+    planned: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PacketSizeChanged:
+    """Packets may have up to `size` bytes from now on; before any packet takes another way."""
+
+    size: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Signal:
+    """A message for the peer."""
+
+    message: direct.Signal
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class AskRelay:
+    """The Intermediate at `address` may be gone, or may not know where this node is now."""
+
+    address: Address
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PeerGone:
+    """The peer ended the session, as an Intermediate said; no way contradicts."""
+
+    code: ErrorCode
+    reason: str
+
+
+Report = PathSelectedReport | PacketSizeFound | CandidatesExchanged | ChecksStarted | ChecksFailed
+Event = WaysChanged | PacketSizeChanged | Signal | AskRelay | PeerGone | Report
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PathsStatus:
+    """Every way of one session.
+
+    :ivar session: its id, hexadecimal.
+    :ivar policy: the name of the path selector.
+    :ivar using: where packets go now.
+    :ivar packet_size: bytes of a packet that `using` carries.
+    :ivar relay_rtt: round-trip time through the relay in seconds, None if unknown.
+    """
+
+    session: str
+    policy: str
+    using: tuple[Way, ...]
+    packet_size: int
+    relays: tuple[RelayStatus, ...]
+    relay_rtt: float | None
+    direct: DirectStatus
+
+
+class Paths:
+    """The ways of one session.
+
+    All times are seconds of the caller's clock. After any call that returns nothing, `has_news`
+    says whether there are events, datagrams or an earlier timer.
+
+    :param exchange: the rounds of candidates of the session.
+    :param selector: the policy.
+    :ivar using: where each packet goes. None of them: drop it, QUIC sends its content again.
+    :ivar relays: the ways through Intermediates, by address.
+    :ivar has_news: see above; get_timer() ends it.
+    """
+
+    def __init__(self, exchange: CandidateExchange, selector: IPathSelector) -> None:
+        self.using: tuple[Way, ...] = ()
+        self.relays: dict[Address, Way] = {}
+        self.has_news = False
+        self._session = exchange.session.hex()
+        self._selector = selector
+        self._choice = RelayChoice()
+        self._direct = DirectSearch(exchange)
+        self._relay_rtt: float | None = None
+        self._farewell: PeerGone | None = None
+        self._sizes = BASE, BASE  # of packets now, and as last reported for the direct way
+        self._due = math.inf
+        self._events: collections.deque[Event] = collections.deque()
+
+    # -- what there is ---------------------------------------------------------------------------
+
+    @property
+    def tag(self) -> bytes:
+        """What the transaction ids of this session's checks begin with."""
+        return self._direct.tag
+
+    @property
+    def packet_size(self) -> int:
+        """Bytes of a packet that `using` carries."""
+        return self._sizes[0]
+
+    @property
+    def is_relayed(self) -> bool:
+        """Whether packets go through relays alone."""
+        return bool(self.using) and self.using[0].kind is WayKind.RELAYED
+
+    @property
+    def is_direct(self) -> bool:
+        """Whether packets go straight to the peer, also while a relay repeats them."""
+        return bool(self.using) and self.using[0].kind is WayKind.DIRECT
+
+    @property
+    def relay(self) -> Address | None:
+        """The Intermediate of choice, None if there is none."""
+        return self._choice.current
+
+    @property
+    def is_direct_doubtful(self) -> bool:
+        """Whether the direct way is in doubt or silent."""
+        return self._direct.state in (DirectState.DOUBTFUL, DirectState.SILENT)
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether a way in use may not work: then others repeat its packets."""
+        return self.is_direct_doubtful or self._choice.is_doubtful
+
+    def leads_to(self, source: Address) -> bool:
+        """Whether the direct way, proven by a check, leads to `source`."""
+        path = self._direct.path
+        return path is not None and path.pair.address == source
+
+    # -- relays ----------------------------------------------------------------------------------
+
+    def add_relay(
+        self, address: Address, channel: bytes, cost: float, reason: str, now: float
+    ) -> None:
+        """The Intermediate at `address` relays the session in frames for `channel`.
+
+        :param cost: the round-trip time of that way in seconds, as far as this end judges.
+        :param reason: for people.
+        """
+        is_first = not self.relays
+        self.relays[address] = relayed_way(address, channel)
+        self._choice.add(address, cost, now)
+        self._select(reason)
+        if is_first and not isinstance(self._selector, RelayOnly):
+            self._direct.begin(now)
+            self._follow(now)
+
+    def retire_relay(self, address: Address, reason: str, now: float) -> None:
+        """The Intermediate is about to stop: use another, if there is another."""
+        if address in self.relays:
+            self._choice.retire(address, now)
+            self._select(reason, planned=True)
+
+    def remove_relay(self, address: Address, reason: str, now: float) -> None:
+        """The Intermediate relays the session no more."""
+        if self.relays.pop(address, None) is not None:
+            self._choice.remove(address, now)
+            self._select(reason)
+
+    def renew(self) -> None:
+        """Something was lost on the ways in use: the connection shall see at once what.
+
+        Amid doubt everything sent since is lost. Otherwise most of what is unacknowledged may have
+        arrived, and would stand before what did not.
+        """
+        self._emit(WaysChanged(self.using, lost=self.is_direct_doubtful))
+
+    # -- candidates and checks -------------------------------------------------------------------
+
+    def take_signal(self, message: messages.Message, now: float) -> None:
+        """A message about candidates or checks."""
+        self._direct.take_signal(message, now)
+        self._follow(now)
+
+    def receive_check(self, check: Check, source: Address, now: float) -> bool:
+        """Take a check that came from `source`. Returns False for one that is not authentic."""
+        if not self._direct.receive_check(check, source, now):
+            return False
+        if self._farewell is not None and check.kind is CheckKind.SUCCESS and self.leads_to(source):
+            self._farewell = None  # the peer is there, whoever denied it
+        self._follow(now)
+        return True
+
+    def candidates_changed(self, now: float) -> None:
+        """This node has other candidates."""
+        self._direct.candidates_changed(now)
+        self._follow(now)
+
+    def network_changed(self, now: float) -> None:
+        """This node may be in another network."""
+        self._direct.network_changed(now)
+        self._follow(now)
+
+    # -- packets ---------------------------------------------------------------------------------
+
+    def sent(self, now: float, *, answer_due: bool, rtt: float | None) -> None:
+        """Packets of the session left by the ways in use.
+
+        :param answer_due: whether the peer owes an acknowledgement.
+        :param rtt: round-trip time in seconds as the connection measures it, None if unknown.
+        """
+        if self.is_direct:
+            due = self._direct.sent(now)
+            if due is not None:
+                self._bring_forward(due)
+        else:
+            self._relay_rtt = rtt or self._relay_rtt
+        if self.using[-1].kind is WayKind.RELAYED and self._choice.sent(now, unanswered=answer_due):
+            self._bring_forward(now + ASK_AFTER)
+
+    def heard(self, source: Address, now: float) -> None:
+        """An authentic packet, newer than all before, arrived directly from `source`."""
+        self._direct.heard(source, now)
+        self._choice.heard(None, 0.0, now)
+
+    def heard_relayed(self, relay: Address, now: float) -> None:
+        """An authentic packet, newer than all before, arrived through the relay at `relay`."""
+        choice, rtt = self._choice, self._relay_rtt or 0.0
+        before, was_overdue = choice.in_use, choice.is_overdue(rtt, now)
+        choice.heard(relay, rtt, now)
+        if choice.in_use != before:
+            self._select("the peer was heard there")
+        elif was_overdue and self.is_relayed:  # it is back; QUIC's next probe may be far off
+            self.renew()
+        if self._direct.path is not None and self._direct.heard_relayed(now, rtt):
+            self._follow(now)
+
+    def black_hole(self, now: float) -> None:
+        """Large packets get lost on the direct way while small ones pass."""
+        self._direct.black_hole(now)
+        self._follow(now)
+
+    def farewell(self, code: ErrorCode, reason: str, now: float) -> None:
+        """An Intermediate says that the peer ended the session: believed if no way contradicts."""
+        self._farewell = PeerGone(code, reason)
+        if not self.using:
+            self._emit(self._farewell)
+        elif self._direct.doubt(now):
+            self._follow(now)
+
+    # -- time ------------------------------------------------------------------------------------
+
+    def get_timer(self) -> float:
+        """When to call handle_timer(), at the latest; math.inf for never."""
+        self.has_news = False
+        return self._due
+
+    def handle_timer(self, now: float) -> None:
+        """Do what is due."""
+        choice, rtt = self._choice, self._relay_rtt or 0.0
+        if choice.look(rtt, now):
+            for address in self.relays:
+                self._emit(AskRelay(address))
+        if choice.is_doubtful:
+            self._select("the relay is silent")
+        self._direct.handle_timer(now)
+        self._follow(now)
+        relay_due = choice.get_timer(rtt)
+        self._due = min(self._direct.get_timer(), math.inf if relay_due is None else relay_due)
+        self.has_news = True
+
+    def _bring_forward(self, due: float) -> None:
+        """Something is due at that time, perhaps earlier than everything else."""
+        if due < self._due:
+            self._due = due
+            self.has_news = True
+
+    # -- out -------------------------------------------------------------------------------------
+
+    def datagrams_to_send(self) -> list[Outgoing]:
+        """Checks, answers to checks, and openers."""
+        return self._direct.datagrams_to_send()
+
+    def next_event(self) -> Event | None:
+        """The next event, None if there is none."""
+        return self._events.popleft() if self._events else None
+
+    def snapshot(self) -> PathsStatus:
+        """What there is now, for people and metrics."""
+        return PathsStatus(
+            session=self._session,
+            policy=self._selector.name,
+            using=self.using,
+            packet_size=self.packet_size,
+            relays=self._choice.snapshot(),
+            relay_rtt=self._relay_rtt,
+            direct=self._direct.snapshot(),
+        )
+
+    def _emit(self, event: Event) -> None:
+        self._events.append(event)
+        self.has_news = True
+
+    def _follow(self, now: float) -> None:
+        """Pass on what the direct search says, and use what it found."""
+        search = self._direct
+        while (event := search.next_event()) is not None:
+            match event:
+                case DirectChanged(reason, arrives):
+                    self._select(reason, planned=arrives)
+                case CandidatesExchanged() | ChecksStarted() | ChecksFailed():
+                    self._emit(event)
+                case _:
+                    self._emit(Signal(event))
+        self._fit_packets()
+        if self._farewell is not None and search.is_silent_for(FAREWELL, now):
+            self._emit(self._farewell)
+        self._bring_forward(search.get_timer())
+        self.has_news = True
+
+    def _select(self, reason: str, *, planned: bool = False) -> None:
+        """Ask the policy, and use the way that it names.
+
+        :param planned: packets sent the other way still arrive.
+        """
+        search, relayed = self._direct, tuple(self.relays[address] for address in self._choice)
+        choices = Choices(search.way is not None, bool(self.relays), search.rtt, self._relay_rtt)
+        decision = self._selector.select(choices)
+        ways: tuple[Way, ...] = ()
+        if decision.path == DIRECT and search.way is not None:
+            ways = self._direct_ways(search.way, relayed)
+        elif decision.path == RELAYED:
+            ways = relayed
+        lost = self.is_doubtful or not self.using
+        before, self.using = self.using, ways
+        self._fit_packets()  # before anything goes the other way
+        if ways == before:
+            return
+        self._emit(WaysChanged(ways, lost=lost, planned=planned))
+        # The policy knows no doubt: it took the direct way to be healthy.
+        grounds = "" if self.is_direct_doubtful else decision.reason
+        self._emit(
+            PathSelectedReport(
+                self._session,
+                ways[0].kind.value if ways else NONE,
+                "; ".join(filter(None, (reason, grounds))),
+                " and ".join(format_address(way.address) for way in ways),
+                search.rtt,
+                self._relay_rtt,
+            )
+        )
+
+    def _direct_ways(self, way: Way, relayed: tuple[Way, ...]) -> tuple[Way, ...]:
+        """The ways for a session that shall be direct, by the state of the direct way."""
+        if isinstance(self._selector, DirectOnly) or self._direct.state is DirectState.GOOD:
+            return (way,)
+        if self._direct.state is DirectState.SILENT and relayed:
+            return relayed
+        return (way, *relayed)
+
+    def _fit_packets(self) -> None:
+        """Only a healthy direct way carries more than BASE, and only for itself."""
+        search, (size, told) = self._direct, self._sizes
+        is_alone = search.state is DirectState.GOOD and self.using == (search.way,)
+        if (fits := search.packet_size if is_alone else BASE) != size:
+            self._emit(PacketSizeChanged(fits))
+        final = search.packet_size if search.is_packet_size_final else told
+        if final != told and search.way is not None:
+            address = format_address(search.way.address)
+            self._emit(PacketSizeFound(self._session, address, final))
+        self._sizes = fits, final

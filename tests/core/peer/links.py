@@ -1,0 +1,171 @@
+"""A control link without a network: its node and its connections are fakes."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Hashable, Iterator
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from p2pnet import reports
+from p2pnet.core import events
+from p2pnet.core.peer.link import ControlLink
+from p2pnet.core.timers import Timers
+from p2pnet.identity import Role
+from p2pnet.quic import events as quic_events
+from p2pnet.quic.connection import Connection
+from p2pnet.wire import messages
+from p2pnet.wire.address import Address
+from tests.core.support import credentials
+
+LITERAL, RELAY = "192.0.2.1:4433", "relay.example:4433"
+INSTANCE = b"instance"
+OBSERVED = messages.ObservedAddress(0, "203.0.113.1", 50000)
+
+
+class FakeConnection(Connection):
+    """A connection that leads nowhere; it keeps what the link does with it."""
+
+    def __init__(self, host: str, address: Address) -> None:
+        self.host = host
+        self.address = address
+        self.owner: Any = None
+        self.sent: list[messages.Message] = []
+        self.consumed = self.pings = self.path_changes = 0
+        self.closed: tuple[int, str] | None = None
+        self.rtt: float | None = 0.05
+
+    @property
+    def smoothed_rtt(self) -> float | None:
+        """The round-trip time that a test chose."""
+        return self.rtt
+
+    def send(self, stream_id: int, data: bytes, *, end: bool = False) -> bool:
+        """Keep the message."""
+        assert stream_id == messages.CONTROL_STREAM and not end
+        self.sent += messages.MessageBuffer().feed(data)
+        return True
+
+    def consume(self, stream_id: int, size: int) -> bool:
+        """Count the bytes."""
+        self.consumed += size
+        return False
+
+    def ping(self) -> None:
+        """Count the ping."""
+        self.pings += 1
+
+    def path_changed(self, now: float, *, path: Hashable = None, lost: bool = True) -> None:
+        """Count the call."""
+        self.path_changes += 1
+
+    def close(self, code: int, reason: str = "") -> None:
+        """Keep why."""
+        self.closed = code, reason
+
+
+class FakeNode:
+    """A LinkOwner; it keeps what the link tells it.
+
+    :ivar calls: the name and the arguments of each call, without link and time.
+    """
+
+    def __init__(self) -> None:
+        self.is_needed = False
+        self.in_use = False
+        self.events: list[events.Event] = []
+        self.calls: list[tuple[Any, ...]] = []
+        self.connections: list[FakeConnection] = []
+
+    def relays_streams(self, link: ControlLink) -> bool:
+        """As the test chose."""
+        return self.in_use
+
+    def connect_control(self, host: str, address: Address, now: float) -> FakeConnection:
+        """A new connection."""
+        self.connections.append(FakeConnection(host, address))
+        return self.connections[-1]
+
+    def emit(self, event: events.Event) -> None:
+        """Keep the event."""
+        self.events.append(event)
+
+    def link_ready(self, link: ControlLink, address: Address, seconds: float, now: float) -> None:
+        """Keep the call."""
+        self.calls.append(("ready", address, seconds))
+
+    def link_failed(self, link: ControlLink, now: float) -> None:
+        """Keep the call, and why."""
+        self.calls.append(("failed", link.last_error))
+
+    def link_draining(self, link: ControlLink, seconds: float, now: float) -> None:
+        """Keep the call."""
+        self.calls.append(("draining", seconds))
+
+    def address_observed(self, link: ControlLink, address: Address, now: float) -> None:
+        """Keep the call."""
+        self.calls.append(("observed", address))
+
+    def take_message(self, link: ControlLink, message: messages.Message, now: float) -> None:
+        """Keep the call."""
+        self.calls.append(("message", message))
+
+
+class LinkCase(SynchronousTestCase):
+    """A link whose packets nobody answers, driven by hand from one timer to the next."""
+
+    def start(self, intermediate: str = LITERAL, seed: int = 1) -> None:
+        """Connect to an Intermediate that is not there."""
+        self.node = FakeNode()
+        self.timers = Timers()
+        self.link = ControlLink(
+            intermediate, self.node, self.timers,
+            instance=INSTANCE, random=random.Random(seed).random,
+        )  # fmt: skip
+        self.now = 0.0
+        self.link.start(self.now)
+
+    @property
+    def connection(self) -> FakeConnection:
+        """The latest connection."""
+        return self.node.connections[-1]
+
+    def run_to(self, time: float) -> None:
+        """Let time pass."""
+        while (when := self.timers.get_timer()) is not None and when <= time:
+            self.now = max(self.now, when)
+            self.timers.handle_timer(self.now)
+        self.now = time
+
+    def losses(self) -> Iterator[tuple[float, reports.ControlLost]]:
+        """Each failure to connect, with its time."""
+        while True:
+            before = len(self.node.events)
+            while len(self.node.events) == before:
+                when = self.timers.get_timer()
+                assert when is not None
+                self.run_to(when)
+            (lost,) = self.node.events[before:]
+            assert isinstance(lost, reports.ControlLost)
+            yield self.now, lost
+
+    def handle(self, event: quic_events.Event) -> None:
+        """Let something happen on the latest connection."""
+        self.link.handle(self.connection, event, self.now)
+
+    def say(self, *said: messages.Message) -> None:
+        """Let the Intermediate send messages, all of them in one packet."""
+        data = b"".join(map(messages.encode_message, said))
+        self.handle(quic_events.StreamDataReceived(messages.CONTROL_STREAM, data, False))
+
+    def prove(self) -> None:
+        """Let the handshake succeed."""
+        peer = credentials(Role.INTERMEDIATE, "relay1").identity
+        self.handle(quic_events.HandshakeCompleted(peer))
+
+    def come_up(self, seconds: float = 0.1) -> None:
+        """Let the Intermediate greet, so many seconds later."""
+        self.run_to(self.now + seconds)
+        self.prove()
+        self.say(OBSERVED, messages.Welcome(messages.VERSION))

@@ -1,0 +1,1 @@
+"""Tests of what users of p2pnet test their programs with."""
