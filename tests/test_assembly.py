@@ -88,7 +88,7 @@ class PlatformTests(SynchronousTestCase):
             "intermediates": ("relay",),
         }
         options = peer_options(AgentConfig(**shipped))
-        self.assertEqual([options] * 2, [node.core._options for node in (office, alice)])
+        self.assertEqual([options] * 2, [node.core.profiles.options for node in (office, alice)])
         self.assertIsInstance(relay.transport, SimulatedTransport)
 
 
