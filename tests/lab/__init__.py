@@ -9,8 +9,9 @@ from typing import Any
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from p2pnet.lab.namespaces import find_obstacle, is_privileged
+from p2pnet.lab.processes import run_to_end
 
-TIMEOUT = 300  # seconds; the longest takes one minute on a quiet machine
+TIMEOUT = 300  # seconds of a Deadline; the longest takes one minute on a quiet machine
 
 
 @functools.cache
@@ -25,7 +26,7 @@ def lab(*arguments: str) -> Any:
     Not in this one, which cannot leave a user namespace again.
     """
     command = [sys.executable, "-m", "p2pnet.cli.main", "lab", *arguments, "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT)
+    done = run_to_end(command, TIMEOUT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     if not done.stdout:
         raise AssertionError(f"{command} ended with status {done.returncode}\n{done.stderr}")
     return json.loads(done.stdout)
