@@ -12,6 +12,7 @@ SIM_JOBS ?= $(shell nproc)
 # The suites without other processes, sockets or builds: for every Python that the machine has.
 QUICK = tests/wire tests/traversal tests/quic tests/core tests/config tests/test_identity.py \
 	tests/test_pki.py
+COVERED ?= $(QUICK) tests/sim
 
 BIN = $(VENV)/bin
 # What is installed, by the extras of setup.cfg: a demonstration needs none.
@@ -19,7 +20,7 @@ DEMO = $(VENV)/.demo
 READY = $(VENV)/.test
 CHECK = $(VENV)/.check
 
-.PHONY: help ready test demo lab sim bench quick coverage individual mutants reference lint \
+.PHONY: help ready test demo lab sim bench quick oldest coverage individual mutants reference lint \
 	format typing imports packaging clean
 
 help:  ## list these targets
@@ -46,9 +47,12 @@ bench: $(DEMO)  ## p2pnet beside its peers, ROUNDS=3 times each (half an hour; B
 quick: $(READY)  ## run the suites that need nothing but Python
 	@$(BIN)/python -m tests.run -j $(JOBS) $(QUICK)
 
-coverage: $(READY) $(CHECK)  ## coverage of lines and branches by the suites of `make quick` and tests/sim
+oldest: $(CHECK)  ## run what depends on other packages with their oldest allowed versions
+	@$(BIN)/tox run -e oldest
+
+coverage: $(READY) $(CHECK)  ## coverage of lines and branches by COVERED, which is quick and tests/sim
 	@$(BIN)/python -m coverage erase
-	@$(BIN)/python -m coverage run --parallel-mode --source=p2pnet -m tests.run -j $(JOBS) $(QUICK) tests/sim
+	@$(BIN)/python -m coverage run --parallel-mode --source=p2pnet -m tests.run -j $(JOBS) $(COVERED)
 	@$(BIN)/python -m coverage combine --quiet
 	@$(BIN)/python -m coverage report
 

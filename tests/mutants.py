@@ -51,19 +51,11 @@ SWAPS: dict[type[ast.AST], Any] = {
 
 
 class Site(NamedTuple):
-    """Where a node stands: in a field of its parent, or in a list that is the field."""
+    """A node, and where it stands: in a list, or in the attributes of its parent."""
 
-    parent: Any
-    field: str
-    position: int | None
+    container: Any
+    key: Any
     node: Any
-
-    def put(self, node: ast.AST) -> None:
-        """Put another node in its place."""
-        if self.position is None:
-            setattr(self.parent, self.field, node)
-        else:
-            getattr(self.parent, self.field)[self.position] = node
 
 
 class Mutant(NamedTuple):
@@ -78,9 +70,7 @@ class Mutant(NamedTuple):
         """The changed module."""
         tree = ast.parse(self.module.read_text())
         site = list(sites(tree))[self.number]
-        new = changed(site.node)
-        assert new is not None
-        site.put(new)
+        site.container[site.key] = changed(site.node)
         return ast.fix_missing_locations(tree)
 
 
@@ -89,9 +79,10 @@ def sites(parent: ast.AST) -> Iterator[Site]:
     for field, value in ast.iter_fields(parent):
         if field in SKIPPED or isinstance(parent, ast.Assert):
             continue
-        for index, node in enumerate(value if isinstance(value, list) else [value]):
+        container = dict(enumerate(value)) if isinstance(value, list) else {field: value}
+        for key, node in container.items():
             if isinstance(node, ast.AST):
-                yield Site(parent, field, index if isinstance(value, list) else None, node)
+                yield Site(value if isinstance(value, list) else vars(parent), key, node)
                 yield from sites(node)
 
 
@@ -141,17 +132,14 @@ def find_mutants() -> list[Mutant]:
 def tests_of(module: Path) -> list[str]:
     """The test modules that import a module, its own first."""
     name = re.compile(rf"traversal(\.| import (.*, )?){module.stem}\b")
-    files = [path for path in sorted(TESTS.glob("test_*.py")) if path.name not in SLOW]
-    files = [path for path in files if name.search(path.read_text())]
+    files = [path for path in sorted(TESTS.glob("test_*.py")) if name.search(path.read_text())]
+    files = [path for path in files if path.name not in SLOW]
     files.sort(key=lambda path: path != test_file(module))
     return [".".join(path.with_suffix("").parts) for path in files]
 
 
 def run_tests(mutant: Mutant, *, change: bool) -> int:
-    """Run the mutant's tests in this process, which is of no use afterwards.
-
-    :returns: the exit status, 0 if all tests pass.
-    """
+    """The exit status of the mutant's tests in this process, which is of no use afterwards."""
     nothing = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
         os.dup2(nothing, descriptor)
@@ -209,13 +197,11 @@ def main(arguments: list[str]) -> int:
         line = f"{mutant.module}:{mutant.line}: {mutant.change}"
         survivors += [] if killed else [line]
         print(f"[{number}/{len(sample)}] {'killed' if killed else 'SURVIVED'} {line}", flush=True)
-    score = {
-        "seed": options.seed, "possible": len(possible), "sample": len(sample),
-        "killed": len(sample) - len(survivors), "survivors": sorted(survivors),
-    }  # fmt: skip
+    killed_count = len(sample) - len(survivors)
+    score = {"seed": options.seed, "possible": len(possible), "sample": len(sample)}
     RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(score, indent=1) + "\n")
-    print(f"{len(sample) - len(survivors)} of {len(sample)} mutants were killed; see {RESULT}")
+    RESULT.write_text(json.dumps({**score, "killed": killed_count, "survivors": survivors}) + "\n")
+    print(f"{killed_count} of {len(sample)} mutants were killed; see {RESULT}")
     return 0
 
 
