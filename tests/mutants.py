@@ -1,18 +1,15 @@
 """Mutation testing of p2pnet/traversal: ``python -m tests.mutants [--sample N] [--seed S] [-j N]``.
 
 A mutant is a module with one small change: another comparison, operator or constant, a negated
-condition, a statement that does nothing. A test that fails kills it. A mutant that survives shows
-behavior that no test checks. The sample is drawn with a seed, so a run can be repeated.
-
-Each mutant runs in a forked process against the test files of TESTS that import its module, that
-module's own file first, up to the first failure. One that uses more than CPU_LIMIT seconds of
-processor time counts as killed. The score goes to build/mutants.json.
+condition, a statement left out. A test that fails kills it; a mutant that survives shows behavior
+that no test checks. Each mutant runs in a forked process against the test files of TESTS that
+import its module, the module's own first, up to the first failure or CPU_LIMIT seconds of processor
+time. The seed draws the sample; the score goes to build/mutants.json.
 """
 
 import argparse
 import ast
 import copy
-import importlib
 import importlib.util
 import json
 import os
@@ -37,8 +34,6 @@ TESTS = Path("tests/traversal")
 SLOW = {"test_direct.py", "test_interop.py", "test_pairings.py", "test_p2p.py", "test_simnat.py"}
 RESULT = Path("build/mutants.json")
 CPU_LIMIT = 120
-# Libraries that the tests import; the parent does it once for all mutants.
-PRELOAD = ("aioquic.quic.connection", "cryptography.x509", "msgspec", "OpenSSL.SSL")
 # Parts of a node that say nothing about what the code does.
 SKIPPED = {"annotation", "returns", "decorator_list"}
 SWAPS: dict[type[ast.AST], Any] = {
@@ -51,7 +46,7 @@ SWAPS: dict[type[ast.AST], Any] = {
 
 
 class Site(NamedTuple):
-    """A node, and where it stands: in a list, or in the attributes of its parent."""
+    """A node and where it stands: in a list, or in the attributes of its parent."""
 
     container: Any
     key: Any
@@ -174,23 +169,20 @@ def run_all(waiting: list[Mutant], jobs: int, *, change: bool) -> Iterator[tuple
         yield running.pop(pid), result != 0
 
 
-def main(arguments: list[str]) -> int:
-    """The exit status: 1 if the tests fail without any change."""
+def main(arguments: list[str]) -> None:
+    """Run it. Raises SystemExit if the tests fail without any change."""
     parser = argparse.ArgumentParser(prog="python -m tests.mutants")
-    parser.add_argument("-j", "--jobs", type=int, default=1, help="mutants tested at a time")
-    parser.add_argument("--sample", type=int, default=300, help="mutants drawn (default: 300)")
+    parser.add_argument("-j", "--jobs", type=int, default=1)
+    parser.add_argument("--sample", type=int, default=300)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args(arguments)
     hypothesis.settings.register_profile("mutants", deadline=None, derandomize=True, database=None)
     hypothesis.settings.load_profile("mutants")
-    for name in PRELOAD:
-        importlib.import_module(name)
     possible = find_mutants()
     modules = {mutant.module: mutant for mutant in possible}
     for mutant, failed in run_all(list(modules.values()), options.jobs, change=False):
         if failed:
-            print(f"The tests of {mutant.module} fail without any change.")
-            return 1
+            raise SystemExit(f"The tests of {mutant.module} fail without any change.")
     sample = random.Random(options.seed).sample(possible, min(options.sample, len(possible)))
     survivors: list[str] = []
     for number, (mutant, killed) in enumerate(run_all([*sample], options.jobs, change=True), 1):
@@ -202,8 +194,7 @@ def main(arguments: list[str]) -> int:
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(json.dumps({**score, "killed": killed_count, "survivors": survivors}) + "\n")
     print(f"{killed_count} of {len(sample)} mutants were killed; see {RESULT}")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main(sys.argv[1:])
