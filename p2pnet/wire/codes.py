@@ -15,11 +15,11 @@ class ErrorCode(enum.IntEnum):
     """
 
     NO_ERROR = 0x00
-    UNKNOWN_SERVICE = 0x10  # no live connector serves it
+    UNKNOWN_SERVICE = 0x10  # no connected connector serves the service
     NOT_AUTHORIZED = 0x11  # the connector does not allow this agent
     TARGET_REFUSED = 0x12  # the target refused the connection
-    TARGET_UNREACHABLE = 0x13  # the target could not be reached
-    OVER_LIMIT = 0x14  # a quota or a cap is used up
+    TARGET_UNREACHABLE = 0x13  # the connector could not reach the target
+    OVER_LIMIT = 0x14  # a limit of the configuration is reached
     NOT_GRANTED = 0x15  # the connector's certificate does not grant the service
     CANCELLED = 0x16  # the other end gave the stream up (a TCP reset)
     PROTOCOL_ERROR = 0x17  # malformed or unexpected bytes

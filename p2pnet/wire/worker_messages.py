@@ -14,18 +14,22 @@ from p2pnet.wire.codes import DecodeError
 from p2pnet.wire.framing import StreamCutter, add_length
 from p2pnet.wire.messages import Channel
 
-MAX_COUNTS = 1000  # in one message
+MAX_COUNTS = 1000  # of one Forwarded message
 
 Count = tuple[Channel, int, int, int]
-"""Of a circuit: its id, and the frames, the bytes and the dropped frames since the last time."""
+"""A circuit's id, and its frames, bytes and dropped frames since the last report."""
 
 
 class WorkerMessage(Struct, frozen=True, array_like=True):
-    """A message either way."""
+    """Base of the messages between an Intermediate and a relay worker."""
 
 
 class Forward(WorkerMessage, frozen=True, tag=1):
-    """To the worker: a circuit (core/intermediate/forwarding.py), or another place of its ends."""
+    """To the worker: forward this circuit, or forward it between other addresses.
+
+    :ivar upward: id of the channel from agent to connector; `downward`: of the other channel.
+    :ivar rate: the quota in bytes a second and direction, 0 for none.
+    """
 
     upward: Channel
     downward: Channel
@@ -35,34 +39,37 @@ class Forward(WorkerMessage, frozen=True, tag=1):
 
 
 class Forget(WorkerMessage, frozen=True, tag=2):
-    """To the worker: that circuit is no more."""
+    """To the worker: stop forwarding the circuit with this upward channel."""
 
     upward: Channel
 
 
 class Begin(WorkerMessage, frozen=True, tag=3):
-    """To the worker: it knows everything now, and may read its socket."""
+    """To the worker: all circuits are sent; open the UDP socket."""
 
 
 class Begun(WorkerMessage, frozen=True, tag=4):
-    """To the Intermediate: it does."""
+    """To the Intermediate, the answer to Begin: the worker reads its UDP socket now."""
 
 
 class Forwarded(WorkerMessage, frozen=True, tag=5):
-    """To the Intermediate: what was forwarded, and how many frames no circuit was known for."""
+    """To the Intermediate: the traffic that the worker forwarded since its last report.
+
+    :ivar unknown: frames that the worker dropped because they belong to no circuit.
+    """
 
     counts: Annotated[tuple[Count, ...], Meta(max_length=MAX_COUNTS)]
     unknown: int = 0
 
 
 class Forgotten(WorkerMessage, frozen=True, tag=6):
-    """To the Intermediate, answer to Forget: there will be no more counts of this circuit."""
+    """To the Intermediate, the answer to Forget: no further counts of this circuit follow."""
 
     upward: Channel
 
 
 class Stray(WorkerMessage, frozen=True, tag=7):
-    """To the Intermediate: a datagram that is not the worker's, and whose it is."""
+    """To the Intermediate: a datagram that is no relay frame, and its source address."""
 
     data: bytes
     source: Address
@@ -80,7 +87,7 @@ def encode_worker_message(message: WorkerMessage) -> bytes:
 
 
 def decode_worker_message(body: bytes) -> WorkerMessage:
-    """The message in `body` (without its length). Raises DecodeError."""
+    """The message in `body`, the bytes behind the length. Raises DecodeError for any other."""
     try:
         return _decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -88,11 +95,11 @@ def decode_worker_message(body: bytes) -> WorkerMessage:
 
 
 class WorkerMessageBuffer:
-    """Cuts what comes from the other process into messages."""
+    """Cuts the bytes from the other process into messages."""
 
     def __init__(self) -> None:
         self._cutter = StreamCutter()
 
     def feed(self, data: bytes) -> list[WorkerMessage]:
-        """The messages that `data` completes. Raises DecodeError."""
+        """The messages that `data` completes. Raises DecodeError for a malformed one."""
         return [decode_worker_message(body) for body in self._cutter.feed(data)]

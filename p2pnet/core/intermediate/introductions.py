@@ -17,7 +17,6 @@ from p2pnet.wire.codes import ErrorCode
 from p2pnet.wire.relay_frame import CHANNEL_LENGTH
 
 MAX_REQUESTS = 256  # of an agent that wait for one connector to answer
-MAX_REASON = 512  # characters; what a message holds
 OFFER_TIMEOUT = 2.0  # seconds, at least, for a connector's answer
 OFFER_ROUND_TRIPS = 6  # round trips that the answer may take on a slow path
 PUNCHING_DELAY = 0.05  # seconds, at least, from StartPunching to the first check
@@ -216,7 +215,7 @@ class Introductions:
             self.request(introduction.agent, request, now, silent)
 
     def _refuse(self, agent: ConnectedNode, request: int, code: ErrorCode, reason: str) -> None:
-        agent.send(messages.SessionRefused(request, code, reason[:MAX_REASON]))
+        agent.send(messages.SessionRefused(request, code, reason[: messages.MAX_REASON]))
 
     def answer(self, connector: ConnectedNode, answer: messages.SessionAnswer, now: float) -> None:
         """Take a connector's answer to an offer. Ignored unless the session was offered to it."""
@@ -310,7 +309,9 @@ class Introductions:
         if not introduction.answered and other is introduction.agent:
             for request in introduction.requests:
                 self._refuse(other, request.request, ErrorCode.PEER_LOST, reason)
-        other.send(messages.SessionClosed(introduction.session, code, reason[:MAX_REASON]))
+        other.send(
+            messages.SessionClosed(introduction.session, code, reason[: messages.MAX_REASON])
+        )
 
     def _remove(self, introduction: Introduction, reason: str) -> None:
         del self._introductions[introduction.session]
