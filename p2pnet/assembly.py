@@ -1,4 +1,4 @@
-"""From a configuration to the node that it describes."""
+"""The nodes of configurations, with real sockets, candidate sources and clocks."""
 
 import os
 from typing import Any
@@ -48,7 +48,10 @@ def _udp_transport(
 
 
 def _count_processes(reactor: Any, configured: int | str) -> int:
-    """How many processes an Intermediate is. Raises ConfigError."""
+    """The number of an Intermediate's processes for the setting `workers`.
+
+    Raises ConfigError for more than one where processes cannot share a port.
+    """
     if configured == 1:
         return 1
     available = workers.is_available(reactor)
@@ -63,7 +66,10 @@ def _count_processes(reactor: Any, configured: int | str) -> int:
 
 
 def intermediate_node(reactor: Any, config: IntermediateConfig) -> IntermediateNode:
-    """The Intermediate of a configuration. Raises CredentialsError or ConfigError."""
+    """Make the Intermediate of a configuration; its startService() opens the socket.
+
+    Raises CredentialsError, or ConfigError for workers on a system without them.
+    """
     core = intermediate_core(config, load_credentials(config), utcnow=utcnow)
     processes = _count_processes(reactor, config.workers)
     transport = _udp_transport(reactor, config.udp, config.listen, processes=processes)
@@ -73,9 +79,9 @@ def intermediate_node(reactor: Any, config: IntermediateConfig) -> IntermediateN
 
 
 def connector_node(reactor: Any, config: ConnectorConfig) -> ConnectorNode:
-    """The Connector of a configuration; its services are not handled yet.
+    """Make the Connector of a configuration; its startService() opens the socket.
 
-    Raises CredentialsError.
+    The services have no handlers: their targets are not used. Raises CredentialsError.
     """
     core = connector_core(config, load_credentials(config), utcnow=utcnow)
     transport = _udp_transport(reactor, config.udp, config.bind, rests=True)
@@ -83,14 +89,17 @@ def connector_node(reactor: Any, config: ConnectorConfig) -> ConnectorNode:
 
 
 def agent_node(reactor: Any, config: AgentConfig) -> AgentNode:
-    """The Agent of a configuration, without its forwards. Raises CredentialsError."""
+    """Make the Agent of a configuration, without its forwards; startService() opens the socket.
+
+    Raises CredentialsError.
+    """
     core = agent_core(config, load_credentials(config), utcnow=utcnow)
     transport = _udp_transport(reactor, config.udp, config.bind, rests=True)
     return AgentNode(reactor, core, transport, config.event_log, _locality(reactor, config))
 
 
 def _locality(reactor: Any, config: PeerConfig) -> Locality:
-    """Where the node offers peers to reach it, and how it notices that this changed."""
+    """The place of a node by the settings `candidates`, `external` and `bind`."""
     source: ICandidateSource = StaticSource([])
     if "host" in config.candidates:
         host = parse_host_port(config.bind)[0] if config.bind else ""

@@ -148,7 +148,7 @@ class Forwarder:
 
     @property
     def circuits(self) -> Collection[Circuit]:
-        """All open circuits."""
+        """All circuits whose frames this process forwards."""
         return self._circuits.values()
 
     def open(self, circuit: Circuit) -> None:
