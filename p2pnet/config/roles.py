@@ -195,8 +195,8 @@ class PeerConfig(RoleConfig, frozen=True, kw_only=True):
     candidates: Annotated[
         tuple[str, ...],
         Setting(
-            "An address that peers are told of: host (this machine's own), srflx (as an"
-            " Intermediate sees it) or external. May be repeated; all of them unless given.",
+            "An address to offer to peers: host (this machine's own), srflx (as an Intermediate"
+            " sees it) or external. May be repeated; all of them unless given.",
             ["host", "srflx", "external"],
             check_candidate_source,
             option="candidate",
@@ -206,8 +206,8 @@ class PeerConfig(RoleConfig, frozen=True, kw_only=True):
     congestion: Annotated[
         str,
         Setting(
-            "The congestion controller of what this node sends: bbr, cubic or reno. The last two"
-            " take each lost packet for a full queue.",
+            "The congestion controller of this node's packets: bbr, cubic or reno. The last two"
+            " slow down at each lost packet.",
             check=check_congestion,
         ),
     ] = "bbr"

@@ -9,6 +9,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import DatagramProtocol
 
 from p2pnet.core.peer.stream import Stream
+from p2pnet.wire.address import MAX_PORT
 from p2pnet.wire.codes import ErrorCode
 
 IDLE_TIMEOUT = 60.0  # seconds without a datagram; UDP has no end of a flow, and NATs wait 30 s
@@ -32,8 +33,8 @@ def parse_udp(description: str) -> tuple[str, int]:
         raise ValueError(
             f"{description!r} is not udp:PORT, udp:PORT:interface=HOST or udp:HOST:PORT"
         )
-    if int(port) > 65535:
-        raise ValueError(f"{description!r}: {port} is not a port (0 to 65535)")
+    if int(port) > MAX_PORT:
+        raise ValueError(f"{description!r}: {port} is not a port (0 to {MAX_PORT})")
     host = plain[0] if len(plain) == 2 else options.get("interface", "")
     return host, int(port)
 

@@ -12,7 +12,7 @@ from twisted.logger import Logger
 from p2pnet.reports import Report
 
 WRITE_DELAY = 0.05  # seconds from a report until its line is written, with those of others
-MAX_WAITING = 64  # reports that are written at once, without the delay
+MAX_WAITING = 64  # reports; the last of them has all written without a delay
 
 _encoder = msgspec.json.Encoder()
 

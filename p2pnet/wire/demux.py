@@ -14,7 +14,7 @@ MAGIC_COOKIE = b"\x21\x12\xa4\x42"
 
 
 class Kind(enum.Enum):
-    """Which protocol a datagram belongs to."""
+    """The protocol of a datagram."""
 
     STUN = enum.auto()
     RELAY = enum.auto()

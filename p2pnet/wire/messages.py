@@ -1,8 +1,8 @@
 """Messages of the control stream between a node and the Intermediate.
 
-Each travels as a four-byte big-endian length and a MessagePack map whose ``t`` names its type.
-Fields that this version does not know are ignored and so are types (a peer of a newer minor
-version sends them); a known type with a missing or ill-typed field is a protocol error.
+Each is a four-byte big-endian length and a MessagePack map whose ``t`` names the type. A receiver
+ignores unknown fields and types, which a peer of a newer minor version sends; a known type with a
+missing or ill-typed field is a protocol error.
 """
 
 from typing import Annotated, Any, Literal
@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from p2pnet.wire.address import MAX_PORT
 from p2pnet.wire.codes import DecodeError
 from p2pnet.wire.framing import StreamCutter, add_length
 from p2pnet.wire.names import NAME_PATTERN
@@ -29,7 +30,7 @@ Code = Annotated[int, Meta(ge=0, le=0xFFFF)]
 RequestId = Annotated[int, Meta(ge=0, le=2**53)]
 PolicyName = Annotated[str, Meta(max_length=32)]
 Host = Annotated[str, Meta(max_length=45)]  # the longest IPv6 literal
-Port = Annotated[int, Meta(ge=0, le=65535)]
+Port = Annotated[int, Meta(ge=0, le=MAX_PORT)]
 Services = Annotated[tuple[Name, ...], Meta(max_length=256)]
 
 

@@ -1,7 +1,7 @@
-"""Messages between an Intermediate and the processes that relay for it.
+"""Messages between an Intermediate and its relay workers, over a Unix socket.
 
-They travel as those of the control stream do (`p2pnet.wire.messages`), over a Unix socket, with a
-number for each type: ``[1, b"upward..", b"downward", ["192.0.2.1", 50001], ...]``.
+Each is a four-byte big-endian length and a MessagePack array that begins with the number of the
+type: ``[1, b"upward..", b"downward", ["192.0.2.1", 50001], ...]``.
 """
 
 from typing import Annotated

@@ -14,10 +14,11 @@ import sys
 from collections.abc import Iterable
 
 from p2pnet.net.udp import open_socket
+from p2pnet.wire.relay_frame import RELAY_VERSION_0
 
 SO_ATTACH_REUSEPORT_CBPF = 51
 _INSTRUCTION = struct.Struct("=HBBI")  # struct sock_filter: code, jump if true, if false, operand
-_PROGRAM = struct.Struct("@HP")  # struct sock_fprog: number of instructions, where they are
+_PROGRAM = struct.Struct("@HP")  # struct sock_fprog: number of instructions, their address
 
 LOAD_BYTE, AND, MODULO, JUMP_IF_EQUAL = 0x30, 0x54, 0x94, 0x15
 RETURN, RETURN_RESULT = 0x06, 0x16
@@ -31,8 +32,8 @@ def steering_program(sockets: int) -> list[tuple[int, int, int, int]]:
     return [
         (LOAD_BYTE, 0, 0, 0),
         (AND, 0, 0, 0xF0),
-        (JUMP_IF_EQUAL, 0, 3, 0x20),  # a relay frame (p2pnet.wire.demux)?
-        (LOAD_BYTE, 0, 0, 1),  # the first of its channel id (p2pnet.wire.relay_frame)
+        (JUMP_IF_EQUAL, 0, 3, RELAY_VERSION_0[0]),  # a relay frame?
+        (LOAD_BYTE, 0, 0, 1),  # the first byte of its channel id
         (MODULO, 0, 0, sockets),
         (RETURN_RESULT, 0, 0, 0),
         (RETURN, 0, 0, 0),
