@@ -157,7 +157,8 @@ class Credentials:
     """A node's own certificate and key, and the CA that must have signed its peers' certificates.
 
     :ivar chain: the CA certificates that follow ours in its file, usually none.
-    :ivar ca: the realm's CA certificate; `ca_pem`: the same in PEM form.
+    :ivar ca: the realm's CA certificate.
+    :ivar ca_pem: the realm's CA certificate in PEM form.
     """
 
     identity: Identity

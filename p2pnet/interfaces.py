@@ -101,4 +101,4 @@ class ICandidateSource(Interface):
     name = Attribute("The source's name in the event log.")
 
     def hosts() -> list[str]:
-        """The IP literals of the present, without ports."""
+        """The present addresses as IP literals, without ports."""

@@ -286,8 +286,9 @@ class StreamRefused(Report):
 class StreamFinished(Report):
     """A stream or flow ended.
 
-    :ivar sent: bytes of content that this node sent; `received`: that it received.
-    :ivar seconds: its duration.
+    :ivar sent: bytes of content that this node sent.
+    :ivar received: bytes of content that this node received.
+    :ivar seconds: duration of the stream or flow.
     """
 
     session: str
@@ -355,7 +356,8 @@ class RelayOpened(Report):
 class RelayClosed(Report):
     """The Intermediate no longer relays a session.
 
-    :ivar frames: frames forwarded; `bytes`: bytes of those frames.
+    :ivar frames: frames forwarded.
+    :ivar bytes: bytes of those frames.
     :ivar dropped: frames dropped because they were over the quota.
     """
 

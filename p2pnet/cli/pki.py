@@ -108,7 +108,7 @@ def issue_command(
 @pki.command("show")
 @click.argument("file", type=click.Path(path_type=Path))
 def show_command(file: Path) -> None:
-    """Print who the certificate in FILE is for, and for how long."""
+    """Print the node and the validity of the certificate in FILE."""
     with _reported(file):
         try:
             lines = _describe(load_certificates(file)[0], datetime.now(UTC))

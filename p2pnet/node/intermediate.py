@@ -75,7 +75,7 @@ class IntermediateNode(Node):
         self.driver.wake()
 
     def worker_lost(self, worker: int, reason: str, restart_in: float) -> None:
-        """Report the end of the worker's process, and let the core expect no more of it."""
+        """Report the end of the worker's process, and remove the worker from the core."""
         self.core.forwarder.remove_worker(worker)
         self.report(reports.WorkerLost(worker, reason, restart_in))
         self.driver.wake()

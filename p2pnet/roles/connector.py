@@ -102,7 +102,8 @@ class StreamForwarder:
 class FlowForwarder:
     """Forwards each flow over a UDP socket of its own to the target.
 
-    :param host: the target's name or IP literal; `port`: its UDP port.
+    :param host: the target's name or IP literal.
+    :param port: the target's UDP port.
     :param limit: limit of the flows of one agent.
     :param wake: lets the node send the written datagrams.
     """

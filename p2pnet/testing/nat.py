@@ -61,7 +61,8 @@ _DISTINGUISHES: dict[enum.StrEnum, int] = {
 class _Binding:
     """The binding of one external port.
 
-    :ivar used_at: the time of the last outbound packet; `remotes`: the same by destination.
+    :ivar used_at: the time of the last outbound packet, in seconds of virtual time.
+    :ivar remotes: the time of the last outbound packet to each destination.
     """
 
     inside: Address

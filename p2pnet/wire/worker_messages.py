@@ -27,7 +27,8 @@ class WorkerMessage(Struct, frozen=True, array_like=True):
 class Forward(WorkerMessage, frozen=True, tag=1):
     """To the worker: forward this circuit, or forward it between other addresses.
 
-    :ivar upward: id of the channel from agent to connector; `downward`: of the other channel.
+    :ivar upward: id of the channel from agent to connector, and of the circuit.
+    :ivar downward: id of the channel from connector to agent.
     :ivar rate: the quota in bytes a second and direction, 0 for none.
     """
 

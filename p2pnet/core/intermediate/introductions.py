@@ -44,7 +44,7 @@ class Introduction:
     answered: bool = False
 
     def other_end(self, node: ConnectedNode) -> ConnectedNode:
-        """The end that is not `node`."""
+        """The end of the session that is not `node`."""
         return self.connector if node is self.agent else self.agent
 
 
