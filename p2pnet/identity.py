@@ -81,12 +81,10 @@ class Problem(enum.StrEnum):
 
 
 class IdentityError(Exception):
-    """A certificate was refused.
+    """A certificate was refused because of a Problem, `problem`.
 
     The text names the certificate, the problem and the remedy. It is printable ASCII of less than
     200 bytes, whatever the peer wrote into its certificate.
-
-    :ivar problem: the Problem.
     """
 
     def __init__(self, problem: Problem, message: str) -> None:
@@ -99,10 +97,7 @@ class CredentialsError(Exception):
 
 
 def check_name(kind: str, value: str) -> None:
-    """Refuse `value` as the name of a `kind` ("realm", "node", "service").
-
-    Raises ValueError if `value` does not match `NAME_PATTERN` as a whole.
-    """
+    """Raise ValueError unless `value` is a valid name of a `kind` ("realm", "node", "service")."""
     if not NAME_PATTERN.fullmatch(value):
         raise ValueError(
             f"{kind} name {_printable(value)!r} is not valid: use 1 to {MAX_NAME} of a-z 0-9 . _ - "
@@ -114,7 +109,6 @@ def check_name(kind: str, value: str) -> None:
 class Identity:
     """The node that a certificate names: a mere claim unless `verify_peer` returned it.
 
-    :ivar services: the services that the certificate grants.
     :ivar fingerprint: SHA-256 of the certificate's DER form, in lower-case hexadecimal.
     :ivar not_valid_after: aware, in UTC.
     """
@@ -154,12 +148,7 @@ class Identity:
 
 @dataclass(frozen=True)
 class Credentials:
-    """A node's own certificate and key, and the CA that must have signed its peers' certificates.
-
-    :ivar chain: the CA certificates that follow ours in its file, usually none.
-    :ivar ca: the realm's CA certificate.
-    :ivar ca_pem: the realm's CA certificate in PEM form.
-    """
+    """A node's certificate and key, a `chain` of CAs above it (usually none), and the realm's CA."""
 
     identity: Identity
     certificate: x509.Certificate
@@ -174,10 +163,8 @@ class Credentials:
     ) -> Credentials:
         """Read and check the three PEM files of a node.
 
-        Raises CredentialsError for a file that is missing or malformed, a certificate that a peer
-        would refuse, or a key that others may read.
-
-        :param now: the time (aware) at which the certificates must be valid; None for the present.
+        The certificates must be valid at `now` (aware), None for the present. Raises
+        CredentialsError for a certificate that peers would refuse, or a key that others may read.
         """
         (certificate, *chain), private_key = load_pair(cert, key)
         authority, *others = load_certificates(ca)
@@ -207,9 +194,8 @@ def verify_peer(
 ) -> Identity:
     """Verify a peer's certificate and return the peer's identity (RFC 5280 section 6).
 
-    The realm and role come first, because a node of another realm should read of its realm, not of
-    signatures. Raises IdentityError, and nothing else, for any certificate that is not valid here;
-    ValueError for a naive `now`.
+    A node of another realm should read of its realm, not of signatures: realm and role come first.
+    Raises IdentityError for any certificate that is refused, ValueError for a naive `now`.
 
     :param chain: the certificates that the peer sent after its own.
     :param roles: the roles that are accepted here.
@@ -230,19 +216,13 @@ def verify_peer(
 
 
 def is_authority(certificate: x509.Certificate) -> bool:
-    """Whether the certificate is a CA's (RFC 5280 section 4.2.1.9).
-
-    Raises ValueError for an unreadable extension.
-    """
+    """Whether a certificate is a CA's (RFC 5280 section 4.2.1.9). Raises ValueError if broken."""
     constraints = _extension(certificate, x509.BasicConstraints)
     return constraints is not None and constraints.ca
 
 
 def subject_names(certificate: x509.Certificate) -> tuple[list[str], list[str]]:
-    """The `p2pnet:` URIs and the hosts (IP addresses, then names) of the subjectAltName.
-
-    Raises ValueError for an unreadable extension.
-    """
+    """The `p2pnet:` URIs and hosts (IP addresses, then names). Raises ValueError if broken."""
     names = _extension(certificate, x509.SubjectAlternativeName)
     if names is None:
         return [], []
@@ -263,8 +243,7 @@ def load_certificates(path: FilePath) -> list[x509.Certificate]:
 def load_pair(cert: FilePath, key: FilePath) -> tuple[list[x509.Certificate], PrivateKey]:
     """The certificates of the file `cert`, and the private key of the first in the file `key`.
 
-    Raises CredentialsError for an unusable file, a key of another certificate, or a key file that
-    others than its owner may read.
+    Raises CredentialsError, also for a key file that others than its owner may read.
     """
     certificates = load_certificates(cert)
     try:

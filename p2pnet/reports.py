@@ -38,7 +38,6 @@ class Report:
 class Listening(Report):
     """The node's UDP socket, or one of its local listeners, is open.
 
-    :ivar address: its local address.
     :ivar what: "p2pnet" for the socket, else the service of the listener.
     """
 
@@ -63,10 +62,7 @@ class CertificateReloadFailed(Report):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Stopped(Report):
-    """The node stopped.
-
-    :ivar dropped: the number of datagrams that it dropped, by cause.
-    """
+    """The node stopped; `dropped` counts, by cause, the datagrams that it dropped."""
 
     dropped: dict[str, int]
 
@@ -225,10 +221,7 @@ class CandidatesExchanged(Report):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ChecksStarted(Report):
-    """Connectivity checks begin in `delay` seconds.
-
-    :ivar pairs: number of candidate pairs.
-    """
+    """Connectivity checks on a number of candidate `pairs` begin in `delay` seconds."""
 
     session: str
     delay: float
@@ -288,7 +281,6 @@ class StreamFinished(Report):
 
     :ivar sent: bytes of content that this node sent.
     :ivar received: bytes of content that this node received.
-    :ivar seconds: duration of the stream or flow.
     """
 
     session: str
@@ -370,10 +362,7 @@ class RelayClosed(Report):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class DrainStarted(Report):
-    """The Intermediate refuses new sessions from now on and stops within `seconds`.
-
-    :ivar sessions: number of relayed sessions.
-    """
+    """The Intermediate refuses new sessions, and ends a number of `sessions` within `seconds`."""
 
     seconds: float
     sessions: int
