@@ -148,7 +148,7 @@ class Identity:
 
 @dataclass(frozen=True)
 class Credentials:
-    """A node's certificate and key, a `chain` of CAs above it (usually none), and the realm's CA."""
+    """A node's certificate and key, the `chain` of CAs above it (usually none), the realm's CA."""
 
     identity: Identity
     certificate: x509.Certificate
