@@ -27,11 +27,12 @@ from typing import Any, ClassVar, Self
 
 from p2pnet import pki
 from p2pnet.identity import Role
+from p2pnet.testing.procfs import cpu_seconds, resident, stat_fields
 from p2pnet.wire.address import parse_host_port
 
 POLL = 0.02  # seconds between reads of an event log
-START_TIMEOUT = 30.0  # seconds that wait_for() waits, enough for a busy machine
-STOP_TIMEOUT = 20.0  # seconds that stop() waits; a drain takes up to 10
+START_TIMEOUT = 30.0  # seconds of a Deadline, by which wait_for() must succeed
+STOP_TIMEOUT = 20.0  # seconds of a Deadline, by which stop() must succeed; a drain takes up to 10
 
 
 class ProcessError(Exception):
@@ -40,21 +41,56 @@ class ProcessError(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Service:
-    """A service of a connector.
-
-    :ivar target: the client endpoint of its target.
-    :ivar allow: names of the agents that may use the service, "*" for all.
-    """
+    """A service of a connector: the endpoint of its target, and its agents ("*" for all)."""
 
     target: str
     allow: Sequence[str] = ("*",)
 
 
-def script(name: str) -> str:
-    """The path of a console script of this Python's environment, or else of one on PATH.
+def slowness() -> float:
+    """The factor by which a program may be slower now than on an idle machine, at least 1.
 
-    Raises ProcessError if there is none of that name.
+    It is the mean number of runnable processes in the last minute for each processor.
     """
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
+class Deadline:
+    """A limit in seconds, which the load of the machine extends."""
+
+    def __init__(self, seconds: float) -> None:
+        self._begun = time.monotonic()
+        self._seconds = seconds
+
+    @property
+    def passed(self) -> bool:
+        """Whether the time is over, at the present load of the machine."""
+        return time.monotonic() - self._begun > self._seconds * slowness()
+
+
+def run_to_end(
+    command: Sequence[str], timeout: float = START_TIMEOUT, **options: Any
+) -> "subprocess.CompletedProcess[str]":
+    """Run a program as subprocess.run() does, with a Deadline of `timeout` seconds.
+
+    Raises subprocess.TimeoutExpired, after the program was killed.
+    """
+    deadline = Deadline(timeout)
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, text=True, **options) as process:
+        while True:
+            try:
+                output, errors = process.communicate(timeout=1.0)
+            except subprocess.TimeoutExpired as error:
+                if deadline.passed:
+                    process.kill()
+                    raise subprocess.TimeoutExpired(command, timeout, error.output) from None
+            else:
+                status = process.returncode
+                return subprocess.CompletedProcess(command, status, output, errors)
+
+
+def script(name: str) -> str:
+    """The path of a console script beside this Python, or else on PATH. Raises ProcessError."""
     beside = Path(sys.executable).with_name(name)
     found = str(beside) if beside.exists() else shutil.which(name)
     if found is None:
@@ -66,26 +102,6 @@ def guarded(command: Sequence[str]) -> list[str]:
     """`command` with a prefix that ends it together with this process, if setpriv is installed."""
     setpriv = shutil.which("setpriv")
     return [setpriv, "--pdeathsig", "KILL", *command] if setpriv else list(command)
-
-
-def stat_fields(pid: int) -> list[str]:
-    """The fields of /proc/PID/stat from the third (the state) on (Linux, proc(5)).
-
-    Raises OSError if there is no such process.
-    """
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-
-
-def resident(pid: int) -> int:
-    """The resident memory of a process in bytes (Linux). Raises OSError if it ended."""
-    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
-
-
-def cpu_seconds(pid: int) -> float:
-    """The processor time of a process in seconds (Linux). Raises OSError if it ended."""
-    fields = stat_fields(pid)
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 class Process:
@@ -164,17 +180,16 @@ class Process:
         self._process.send_signal(number)
 
     def wait(self, timeout: float = STOP_TIMEOUT) -> int:
-        """Wait for the end of the process and return its exit status.
-
-        Raises ProcessError after `timeout` seconds.
-        """
+        """Wait for the end and return the exit status. Raises ProcessError after a Deadline."""
         assert self._process is not None
-        try:
-            return self._process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            raise ProcessError(
-                f"{self.name} is still running after {timeout} s\n{self._tail()}"
-            ) from None
+        deadline = Deadline(timeout)
+        while (status := self._process.poll()) is None:
+            if deadline.passed:
+                raise ProcessError(
+                    f"{self.name} is still running after {timeout} s\n{self._tail()}"
+                )
+            time.sleep(POLL)
+        return status
 
     def terminate(self) -> None:
         """Send SIGTERM to the process if it runs, and do not wait for its end."""
@@ -205,7 +220,6 @@ class RoleProcess(Process):
     """A role under twistd, with its event log.
 
     :param config: path of the role's TOML file.
-    :param prefix: as of Process.
     :ivar event_log: path of the event log, NAME.events in the directory.
     """
 
@@ -246,13 +260,13 @@ class RoleProcess(Process):
     ) -> dict[str, Any]:
         """Wait for the `count`-th event with a name and given values of fields; return the event.
 
-        Raises ProcessError after `timeout` seconds, or at the end of the process.
+        Raises ProcessError after a Deadline of `timeout` seconds, or at the end of the process.
         """
-        deadline = time.monotonic() + timeout
+        deadline = Deadline(timeout)
         while len(found := self.find(event, **fields)) < count:
             if self.returncode is not None:
                 raise ProcessError(f"{self.name} ended with {self.returncode}\n{self._tail()}")
-            if time.monotonic() > deadline:
+            if deadline.passed:
                 raise ProcessError(
                     f"{self.name}: no {event} {fields} in {timeout} s\n{self._tail()}"
                 )
@@ -271,8 +285,6 @@ class Deployment:
     A `prefix` runs a process elsewhere, for example in a network namespace; see Process.
 
     :cvar defaults: settings of every role, which its own settings override.
-    :ivar directory: for configurations, event logs and output.
-    :ivar certs: the directory of the certificates.
     :ivar processes: all processes, in the order of their start.
     :ivar intermediates: the addresses of the Intermediates, for later Connectors and Agents.
     """
@@ -346,10 +358,7 @@ class Deployment:
         self, name: str, listen: str = "127.0.0.1:0", prefix: Sequence[str] = (),
         **settings: object,
     ) -> RoleProcess:  # fmt: skip
-        """Start an Intermediate, wait until it listens, and let later nodes connect to it.
-
-        Raises ProcessError.
-        """
+        """Start an Intermediate and let later nodes connect to it. Raises ProcessError."""
         host = parse_host_port(listen)[0]
         self.issue(Role.INTERMEDIATE, name, hosts=[host])
         process = self.role(Role.INTERMEDIATE, name, {"listen": listen, **settings}, prefix=prefix)

@@ -69,7 +69,7 @@ def decode_stream_header(data: bytes) -> tuple[StreamHeader, int] | None:
 
 
 def encode_flow_datagram(flow_id: int, payload: bytes) -> bytes:
-    """The content of a DATAGRAM frame with `payload` of the flow `flow_id`."""
+    """The content of a DATAGRAM frame. Raises ValueError for a flow id that is no varint."""
     return encode_varint(flow_id) + payload
 
 

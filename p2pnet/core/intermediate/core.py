@@ -82,11 +82,11 @@ class IntermediateCore:
     @property
     def credentials(self) -> Credentials:
         """The certificate and key that new connections use; may be replaced at any time."""
-        return self._credentials
+        assert self._mux.server is not None
+        return self._mux.server.credentials
 
     @credentials.setter
     def credentials(self, credentials: Credentials) -> None:
-        self._credentials = credentials
         self._mux.server = self._profile(credentials=credentials)
 
     @property

@@ -5,6 +5,7 @@ Each process has a socket of its own on the port, and the kernel spreads the fra
 the Intermediate reads its socket until the next process is ready.
 """
 
+import functools
 import os
 import socket
 import subprocess
@@ -92,12 +93,33 @@ class _Process:
 
 
 class _Worker:
-    """One worker: a socket, and the processes that read it one after the other."""
+    """One worker: a socket, and the processes that read it one after the other.
 
-    def __init__(self, pool: "WorkerPool", number: int, udp: socket.socket) -> None:
-        self._pool = pool
+    :param number: the worker's, from 1.
+    :param udp: the socket, which stays open.
+    :param kind: "batched" or "plain", the transport on the socket.
+    :param owner: gets the events of the worker.
+    :param read: starts a transport on the socket in this process, while no other one reads it.
+    :param receive: gets the datagrams that the process passes on.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        number: int,
+        udp: socket.socket,
+        kind: str,
+        owner: WorkerOwner,
+        read: Callable[[socket.socket], IDatagramTransport],
+        receive: Callable[[Datagrams], Any],
+    ) -> None:
+        self._reactor = reactor
         self._number = number
         self._udp = udp
+        self._kind = kind
+        self._owner = owner
+        self._read = read
+        self._receive = receive
         self._process: _Process | None = None
         self._stand_in: IDatagramTransport | None = None  # reads the socket while no process does
         self._delay = 0.0  # seconds before the next restart
@@ -105,15 +127,15 @@ class _Worker:
 
     def start(self) -> None:
         """Start a process, and read the socket in this one until the process does."""
-        pool, self._start_call = self._pool, None
+        self._start_call = None
         try:
             self._step_in()
-            process = _Process(pool.reactor, self._udp, pool.kind, self._receive, self._lost)
+            process = _Process(self._reactor, self._udp, self._kind, self._handle, self._lost)
         except (OSError, CannotListenError) as error:
             self._start_later(str(error))
             return
         self._process = process
-        for message in pool.owner.worker_added(self._number):
+        for message in self._owner.worker_added(self._number):
             process.pipe.send(message)
         process.pipe.send(Begin())
 
@@ -133,35 +155,35 @@ class _Worker:
 
     def _step_in(self) -> None:
         if self._stand_in is None:
-            self._stand_in = self._pool.read(self._udp)
+            self._stand_in = self._read(self._udp)
 
     def _step_back(self) -> Any:
         stand_in, self._stand_in = self._stand_in, None
         return None if stand_in is None else stand_in.stop()
 
-    def _receive(self, message: WorkerMessage) -> None:
+    def _handle(self, message: WorkerMessage) -> None:
         match message:
             case Begun():
                 self._step_back()
                 assert self._process is not None
-                self._pool.owner.worker_started(self._number, self._process.pid)
+                self._owner.worker_started(self._number, self._process.pid)
             case Stray(data, source):
-                self._pool.receive([(data, source)])
+                self._receive([(data, source)])
             case _:
-                self._pool.owner.worker_message(self._number, message)
+                self._owner.worker_message(self._number, message)
 
     def _lost(self, reason: str) -> None:
         process, self._process = self._process, None
         assert process is not None
         process.end()
-        if self._pool.reactor.seconds() - process.started_at > MAX_DELAY:
+        if self._reactor.seconds() - process.started_at > MAX_DELAY:
             self._delay = 0.0
         self._start_later(reason)
 
     def _start_later(self, reason: str) -> None:
         delay, self._delay = self._delay, min(max(FIRST_DELAY, 2 * self._delay), MAX_DELAY)
-        self._pool.owner.worker_lost(self._number, reason, delay)
-        self._start_call = self._pool.reactor.callLater(delay, self.start)
+        self._owner.worker_lost(self._number, reason, delay)
+        self._start_call = self._reactor.callLater(delay, self.start)
         try:
             self._step_in()
         except CannotListenError:
@@ -185,9 +207,8 @@ class WorkerPool:
     forward: Forward | None = None
 
     def __init__(self, reactor: Any, host: str, port: int, workers: int, kind: str) -> None:
-        self.reactor = reactor
-        self.kind = kind
-        self.receive: Callable[[Datagrams], Any]
+        self._reactor = reactor
+        self._kind = kind
         self._host = host
         self._port = port
         self.count = workers
@@ -202,28 +223,26 @@ class WorkerPool:
 
     def start(self, receive: Callable[[Datagrams], Any]) -> None:
         """Open the sockets, and start the workers. Raises CannotListenError."""
-        self.receive = receive
-        options = [] if self.kind == "plain" else [batched.JOINED]
+        options = [] if self._kind == "plain" else [batched.JOINED]
         try:
             sockets = reuseport.open_group(self._host, self._port, 1 + self.count, options)
         except OSError as error:
             raise CannotListenError(self._host, self._port, error) from error
         self._sockets = sockets
-        self._transport = self.read(sockets[0])
+        read = functools.partial(self._read, receive)
+        self._transport = read(sockets[0])
         self._workers = [
-            _Worker(self, number, udp) for number, udp in enumerate(sockets[1:], start=1)
+            _Worker(self._reactor, number, udp, self._kind, self.owner, read, receive)
+            for number, udp in enumerate(sockets[1:], start=1)
         ]
         for worker in self._workers:
             worker.start()
 
-    def read(self, udp: socket.socket) -> IDatagramTransport:
-        """Read a socket in this process: return a started transport on it.
-
-        Raises CannotListenError.
-        """
-        transport = transport_on(self.reactor, udp, self.kind)
+    def _read(self, receive: Callable[[Datagrams], Any], udp: socket.socket) -> IDatagramTransport:
+        """Return a started transport on a socket of the pool. Raises CannotListenError."""
+        transport = transport_on(self._reactor, udp, self._kind)
         transport.forward = self.forward
-        transport.start(self.receive)
+        transport.start(receive)
         return transport
 
     def send(self, datagrams: Datagrams, hops: int | None = None) -> None:
