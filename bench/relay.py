@@ -39,7 +39,8 @@ from p2pnet.net.batched import (
     UDP_SEGMENT,
     open_socket,
 )
-from p2pnet.testing.processes import Deployment, ProcessError, cpu_seconds
+from p2pnet.testing.processes import Deployment, ProcessError
+from p2pnet.testing.procfs import cpu_seconds
 from p2pnet.traversal.way import Way
 from p2pnet.wire.address import Address
 from p2pnet.wire.relay_frame import RELAY_OVERHEAD

@@ -1,7 +1,7 @@
 """p2pnet: reach a private service behind NAT from anywhere.
 
-`__all__` names the public API; docs/api.md says what it promises. The first use of a name imports
-the module that defines it, so that ``import p2pnet`` alone costs nothing.
+`__all__` names the public API, which docs/api.md describes. The first use of a name imports the
+module that defines it, so that ``import p2pnet`` alone imports nothing else.
 """
 
 # ruff: noqa: I001 (re-exports as type checkers want them: several "X as X" to an import)
@@ -96,7 +96,7 @@ __all__ = [*_MODULES, *_HOMES]
 
 
 def __getattr__(name: str) -> Any:
-    """The public name, from its home (PEP 562). Raises AttributeError for any other name."""
+    """Import and return a public name (PEP 562). Raises AttributeError for any other name."""
     if name in _MODULES:
         return importlib.import_module(f"p2pnet.{name}")
     if name in _HOMES:
@@ -105,5 +105,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """The public names, imported or not."""
+    """All public names, whether imported already or not."""
     return sorted([*globals(), *__all__])

@@ -1,4 +1,4 @@
-"""From a configuration to the node that it describes."""
+"""The nodes of configurations, with real sockets, candidate sources and clocks."""
 
 import dataclasses
 import os
@@ -51,7 +51,10 @@ def _udp_transport(
 
 
 def _count_processes(reactor: Any, configured: int | str) -> int:
-    """How many processes an Intermediate is. Raises ConfigError."""
+    """The number of an Intermediate's processes for the setting `workers`.
+
+    Raises ConfigError for more than one where processes cannot share a port.
+    """
     if configured == 1:
         return 1
     available = workers.is_available(reactor)
@@ -67,12 +70,12 @@ def _count_processes(reactor: Any, configured: int | str) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Platform:
-    """What a node runs on besides its reactor.
+    """The surroundings of a node besides its reactor.
 
-    :ivar credentials: who the node is.
-    :ivar transport: the IDatagramTransport that is its one socket.
-    :ivar locality: where an Agent or a Connector is.
-    :ivar entropy: the source of random bytes.
+    :ivar credentials: the node's certificate and key.
+    :ivar transport: the IDatagramTransport of the node's one socket.
+    :ivar locality: the place of an Agent or Connector in the network.
+    :ivar entropy: returns that many random bytes.
     """
 
     credentials: Credentials
@@ -84,9 +87,11 @@ class Platform:
 def intermediate_node(
     reactor: Any, config: IntermediateConfig, platform: Platform | None = None
 ) -> IntermediateNode:
-    """The Intermediate of a configuration. Raises CredentialsError or ConfigError.
+    """Make the Intermediate of a configuration; its startService() opens the socket.
 
-    :param platform: in place of the files and the UDP socket that the configuration names.
+    Raises CredentialsError, or ConfigError for workers on a system without them.
+
+    :param platform: replaces the files and the UDP socket that the configuration names.
     """
     if platform is None:
         credentials = load_credentials(config)
@@ -102,9 +107,11 @@ def intermediate_node(
 def connector_node(
     reactor: Any, config: ConnectorConfig, platform: Platform | None = None
 ) -> ConnectorNode:
-    """The Connector of a configuration; its services are not handled yet.
+    """Make the Connector of a configuration; its startService() opens the socket.
 
-    Raises CredentialsError. `platform`: as of intermediate_node().
+    The services have no handlers: their targets are not used. Raises CredentialsError.
+
+    :param platform: as of intermediate_node().
     """
     platform = platform or _peer_platform(reactor, config)
     core = connector_core(config, platform.credentials, utcnow=utcnow, entropy=platform.entropy)
@@ -112,9 +119,11 @@ def connector_node(
 
 
 def agent_node(reactor: Any, config: AgentConfig, platform: Platform | None = None) -> AgentNode:
-    """The Agent of a configuration, without its forwards.
+    """Make the Agent of a configuration, without its forwards; startService() opens the socket.
 
-    Raises CredentialsError. `platform`: as of intermediate_node().
+    Raises CredentialsError.
+
+    :param platform: as of intermediate_node().
     """
     platform = platform or _peer_platform(reactor, config)
     core = agent_core(config, platform.credentials, utcnow=utcnow, entropy=platform.entropy)
@@ -129,7 +138,7 @@ def _peer_platform(reactor: Any, config: PeerConfig) -> Platform:
 
 
 def _locality(reactor: Any, config: PeerConfig) -> Locality:
-    """Where the node offers peers to reach it, and how it notices that this changed."""
+    """The place of a node by the settings `candidates`, `external` and `bind`."""
     source: ICandidateSource = StaticSource([])
     if "host" in config.candidates:
         host = parse_host_port(config.bind)[0] if config.bind else ""

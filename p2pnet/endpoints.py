@@ -1,4 +1,4 @@
-"""``p2p:`` endpoints: a service as something any Twisted program connects to or listens on."""
+"""``p2p:`` endpoints, by which any Twisted program connects to a service or serves one."""
 
 import os
 import weakref
@@ -31,14 +31,15 @@ from p2pnet.wire.codes import ErrorCode
 
 
 def _owner_starts() -> None:
-    """Do nothing: the owner of a node that no endpoint string made starts the node."""
+    """Do nothing: the program that made a node also starts the node."""
 
 
 @implementer(IStreamClientEndpoint)
 class P2PClientEndpoint:
-    """Connects to `service` through an AgentNode.
+    """An IStreamClientEndpoint that connects to a service through an AgentNode.
 
-    :param start: called before each connection, to have the node run; may raise.
+    :param service: the service's name.
+    :param start: called before each connection, and starts the node if need be; may raise.
     """
 
     def __init__(
@@ -49,10 +50,10 @@ class P2PClientEndpoint:
         self._start = start
 
     def connect(self, protocolFactory: IProtocolFactory) -> "defer.Deferred[IProtocol]":
-        """Fires with the connected protocol.
+        """Connect to the service. Fires with the connected protocol; may be cancelled.
 
-        Fails with a ServiceError (a ConnectError), with ValueError for a name that cannot be a
-        service's, or with what `start` raised.
+        Fails with a ServiceError (a ConnectError), with ValueError for an invalid service name, or
+        with the exception of `start`.
         """
 
         def connect() -> "defer.Deferred[StreamTransport]":
@@ -75,7 +76,7 @@ class P2PClientEndpoint:
 
 @implementer(IListeningPort)
 class _ServicePort:
-    """A service of a ConnectorNode as the port of its protocols."""
+    """An IListeningPort: a service of a ConnectorNode and the factory that serves it."""
 
     def __init__(self, node: ConnectorNode, service: str, factory: IProtocolFactory) -> None:
         self._node = node
@@ -84,7 +85,10 @@ class _ServicePort:
         self._is_listening = False
 
     def startListening(self) -> None:
-        """Serve, also again. Raises CannotListenError while another port serves the service."""
+        """Serve the service, also after stopListening().
+
+        Raises CannotListenError while another port or handler serves the service.
+        """
         try:
             self._node.serve_protocol(self._service, self._factory)
         except ValueError as error:
@@ -92,21 +96,22 @@ class _ServicePort:
         self._is_listening = True
 
     def stopListening(self) -> None:
-        """Refuse streams from now on. May be called again."""
+        """Refuse new streams from now on; accepted ones go on. A second call does nothing."""
         if self._is_listening:
             self._is_listening = False
             self._node.unserve(self._service)
 
     def getHost(self) -> ServiceAddress:
-        """The service and the name of this node."""
+        """The ServiceAddress: the service's name and this node's name."""
         return ServiceAddress(self._service, self._node.core.credentials.identity.name)
 
 
 @implementer(IStreamServerEndpoint)
 class P2PServerEndpoint:
-    """Serves `service` on a ConnectorNode.
+    """An IStreamServerEndpoint that serves a service on a ConnectorNode.
 
-    :param start: called before each listening, to have the node run; may raise.
+    :param service: the service's name.
+    :param start: called by each listen(), and starts the node if need be; may raise.
     """
 
     def __init__(
@@ -117,10 +122,11 @@ class P2PServerEndpoint:
         self._start = start
 
     def listen(self, protocolFactory: IProtocolFactory) -> "defer.Deferred[IListeningPort]":
-        """Fires with the port, whose stopListening() ends the serving.
+        """Serve the service. Fires with an IListeningPort.
 
-        Fails with CannotListenError while the service is served already, with ConfigError or
-        CredentialsError if agents could never reach the service, or with what `start` raised.
+        Fails with CannotListenError while another port or handler serves the service, with
+        ConfigError or CredentialsError if agents could never reach the service, or with the
+        exception of `start`.
         """
 
         def listen() -> _ServicePort:
@@ -158,7 +164,7 @@ N = TypeVar("N", AgentNode, ConnectorNode)
 
 
 class _SharedNode(Generic[N]):
-    """A node that endpoint strings share: its first use starts it, the reactor's end stops it."""
+    """A node that endpoint strings share: the first use starts it, the reactor's end stops it."""
 
     def __init__(self, reactor: Any, node: N) -> None:
         self.node: N = node
@@ -166,10 +172,11 @@ class _SharedNode(Generic[N]):
         reactor.addSystemEventTrigger("before", "shutdown", self._stop)
 
     def start(self, text: str) -> None:
-        """Start the node unless it runs, also again after a start that failed.
+        """Start the node unless it runs. After a failure the next call tries again.
 
-        Raises NodeCannotListen for the endpoint `text`, OSError for the event log, or SessionLost
-        once the reactor stops.
+        Raises NodeCannotListen, OSError for the event log, or SessionLost once the reactor stops.
+
+        :param text: the endpoint string, for errors.
         """
         if self._is_over:
             raise error_for(ErrorCode.SHUTDOWN, f"{text}: the reactor stops")
@@ -191,9 +198,9 @@ _nodes: "weakref.WeakKeyDictionary[Any, dict[tuple[type, str], _SharedNode[Any]]
 
 
 def _share(reactor: Any, path: str, kind: type[C], make: Callable[[Any, C], N]) -> _SharedNode[N]:
-    """The node of a configuration file; the first string that names the file makes the node."""
+    """The shared node of a configuration file; the first string with that file makes the node."""
     nodes = _nodes.setdefault(reactor, {})
-    key = kind, os.path.realpath(path)  # whichever way the path is written
+    key = kind, os.path.realpath(path)  # one node for all spellings of a path
     if key not in nodes:
         nodes[key] = _SharedNode(reactor, make(reactor, load_config(kind, Path(path), {})))
     return nodes[key]
@@ -202,9 +209,9 @@ def _share(reactor: Any, path: str, kind: type[C], make: Callable[[Any, C], N]) 
 def parse_client(
     reactor: Any, arguments: Sequence[str], options: Mapping[str, str]
 ) -> P2PClientEndpoint:
-    """``p2p:SERVICE:config=FILE`` for clientFromString: FILE is an Agent's configuration.
+    """The endpoint of ``p2p:SERVICE:config=FILE`` for clientFromString().
 
-    Raises ConfigError or CredentialsError, which name the string.
+    FILE is an Agent's configuration. Raises ConfigError or CredentialsError, which name the string.
     """
     text = _describe(arguments, options)
     with _named(text):
@@ -216,10 +223,11 @@ def parse_client(
 def parse_server(
     reactor: Any, arguments: Sequence[str], options: Mapping[str, str]
 ) -> P2PServerEndpoint:
-    """``p2p:SERVICE:config=FILE`` for serverFromString: FILE is a Connector's configuration.
+    """The endpoint of ``p2p:SERVICE:config=FILE`` for serverFromString().
 
-    The service is in FILE with the agents that may use it; its target is not used. Raises
-    ConfigError or CredentialsError, which name the string.
+    FILE is a Connector's configuration. Its table of the service names the agents that may use the
+    service; the table's target is not used. Raises ConfigError or CredentialsError, which name the
+    string.
     """
     text = _describe(arguments, options)
     with _named(text):
@@ -236,7 +244,7 @@ def _describe(arguments: Sequence[str], options: Mapping[str, str]) -> str:
 
 @contextmanager
 def _named(text: str) -> Iterator[None]:
-    """Put the endpoint string in front of what is wrong with it."""
+    """Put the endpoint string in front of the text of a ValueError or CredentialsError."""
     try:
         yield
     except ValueError as error:

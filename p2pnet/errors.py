@@ -1,4 +1,4 @@
-"""What can go wrong when a service is used, as the ConnectErrors that Twisted programs expect."""
+"""The errors of using a service, as the ConnectErrors that Twisted programs expect."""
 
 from twisted.internet import error
 from twisted.python.failure import Failure
@@ -7,10 +7,10 @@ from p2pnet.wire.codes import ErrorCode
 
 
 class ServiceError(error.ConnectError):
-    """Base of what is raised when a service cannot be used. `str()` says why, for people.
+    """Base of the errors of using a service. `str()` says for people why the service failed.
 
     :ivar code: the ErrorCode.
-    :ivar reason: the text that came with it.
+    :ivar reason: the text that came with the code, empty for none.
     """
 
     summary = "the service cannot be used"
@@ -25,13 +25,13 @@ class ServiceError(error.ConnectError):
 
 
 class UnknownService(ServiceError):
-    """No connected Connector serves it."""
+    """No connected Connector serves the service."""
 
     summary = "unknown service"
 
 
 class NotAuthorized(ServiceError):
-    """The Connector does not allow this agent."""
+    """The Connector does not allow this agent to use the service."""
 
     summary = "not authorized"
 
@@ -43,37 +43,37 @@ class TargetRefused(ServiceError, error.ConnectionRefusedError):
 
 
 class TargetUnreachable(ServiceError, error.NoRouteError):
-    """The service's target cannot be reached from the Connector."""
+    """The Connector cannot reach the service's target."""
 
     summary = "the service's target cannot be reached"
 
 
 class OverLimit(ServiceError):
-    """A quota or a cap is used up."""
+    """A limit of the Connector's or the Intermediate's configuration is reached."""
 
     summary = "over a limit"
 
 
 class BadCertificate(ServiceError):
-    """One end refused the other's certificate, or what it grants."""
+    """One end refused the other's certificate, or the certificate does not grant the service."""
 
     summary = "certificate refused"
 
 
 class IntermediateUnreachable(ServiceError, error.TimeoutError):
-    """No Intermediate could be reached in time."""
+    """The Agent could not reach any Intermediate in time."""
 
     summary = "no intermediate can be reached"
 
 
 class SessionLost(ServiceError, error.ConnectionLost):
-    """The end-to-end connection is lost."""
+    """The end-to-end connection of the session is lost, or the node stops."""
 
     summary = "the session is lost"
 
 
 class StreamBroken(ServiceError, error.ConnectionLost):
-    """The other end broke the stream off, as a TCP reset does."""
+    """The other end reset the stream, as a TCP reset does."""
 
     summary = "the other end broke the stream off"
 
@@ -96,7 +96,7 @@ _BY_CODE: dict[ErrorCode, type[ServiceError]] = {
 
 
 def cannot_listen(failed: error.CannotListenError) -> str:
-    """Why a port could not be opened, in words for people: address, port and what to look at."""
+    """A sentence for people about a port that cannot be opened: address, port, cause and remedy."""
     return (
         f"cannot listen on {failed.interface or 'any'} port {failed.port}: "
         f"{failed.socketError}; is another program using it?"
@@ -106,7 +106,7 @@ def cannot_listen(failed: error.CannotListenError) -> str:
 class NodeCannotListen(error.CannotListenError):
     """The node of an endpoint string cannot open its UDP port.
 
-    :ivar endpoint: the string.
+    :ivar endpoint: the endpoint string.
     """
 
     def __init__(self, endpoint: str, cause: error.CannotListenError) -> None:
@@ -118,13 +118,13 @@ class NodeCannotListen(error.CannotListenError):
 
 
 def error_for(code: int, reason: str = "") -> ServiceError:
-    """The exception for an ErrorCode that came over the network."""
+    """The exception for the number of an ErrorCode; an unknown number is CANCELLED."""
     known = ErrorCode.of(code)
     return _BY_CODE.get(known, ServiceError)(known, reason)
 
 
 def code_for(failure: Failure) -> ErrorCode:
-    """The ErrorCode that tells an Agent why a target could not be connected to."""
+    """The ErrorCode for a failed connection to a target: TARGET_REFUSED or TARGET_UNREACHABLE."""
     if failure.check(error.ConnectionRefusedError) is not None:
         return ErrorCode.TARGET_REFUSED
     return ErrorCode.TARGET_UNREACHABLE

@@ -1,4 +1,4 @@
-"""Who a node is, read from its certificate.
+"""The identity of a node, read from its certificate.
 
 A node's certificate (RFC 5280) is issued by the CA of its realm and names the node in its
 subjectAltName (section 4.2.1.6) by URIs of our own:
@@ -6,9 +6,9 @@ subjectAltName (section 4.2.1.6) by URIs of our own:
     p2pnet://REALM/ROLE/NAME         exactly one: the node itself
     p2pnet://REALM/service/SERVICE   any number, connectors only: a service it may offer
 
-`verify_peer` is the one place where a peer's certificate is judged, on every TLS leg and in both
-directions. `Credentials.load` applies the same judgment to our own files, so that a node which its
-peers would refuse does not start. That the peer holds the certificate's key is for TLS to prove.
+`verify_peer` alone decides about a peer's certificate, on every TLS leg and in both directions.
+`Credentials.load` applies the same rules to our own files, so that a node does not start with a
+certificate that its peers would refuse. TLS proves that the peer holds the certificate's key.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ PrivateKey: TypeAlias = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 FilePath: TypeAlias = str | os.PathLike[str]
 Extension = TypeVar("Extension", bound=x509.ExtensionType)
 
-# An operator's CA may have one or two below it, and a peer may send the root along. More is abuse.
+# A realm's CA may have one or two CAs below it, and a peer may send the root as well.
 MAX_CHAIN = 3
 
 # The text may become the reason phrase of a CONNECTION_CLOSE frame (RFC 9000 section 19.19), which
-# should leave room in a 1200-byte packet and is written to logs by every implementation.
+# must fit a 1200-byte packet and which implementations write to their logs.
 MAX_MESSAGE = 199
 MAX_QUOTED = 40
 
@@ -59,7 +59,7 @@ _NODE_URI = re.compile(
 
 
 class Role(enum.StrEnum):
-    """What a node is in its realm."""
+    """The role of a node in its realm."""
 
     INTERMEDIATE = "intermediate"
     CONNECTOR = "connector"
@@ -67,7 +67,7 @@ class Role(enum.StrEnum):
 
 
 class Problem(enum.StrEnum):
-    """Why a certificate was refused."""
+    """The reason for the refusal of a certificate."""
 
     NOT_P2PNET = "not-p2pnet"
     WRONG_REALM = "wrong-realm"
@@ -81,10 +81,10 @@ class Problem(enum.StrEnum):
 
 
 class IdentityError(Exception):
-    """A certificate was refused.
+    """A certificate was refused because of a Problem, `problem`.
 
-    The text says which certificate, what is wrong and what to do. It is printable ASCII of less
-    than 200 bytes, whatever the peer put into its certificate.
+    The text names the certificate, the problem and the remedy. It is printable ASCII of less than
+    200 bytes, whatever the peer wrote into its certificate.
     """
 
     def __init__(self, problem: Problem, message: str) -> None:
@@ -93,14 +93,11 @@ class IdentityError(Exception):
 
 
 class CredentialsError(Exception):
-    """Our own certificate, key or CA file cannot be used; the text says which, why, what to do."""
+    """Our own certificate, key or CA file is unusable; the text names file, problem and remedy."""
 
 
 def check_name(kind: str, value: str) -> None:
-    """Refuse `value` as the name of a `kind` ("realm", "node", "service").
-
-    Raises ValueError if `value` does not match `NAME_PATTERN` as a whole.
-    """
+    """Raise ValueError unless `value` is a valid name of a `kind` ("realm", "node", "service")."""
     if not NAME_PATTERN.fullmatch(value):
         raise ValueError(
             f"{kind} name {_printable(value)!r} is not valid: use 1 to {MAX_NAME} of a-z 0-9 . _ - "
@@ -110,23 +107,25 @@ def check_name(kind: str, value: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What a certificate says about its node: a claim, until `verify_peer` returned it."""
+    """The node that a certificate names: a mere claim unless `verify_peer` returned it.
+
+    :ivar fingerprint: SHA-256 of the certificate's DER form, in lower-case hexadecimal.
+    :ivar not_valid_after: aware, in UTC.
+    """
 
     realm: str
     role: Role
     name: str
     services: frozenset[str]
     fingerprint: str
-    """SHA-256 of the certificate's DER form, in lower-case hexadecimal."""
     not_valid_after: datetime
-    """Aware, in UTC."""
 
     @classmethod
     def from_certificate(cls, certificate: x509.Certificate) -> Identity:
         """Read the identity from a node's certificate, without trusting it.
 
-        Raises IdentityError: NOT_P2PNET if it names no p2pnet node or is a CA's, MALFORMED if it
-        names several, has a broken name, or cannot be parsed.
+        Raises IdentityError: NOT_P2PNET for a CA certificate or one without a p2pnet node,
+        MALFORMED for one with several nodes or a broken name, or one that cannot be parsed.
         """
         with _malformed_if_unreadable(certificate):
             fingerprint = certificate.fingerprint(hashes.SHA256()).hex()
@@ -149,12 +148,11 @@ class Identity:
 
 @dataclass(frozen=True)
 class Credentials:
-    """A node's own certificate and key, and the CA by which it judges its peers."""
+    """A node's certificate and key, the `chain` of CAs above it (usually none), the realm's CA."""
 
     identity: Identity
     certificate: x509.Certificate
     chain: tuple[x509.Certificate, ...]
-    """Intermediate CA certificates that followed ours in its file; usually none."""
     private_key: PrivateKey = field(repr=False)
     ca: x509.Certificate
     ca_pem: bytes = field(repr=False)
@@ -165,8 +163,8 @@ class Credentials:
     ) -> Credentials:
         """Read and check the three PEM files of a node.
 
-        `now` (aware) is the time at which they must be valid, by default the present. Raises
-        CredentialsError for anything a peer would refuse or that would leave the key exposed.
+        The certificates must be valid at `now` (aware), None for the present. Raises
+        CredentialsError for a certificate that peers would refuse, or a key that others may read.
         """
         (certificate, *chain), private_key = load_pair(cert, key)
         authority, *others = load_certificates(ca)
@@ -194,12 +192,15 @@ def verify_peer(
     host: str | None = None,
     now: datetime,
 ) -> Identity:
-    """Judge the certificate a peer presented and return who the peer is (RFC 5280 section 6).
+    """Verify a peer's certificate and return the peer's identity (RFC 5280 section 6).
 
-    `chain` is what the peer sent after its certificate, `roles` those welcome here, `host` the
-    name or address we dialed (RFC 9525 section 6; None if the peer dialed us), `now` aware. The
-    most telling check comes first: a node of another realm hears about realms, not signatures.
-    Raises IdentityError, and nothing else, for any certificate; ValueError if `now` is naive.
+    A node of another realm should read of its realm, not of signatures: realm and role come first.
+    Raises IdentityError for any certificate that is refused, ValueError for a naive `now`.
+
+    :param chain: the certificates that the peer sent after its own.
+    :param roles: the roles that are accepted here.
+    :param host: the name or address that we dialed (RFC 9525 section 6), None if the peer dialed.
+    :param now: the time (aware) at which the certificates must be valid.
     """
     if now.tzinfo is None:
         raise ValueError("now must be an aware datetime")
@@ -215,13 +216,13 @@ def verify_peer(
 
 
 def is_authority(certificate: x509.Certificate) -> bool:
-    """Whether the certificate is a CA's (RFC 5280 section 4.2.1.9). ValueError if unreadable."""
+    """Whether a certificate is a CA's (RFC 5280 section 4.2.1.9). Raises ValueError if broken."""
     constraints = _extension(certificate, x509.BasicConstraints)
     return constraints is not None and constraints.ca
 
 
 def subject_names(certificate: x509.Certificate) -> tuple[list[str], list[str]]:
-    """The `p2pnet:` URIs and the hosts (addresses, then names). ValueError if unreadable."""
+    """The `p2pnet:` URIs and hosts (IP addresses, then names). Raises ValueError if broken."""
     names = _extension(certificate, x509.SubjectAlternativeName)
     if names is None:
         return [], []
@@ -232,7 +233,7 @@ def subject_names(certificate: x509.Certificate) -> tuple[list[str], list[str]]:
 
 
 def load_certificates(path: FilePath) -> list[x509.Certificate]:
-    """The certificates of a PEM file, at least one. Raises CredentialsError."""
+    """The certificates of a PEM file. Raises CredentialsError for a file without any."""
     try:
         return x509.load_pem_x509_certificates(_read(path))
     except (ValueError, x509.InvalidVersion) as error:
@@ -240,9 +241,9 @@ def load_certificates(path: FilePath) -> list[x509.Certificate]:
 
 
 def load_pair(cert: FilePath, key: FilePath) -> tuple[list[x509.Certificate], PrivateKey]:
-    """The certificates of one PEM file and the key, of another, that belongs to the first of them.
+    """The certificates of the file `cert`, and the private key of the first in the file `key`.
 
-    Raises CredentialsError, also if others than the owner may read the key.
+    Raises CredentialsError, also for a key file that others than its owner may read.
     """
     certificates = load_certificates(cert)
     try:
@@ -266,7 +267,7 @@ def _read(path: FilePath, *, private: bool = False) -> bytes:
     try:
         with open(path, "rb") as file:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-            # Elsewhere than on POSIX the bits say nothing about who may read.
+            # Only on POSIX do the mode bits decide who may read a file.
             if private and os.name == "posix" and mode & 0o077:
                 raise CredentialsError(
                     f"{path}: others may read it (mode {mode:04o}); run `chmod 600 {path}`"
@@ -289,18 +290,18 @@ def _named(identity: Identity) -> str:
 
 
 def _described(certificate: x509.Certificate) -> str:
-    """The certificate by its subject, for want of a p2pnet name."""
+    """A description of a certificate without a p2pnet name: its subject."""
     try:
         return f'certificate "{_printable(certificate.subject.rfc4514_string())}"'
-    except Exception:  # the subject, too, is parsed only when read
+    except Exception:  # the library parses the subject only now
         return "certificate without a readable subject"
 
 
 @contextmanager
 def _malformed_if_unreadable(certificate: x509.Certificate) -> Iterator[None]:
-    """Turn whatever a certificate makes the X.509 libraries raise into IdentityError.
+    """Raise IdentityError for any exception that a certificate causes in the X.509 libraries.
 
-    Three libraries parse its parts when first read and document no common exception.
+    Three libraries parse the parts of a certificate lazily and document no common exception.
     """
     try:
         yield
@@ -352,7 +353,7 @@ def _check_realm_and_role(identity: Identity, realm: str, roles: Collection[Role
 
 
 def _check_dates(named: str, certificate: x509.Certificate, now: datetime) -> None:
-    """RFC 5280 section 4.1.2.5, but the last second is already too late, as it is to OpenSSL."""
+    """Check the validity (RFC 5280 section 4.1.2.5); like OpenSSL, without the last second."""
     since, until = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     if now < since:
         text = f"{named} is not valid before {since:{_DATE}}; check the clocks of both nodes"
@@ -369,13 +370,13 @@ def _check_chain(
     ca: x509.Certificate,
     now: datetime,
 ) -> None:
-    """Path validation to our CA alone (RFC 5280 section 6.1), at `now`, not by the wall clock."""
+    """Validate the chain up to our CA (RFC 5280 section 6.1) at `now`, not by the wall clock."""
     if len(chain) > MAX_CHAIN:
         text = f"{_named(identity)} came with {len(chain)} others; at most {MAX_CHAIN} may follow"
         raise IdentityError(Problem.MALFORMED, text)
     store = crypto.X509Store()
     store.add_cert(crypto.X509.from_cryptography(ca))
-    store.set_time(now.astimezone(UTC))  # it drops the time zone
+    store.set_time(now.astimezone(UTC))  # set_time() ignores the time zone
     leaf = crypto.X509.from_cryptography(certificate)
     others = [crypto.X509.from_cryptography(other) for other in chain]
     try:
@@ -391,7 +392,7 @@ def _check_host(identity: Identity, certificate: x509.Certificate, host: str) ->
             verify_certificate_ip_address(certificate, host)
         else:
             verify_certificate_hostname(certificate, host)
-    # The CA vouches for the certificate by now, so a ValueError means that `host` is no host name.
+    # The CA has signed the certificate, so a ValueError means that `host` is no host name.
     except (VerificationError, CertificateError, ValueError) as error:
         hosts = _printable(" or ".join(subject_names(certificate)[1]) or "(none)")
         text = f"{_named(identity)} is for host {hosts}, not {_printable(host)}"

@@ -1,4 +1,4 @@
-"""The points where p2pnet can be given another implementation."""
+"""The Interfaces of the parts of p2pnet that a program can replace."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from p2pnet.wire.address import Address
 from p2pnet.wire.codes import ErrorCode
 
 Datagrams = Sequence[tuple[bytes, Address]]
-"""UDP payloads, each with the address that it came from or goes to."""
+"""UDP payloads, each with its source or destination address."""
 
 
 Forward = Callable[[bytes, int, Address], Address | None]
@@ -17,44 +17,46 @@ Forward = Callable[[bytes, int, Address], Address | None]
 
 
 class IDatagramTransport(Interface):
-    """A UDP socket. Addresses are canonical: an IP literal and a port, never v4-mapped.
+    """A UDP socket. Addresses are canonical: an IP literal and a port, never IPv6-mapped.
 
-    Datagrams come and go in batches: what they cost is mostly what is done once for each call.
+    Datagrams come and go in batches, because most of their cost is per call.
     """
 
     gathers = Attribute(
-        "Whether `receive` is called once for all that waits, so that the answers may go at once."
-        " Else they had better wait until the reactor has nothing more to read."
+        "Whether one call of `receive` gets all waiting datagrams, so that the caller may send the"
+        " answers at once. If not, the caller should send them in the reactor's next turn."
     )
 
     forward = Attribute(
-        "None, or set before the start by who relays: asked where to send on as it is what came,"
-        " one datagram or several that came joined from one address (the bytes, the size of each"
-        " but the last, the address). If it returns None, `receive` gets the datagrams. A transport"
-        " need not ask."
+        "Optional hook, set before start(). The transport calls forward(data, size, source) with"
+        " one datagram, or with several of `size` bytes that the kernel joined; it returns where to"
+        " send them unchanged, or None to have them delivered to receive(). A transport that joins"
+        " nothing need not call it."
     )
 
     def start(receive: Callable[[Datagrams], Any]) -> None:
-        """Open the socket, and only now. Raises CannotListenError.
+        """Open the socket, which the constructor does not. Raises CannotListenError.
 
-        `receive` gets datagrams in the order in which they came, never so many that others would
-        have to wait long for their turn.
+        :param receive: gets datagrams in the order of their arrival, in batches small enough for
+            the reactor to serve other sockets in between.
         """
 
     def send(datagrams: Datagrams, hops: int | None = None) -> None:
-        """Send, best effort: whatever goes wrong counts as packet loss.
+        """Send datagrams, best effort: a datagram that fails counts as lost, and nothing is raised.
 
-        Those to one address go in the order given, those to different ones in any.
-        `hops`: how many routers they may cross at most; None for the system's default.
+        Datagrams to one address keep their order; the order of the addresses may change.
+
+        :param hops: the TTL (IPv4) or hop limit (IPv6) of the packets, None for the system's. A
+            packet with 2 crosses one router and ends at the second.
         """
 
     def get_address() -> Address:
-        """The local address, once started."""
+        """The local address of the started transport."""
 
     def stop() -> Any:
-        """Close the socket; `receive` is not called any more. May be called again.
+        """Close the socket; `receive` gets no further call. A second call does nothing.
 
-        Returns None, or a Deferred that fires when it is closed.
+        Returns None, or a Deferred that fires once the socket is closed.
         """
 
 
@@ -62,35 +64,41 @@ class IAuthorizer(Interface):
     """Decides, at the Connector, which agents may use which services."""
 
     def authorize(agent: str, service: str) -> ErrorCode | None:
-        """None to allow `agent` (its proven name) the service, else the code to refuse with."""
+        """Whether the agent may use the service: None, or the code of the refusal.
+
+        :param agent: the name that the agent's certificate proved.
+        """
 
 
 class IServiceDirectory(Interface):
-    """The registry of the Intermediate: which nodes serve what. Keys are opaque to it."""
+    """The registry of the Intermediate: which nodes serve which services.
+
+    A node is a hashable key, which the directory does not interpret.
+    """
 
     def register(realm: str, services: tuple[str, ...], key: Any) -> None:
-        """The node `key` serves exactly these services from now on."""
+        """List the node `key` for exactly these services; its earlier ones end."""
 
     def unregister(realm: str, key: Any) -> None:
-        """The node `key` serves nothing any more."""
+        """List the node `key` for no service. Harmless if it is not registered."""
 
     def lookup(realm: str, service: str) -> list[Any]:
         """The keys of the nodes that serve `service`, oldest first."""
 
 
 class IPathSelector(Interface):
-    """Decides which of the ways of a session is used. Pure: no clock, no state."""
+    """Decides which of a session's paths carries its packets. Pure: no clock, no state."""
 
-    name = Attribute("Of the policy, as in the configuration.")
+    name = Attribute("The policy's name in the configuration.")
 
     def select(choices: Any) -> Any:
-        """The Decision for these Choices (both of p2pnet.traversal.selection)."""
+        """The Decision among Choices (both are classes of p2pnet.traversal.selection)."""
 
 
 class ICandidateSource(Interface):
-    """Finds addresses that this node may be reached at."""
+    """Finds host candidates: addresses of this machine (RFC 8445 section 5.1.1)."""
 
-    name = Attribute("For the event log.")
+    name = Attribute("The source's name in the event log.")
 
     def hosts() -> list[str]:
-        """The IP literals that it knows now."""
+        """The present addresses as IP literals, without ports."""

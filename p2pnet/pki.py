@@ -1,8 +1,8 @@
 """A realm's own certificate authority: a CA certificate, and one leaf for each node.
 
-The profile is RFC 5280's, kept small: the CA may sign leaves only (pathLenConstraint 0), a leaf is
-told apart by the URIs that `p2pnet.identity` reads. In a directory of certificates the CA is ca.pem
-and ca.key, the node NAME is NAME.pem and NAME.key. The CA's key is needed on no node.
+The profile is a small part of RFC 5280: the CA may sign leaves only (pathLenConstraint 0), and the
+URIs of a leaf name its node (`p2pnet.identity`). A directory of certificates has ca.pem and ca.key
+for the CA, NAME.pem and NAME.key for the node NAME. No node needs the CA's key.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ KeyType: TypeAlias = Literal["p256", "ed25519"]
 KEY_TYPES: tuple[KeyType, ...] = ("p256", "ed25519")
 
 AUTHORITY = "ca"
-"""What the CA's files are called; no node may be."""
+"""Base name of the CA's files, which no node may have as its name."""
 
 AUTHORITY_DAYS = 3650
 NODE_DAYS = 825
 
-# A node whose clock is a little behind must not refuse a certificate issued just now.
+# A node whose clock is slow by minutes must accept a new certificate.
 BACKDATE = timedelta(minutes=5)
 
 _AUTHORITY_URI = re.compile(rf"p2pnet://({NAME_PATTERN.pattern})")
@@ -64,9 +64,12 @@ def create_authority(
     key_type: KeyType = "p256",
     now: datetime | None = None,
 ) -> tuple[x509.Certificate, PrivateKey]:
-    """A self-signed CA certificate for `realm`, valid for `days` from `now` (aware), and its key.
+    """A new self-signed CA certificate for `realm`, and its key.
 
-    Raises ValueError for a bad realm name.
+    Raises ValueError for an invalid realm name or key type.
+
+    :param days: validity from `now` on.
+    :param now: aware; None for the present.
     """
     check_name("realm", realm)
     key = _generate(key_type)
@@ -97,9 +100,13 @@ def issue(
 ) -> tuple[x509.Certificate, PrivateKey]:
     """A certificate for the node `name` of the CA's realm, and the node's new key.
 
-    `hosts` are the DNS names and IP addresses at which it is dialed; it is valid for `days` from
-    `now` (aware), but no longer than the CA. Raises ValueError for a bad name or host, services for
-    any but a connector, an intermediate without a host, or a CA which is none or has expired.
+    Raises ValueError for an invalid name, host or key type, for services of a node that is no
+    connector, for an intermediate without a host, or for a CA that is expired or no realm's.
+
+    :param services: the services that the certificate grants.
+    :param hosts: the DNS names and IP addresses at which other nodes dial this one.
+    :param days: validity from `now` on; the certificate expires with its CA at the latest.
+    :param now: aware; None for the present.
     """
     realm = authority_realm(authority_cert)
     now = now or datetime.now(UTC)
@@ -129,7 +136,7 @@ def issue(
 
 
 def authority_realm(certificate: x509.Certificate) -> str:
-    """The realm whose CA this is. Raises ValueError if it is not the CA of a realm."""
+    """The realm of a CA certificate. Raises ValueError for any other certificate."""
     uris, _hosts = subject_names(certificate)
     match = _AUTHORITY_URI.fullmatch(uris[0]) if len(uris) == 1 else None
     if match is None or not is_authority(certificate):
@@ -140,7 +147,7 @@ def authority_realm(certificate: x509.Certificate) -> str:
 
 
 def load_authority(directory: FilePath) -> tuple[x509.Certificate, PrivateKey]:
-    """The CA certificate and key in `directory`. Raises CredentialsError naming the file."""
+    """The CA certificate and key in `directory`. Raises CredentialsError, which names the file."""
     path = Path(directory, f"{AUTHORITY}.pem")
     (certificate, *_others), key = load_pair(path, path.with_suffix(".key"))
     try:
@@ -158,9 +165,10 @@ def save(
     *,
     force: bool = False,
 ) -> tuple[Path, Path]:
-    """Write NAME.pem and NAME.key into `directory` (made if missing), both or neither.
+    """Write NAME.pem and NAME.key into `directory`, both or neither, and return the two paths.
 
-    Returns the two paths. Raises FileExistsError unless `force`, or another OSError.
+    A missing directory is created. Raises FileExistsError for an existing file unless `force` is
+    true, and OSError for any other failure.
     """
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
@@ -172,20 +180,21 @@ def save(
 
 
 def write_private(path: FilePath, data: bytes, *, force: bool = False) -> None:
-    """Write `data` to `path` such that only the owner may ever read it, wholly or not at all.
+    """Write `data` to `path`, wholly or not at all; at no time may others than the owner read it.
 
-    Raises FileExistsError unless `force`, or another OSError.
+    Raises FileExistsError for an existing file unless `force` is true, and OSError for any other
+    failure.
     """
     _write([(Path(path), data, 0o600)], force=force)
 
 
 def _write(files: Sequence[tuple[Path, bytes, int]], *, force: bool) -> None:
-    """Write all of the (path, data, mode) files or, if one of them fails, none."""
+    """Write all of the (path, data, mode) files or, if one fails, none."""
     made: list[Path] = []
     try:
         for path, _data, mode in files:
             if not force:
-                _create(path, b"", mode, made)  # reserves the name; a rename would not refuse
+                _create(path, b"", mode, made)  # reserves the name: rename replaces silently
         drafts = [path.with_name(f".{path.name}.{secrets.token_hex(8)}") for path, _, _ in files]
         for draft, (_path, data, mode) in zip(drafts, files, strict=True):
             _create(draft, data, mode, made)
@@ -227,7 +236,7 @@ def _generate(key_type: KeyType) -> PrivateKey:
 
 
 def _digest(key: PrivateKey) -> hashes.SHA256 | None:
-    """What a signature with `key` takes: Ed25519 has its own digest (RFC 8410)."""
+    """The digest of a signature with `key`: Ed25519 has its own, so None (RFC 8410)."""
     return None if isinstance(key, ed25519.Ed25519PrivateKey) else hashes.SHA256()
 
 
@@ -239,7 +248,7 @@ def _builder(
         .subject_name(subject)
         .issuer_name(issuer)
         .public_key(key.public_key())
-        # Random as RFC 5280 section 4.1.2.2 wants; always 20 bytes, so that sizes do not vary.
+        # Random (RFC 5280 section 4.1.2.2), and always 20 bytes, so that sizes do not vary.
         .serial_number(secrets.randbits(159) | 1 << 158)
         .not_valid_before(now - BACKDATE)
         .not_valid_after(until)
@@ -247,7 +256,7 @@ def _builder(
 
 
 def _subject(common_name: str) -> x509.Name:
-    """For people to read: cut to the 64 characters RFC 5280 allows (ub-common-name)."""
+    """A subject for people to read, within the 64 characters of ub-common-name (RFC 5280)."""
     return x509.Name(
         [
             x509.NameAttribute(NameOID.ORGANIZATION_NAME, "p2pnet"),

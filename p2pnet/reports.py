@@ -1,6 +1,7 @@
-"""What a node reports of itself: frozen plain values, for the event log, metrics and status.
+"""The reports of a node about itself: frozen plain values for event log, metrics and status.
 
-Addresses are text, ids hexadecimal, durations seconds.
+Addresses are text (HOST:PORT), session ids hexadecimal, durations seconds. `code` is the name of an
+ErrorCode, and `reason` a text for people.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ def _snake_case(name: str) -> str:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Report:
-    """Base of the reports."""
+    """Base of all reports, frozen values with the fields of a line of the event log."""
 
     @property
     def name(self) -> str:
@@ -26,7 +27,7 @@ class Report:
         return _snake_case(type(self).__name__)
 
     def fields(self) -> dict[str, Any]:
-        """The fields for the event log."""
+        """The fields of the report by name, as the event log has them."""
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
 
 
@@ -35,7 +36,10 @@ class Report:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Listening(Report):
-    """The node's UDP socket, or one of its local listeners, is open."""
+    """The node's UDP socket, or one of its local listeners, is open.
+
+    :ivar what: "p2pnet" for the socket, else the service of the listener.
+    """
 
     address: str
     what: str
@@ -43,7 +47,7 @@ class Listening(Report):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class CertificateReloaded(Report):
-    """New connections use the certificate on disk now."""
+    """The node loaded its certificate again and uses it for new connections."""
 
     identity: str
     not_valid_after: str
@@ -51,14 +55,14 @@ class CertificateReloaded(Report):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class CertificateReloadFailed(Report):
-    """The files on disk are bad; the old certificate stays in use."""
+    """The node could not load its certificate again and keeps the old one."""
 
     reason: str
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Stopped(Report):
-    """The node stopped; how many datagrams it had dropped, by cause."""
+    """The node stopped; `dropped` counts, by cause, the datagrams that it dropped."""
 
     dropped: dict[str, int]
 
@@ -68,7 +72,13 @@ class Stopped(Report):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ControlConnected(Report):
-    """The Intermediate took this node in."""
+    """The Intermediate answered this node's Hello.
+
+    :ivar intermediate: the Intermediate's HOST:PORT in the configuration.
+    :ivar identity: this node's role, name and realm.
+    :ivar address: this node's address as the Intermediate observed it.
+    :ivar seconds: duration of the attempt to connect.
+    """
 
     intermediate: str
     identity: str
@@ -78,7 +88,7 @@ class ControlConnected(Report):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ControlLost(Report):
-    """There is no connection to that Intermediate; the next try comes in `retry_in` seconds."""
+    """The control connection failed or ended; the node tries again in `retry_in` seconds."""
 
     intermediate: str
     reason: str
@@ -87,14 +97,14 @@ class ControlLost(Report):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class NetworkChanged(Report):
-    """The machine has other addresses or routes now, or woke up."""
+    """The machine's addresses or routes changed, or the machine slept."""
 
     reason: str
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class AddressObserved(Report):
-    """The Intermediate sees this node's packets come from `address`."""
+    """The Intermediate observed `address` as the source of this node's packets."""
 
     intermediate: str
     address: str
@@ -102,7 +112,7 @@ class AddressObserved(Report):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class IntermediateDraining(Report):
-    """The Intermediate shuts down within `seconds` and takes no new sessions."""
+    """The Intermediate shuts down within `seconds` and refuses new sessions."""
 
     intermediate: str
     seconds: float
@@ -110,7 +120,7 @@ class IntermediateDraining(Report):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Registered(Report):
-    """The Intermediate sends agents that ask for these services to this Connector."""
+    """The Intermediate introduces agents that request these services to this Connector."""
 
     intermediate: str
     services: tuple[str, ...]
@@ -118,7 +128,7 @@ class Registered(Report):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class RegistrationRefused(Report):
-    """The Intermediate does not register this service."""
+    """The Intermediate refused to register this service."""
 
     intermediate: str
     service: str
@@ -128,7 +138,7 @@ class RegistrationRefused(Report):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class SessionOpened(Report):
-    """A session with `peer` stands on the Intermediate; the end-to-end handshake follows."""
+    """The Intermediate relays a session with `peer`; the end-to-end handshake follows."""
 
     session: str
     peer: str
@@ -138,7 +148,7 @@ class SessionOpened(Report):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class SessionRefused(Report):
-    """No session for that service."""
+    """The Intermediate or the Connector refused a session for the service."""
 
     service: str
     code: str
@@ -147,7 +157,7 @@ class SessionRefused(Report):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class HandshakeCompleted(Report):
-    """The end-to-end connection of the session stands and the peer proved who it is."""
+    """The end-to-end handshake of the session is complete, and the peer proved its identity."""
 
     session: str
     peer: str
@@ -156,7 +166,7 @@ class HandshakeCompleted(Report):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class RelayReady(Report):
-    """The session can go through this Intermediate; it need not."""
+    """The Intermediate can relay the session; the session need not use this relay."""
 
     session: str
     intermediate: str
@@ -164,7 +174,7 @@ class RelayReady(Report):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class RelayLost(Report):
-    """The session can go through this Intermediate no more."""
+    """The Intermediate no longer relays the session."""
 
     session: str
     intermediate: str
@@ -173,10 +183,14 @@ class RelayLost(Report):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class PathSelected(Report):
-    """Packets of the session take this path from now on, and why.
+    """Packets of the session take another path from now on.
 
-    `path` is direct, relayed or none (packets wait); `address` is where they go, two while a
-    direct path is silent and both are used; the figures are seconds, null where unknown.
+    :ivar path: direct, relayed or none (packets wait).
+    :ivar reason: why the path was selected.
+    :ivar address: the destination of the packets; two, with " and ", while a direct path is silent
+        and packets take both paths.
+    :ivar direct_rtt: round-trip time of the direct path in seconds, null if unknown.
+    :ivar relay_rtt: round-trip time of the relayed path in seconds, null if unknown.
     """
 
     session: str
@@ -189,7 +203,7 @@ class PathSelected(Report):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class PacketSizeFound(Report):
-    """Packets of the session that go directly to `address` have up to `size` bytes from now on."""
+    """Path MTU discovery found that packets of `size` bytes reach `address` (RFC 8899)."""
 
     session: str
     address: str
@@ -198,7 +212,7 @@ class PacketSizeFound(Report):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class CandidatesExchanged(Report):
-    """Both ends know each other's candidates: "type address" each."""
+    """Both ends of the session know each other's candidates, each as "TYPE ADDRESS"."""
 
     session: str
     local: tuple[str, ...]
@@ -207,7 +221,7 @@ class CandidatesExchanged(Report):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ChecksStarted(Report):
-    """Connectivity checks begin in `delay` seconds on so many pairs."""
+    """Connectivity checks on a number of candidate `pairs` begin in `delay` seconds."""
 
     session: str
     delay: float
@@ -216,7 +230,10 @@ class ChecksStarted(Report):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ChecksFailed(Report):
-    """No direct path was found; the next round comes in `retry_in` seconds (null: not by us)."""
+    """The connectivity checks found no direct path.
+
+    :ivar retry_in: seconds until this node starts the next round, null if the peer starts it.
+    """
 
     session: str
     reason: str
@@ -225,7 +242,7 @@ class ChecksFailed(Report):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class SessionClosed(Report):
-    """The session is over."""
+    """The end-to-end connection of the session ended."""
 
     session: str
     peer: str
@@ -235,7 +252,11 @@ class SessionClosed(Report):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class StreamOpened(Report):
-    """A stream or flow was accepted."""
+    """A stream or flow was accepted.
+
+    :ivar kind: the name of its StreamKind in lower case.
+    :ivar seconds: from the request to the acceptance.
+    """
 
     session: str
     peer: str
@@ -246,7 +267,7 @@ class StreamOpened(Report):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class StreamRefused(Report):
-    """A stream or flow was not accepted."""
+    """A stream or flow was refused, by the Connector or on the way to it."""
 
     peer: str
     service: str
@@ -256,7 +277,11 @@ class StreamRefused(Report):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class StreamFinished(Report):
-    """A stream or flow is over: bytes each way, and how long it lasted."""
+    """A stream or flow ended.
+
+    :ivar sent: bytes of content that this node sent.
+    :ivar received: bytes of content that this node received.
+    """
 
     session: str
     service: str
@@ -271,7 +296,7 @@ class StreamFinished(Report):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class NodeConnected(Report):
-    """A node authenticated and greeted."""
+    """A node completed the handshake and sent Hello."""
 
     node: str
     address: str
@@ -279,7 +304,7 @@ class NodeConnected(Report):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class NodeMoved(Report):
-    """A node's packets come from another address now."""
+    """The source address of a node's packets changed."""
 
     node: str
     address: str
@@ -287,7 +312,7 @@ class NodeMoved(Report):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class NodeLost(Report):
-    """A node's control connection is over."""
+    """The control connection of a node ended."""
 
     node: str
     reason: str
@@ -295,7 +320,7 @@ class NodeLost(Report):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class NodeRefused(Report):
-    """A connection failed before it was a node."""
+    """A connection ended before its Hello."""
 
     address: str
     reason: str
@@ -303,7 +328,7 @@ class NodeRefused(Report):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ServicesRegistered(Report):
-    """A Connector serves these now."""
+    """A Connector registered its services; the list replaces the earlier one."""
 
     node: str
     services: tuple[str, ...]
@@ -311,7 +336,7 @@ class ServicesRegistered(Report):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class RelayOpened(Report):
-    """A session between two nodes is relayed."""
+    """The Intermediate relays a session between two nodes from now on."""
 
     session: str
     agent: str
@@ -321,7 +346,12 @@ class RelayOpened(Report):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class RelayClosed(Report):
-    """A session is no longer relayed; what was forwarded and dropped, in frames and bytes."""
+    """The Intermediate no longer relays a session.
+
+    :ivar frames: frames forwarded.
+    :ivar bytes: bytes of those frames.
+    :ivar dropped: frames dropped because they were over the quota.
+    """
 
     session: str
     reason: str
@@ -332,7 +362,7 @@ class RelayClosed(Report):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class DrainStarted(Report):
-    """No new sessions; the Intermediate ends within `seconds`."""
+    """The Intermediate refuses new sessions, and ends a number of `sessions` within `seconds`."""
 
     seconds: float
     sessions: int
@@ -340,14 +370,17 @@ class DrainStarted(Report):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class DrainFinished(Report):
-    """Nothing is relayed any more, or the time is up."""
+    """All sessions are quiet, or the time of the drain is over.
+
+    :ivar sessions: number of sessions that still relay frames.
+    """
 
     sessions: int
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class WorkerStarted(Report):
-    """A process relays beside the Intermediate."""
+    """The process of a relay worker forwards frames from now on."""
 
     worker: int
     pid: int
@@ -355,8 +388,10 @@ class WorkerStarted(Report):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class WorkerLost(Report):
-    """It does so no more; another one starts in `restart_in` seconds, and until it relays the
-    Intermediate does its work."""
+    """The process of a relay worker ended; the next starts in `restart_in` seconds.
+
+    The Intermediate forwards the worker's frames until then.
+    """
 
     worker: int
     reason: str

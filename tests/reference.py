@@ -59,6 +59,7 @@ def reports_page() -> str:
             name = re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower()
             fields = ", ".join(f"`{field.name}`" for field in dataclasses.fields(kind))
             meaning = " ".join((kind.__doc__ or "").split())
+            meaning = re.sub(r":ivar (\w+):", r"`\1`:", meaning)
             text += f"| `{name}` | {fields} | {meaning} |\n"
     return text
 

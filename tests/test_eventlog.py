@@ -8,7 +8,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from p2pnet import reports
-from p2pnet.observe.eventlog import LATER, MANY, EventLog
+from p2pnet.observe.eventlog import MAX_WAITING, WRITE_DELAY, EventLog
 
 
 class EventLogTests(SynchronousTestCase):
@@ -40,23 +40,25 @@ class EventLogTests(SynchronousTestCase):
     def test_reports_are_written_together_with_the_times_of_each(self) -> None:
         """A moment after the first of them; nobody has to wait for it meanwhile."""
         self.log.write(self.changed("one"))
-        self.clock.advance(LATER / 2)
+        self.clock.advance(WRITE_DELAY / 2)
         self.log.write(self.changed("two"))
         self.assertEqual([], self.lines())
-        self.clock.advance(LATER / 2)
+        self.clock.advance(WRITE_DELAY / 2)
         first = {"time": 0.0, "event": "network_changed", "reason": "one"}
-        second = {"time": LATER / 2, "event": "network_changed", "reason": "two"}
+        second = {"time": WRITE_DELAY / 2, "event": "network_changed", "reason": "two"}
         self.assertEqual([first, second], self.lines())
         self.assertEqual([], self.clock.getDelayedCalls())
         self.log.write(self.changed("three"))
-        self.clock.advance(LATER)
+        self.clock.advance(WRITE_DELAY)
         self.assertEqual("three", self.lines()[-1]["reason"])
 
     def test_what_waits_is_bounded(self) -> None:
         """A crowd's reports are written as they come in."""
-        for number in range(2 * MANY + 1):
+        for number in range(2 * MAX_WAITING + 1):
             self.log.write(self.changed(str(number)))
-        self.assertEqual([str(n) for n in range(2 * MANY)], [x["reason"] for x in self.lines()])
+        self.assertEqual(
+            [str(n) for n in range(2 * MAX_WAITING)], [x["reason"] for x in self.lines()]
+        )
 
     def test_the_last_ones_are_written_when_it_is_closed(self) -> None:
         """And nothing is left to do."""
@@ -77,7 +79,7 @@ class EventLogTests(SynchronousTestCase):
         log = self.make(Path("/dev/full"))
         log.open()
         log.write(self.changed("lost"))
-        self.clock.advance(LATER)
+        self.clock.advance(WRITE_DELAY)
         self.assertEqual(1, len(self.flushLoggedErrors(OSError)))
         log.write(self.changed("lost too"))
         log.close()

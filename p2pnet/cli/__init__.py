@@ -1,1 +1,1 @@
-"""The `p2pnet` command."""
+"""The command `p2pnet`: certificates and a demonstration."""

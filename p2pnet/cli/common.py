@@ -1,4 +1,4 @@
-"""What commands have in common: options, tables, and errors in one line."""
+"""Shared parts of the commands: options, tables, and errors in one line."""
 
 import contextlib
 import sys
@@ -10,14 +10,14 @@ from rich.table import Table
 
 from p2pnet.testing.processes import ProcessError
 
-TABLE_WIDTH = 150  # columns, where the output is no terminal
+TABLE_WIDTH = 150  # columns if the output is no terminal
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
 
 @contextlib.contextmanager
 def reported() -> Iterator[None]:
-    """Turn the failure of a process, or of the system, into a line on standard error."""
+    """Raise ClickException, one line on standard error, for a ProcessError or OSError."""
     try:
         yield
     except (ProcessError, OSError) as error:
@@ -25,5 +25,5 @@ def reported() -> Iterator[None]:
 
 
 def print_table(table: Table) -> None:
-    """As wide as the terminal, if it is one."""
+    """Print a table, as wide as the terminal, or TABLE_WIDTH columns where there is none."""
     Console(width=None if sys.stdout.isatty() else TABLE_WIDTH).print(table)

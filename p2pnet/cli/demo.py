@@ -1,4 +1,4 @@
-"""``p2pnet demo``: the three roles on this machine, and a download through them."""
+"""The command ``p2pnet demo``: the three roles on this machine, and a download through them."""
 
 import dataclasses
 import json
@@ -29,7 +29,12 @@ def _print_timeline(steps: list[Step]) -> None:
 
 
 def perform(stage: Stage, size: int, as_json: bool) -> None:
-    """Run the demonstration on `stage` and print it. Raises ProcessError, ClickException."""
+    """Run the demonstration on `stage` and print its timeline, or one JSON object.
+
+    Raises ProcessError for a process that fails, ClickException for a damaged download.
+
+    :param size: of the download, in MiB.
+    """
     with tempfile.TemporaryDirectory(prefix="p2pnet-demo-") as directory:
         demonstration = Demonstration(stage, Path(directory), size)
         ok = demonstration.run()

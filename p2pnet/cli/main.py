@@ -1,7 +1,7 @@
-"""The `p2pnet` command: a group whose subcommands are imported only when they are used.
+"""The command `p2pnet`: a group that imports a subcommand only for its use.
 
-Importing aioquic and cryptography takes longer than printing a help text should, so the names and
-short help texts of the subcommands stand in a table here.
+The import of aioquic and cryptography takes longer than the print of a help text should. So a table
+here has the names and short help texts of the subcommands.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ COMMANDS = {
     "demo": ("p2pnet.cli.demo", "demo", "Run a whole realm on this machine and try it."),
     "pki": ("p2pnet.cli.pki", "pki", "Create a realm and issue certificates to its nodes."),
 }
-"""Name of the subcommand -> its module, its attribute there, its short help."""
+"""The module, the attribute in it and the short help of each subcommand, by its name."""
 
 
 class LazyGroup(click.Group):
     """A group of the commands in `COMMANDS` whose modules are installed."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The names, without importing what they stand for."""
+        """The names of the commands whose modules are installed, without importing any."""
         return [name for name, (module, _, _) in COMMANDS.items() if find_spec(module)]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the command, or return None if there is none of that name."""
+        """Import and return the command of a name, None if there is none."""
         if cmd_name not in self.list_commands(ctx):
             return None
         module, attribute, _help = COMMANDS[cmd_name]
@@ -36,7 +36,7 @@ class LazyGroup(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the list of commands from the table."""
+        """Write the list of commands with their short help from `COMMANDS`."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, COMMANDS[name][2]) for name in self.list_commands(ctx)])
 

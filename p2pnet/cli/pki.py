@@ -1,4 +1,4 @@
-"""`p2pnet pki`: create a realm, issue certificates to its nodes, show what a certificate says."""
+"""The command ``p2pnet pki``: create a realm, issue certificates to its nodes, show one."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from p2pnet.pki import (
     save,
 )
 
-# Up to a century: a certificate can name no day after the year 9999.
+# Up to a century, far from the year 9999, the last one that a certificate can name.
 DAYS = click.IntRange(1, 36500)
 
 out_option = click.option(
@@ -108,7 +108,7 @@ def issue_command(
 @pki.command("show")
 @click.argument("file", type=click.Path(path_type=Path))
 def show_command(file: Path) -> None:
-    """Print who the certificate in FILE is for, and for how long."""
+    """Print the node and the validity of the certificate in FILE."""
     with _reported(file):
         try:
             lines = _describe(load_certificates(file)[0], datetime.now(UTC))
@@ -120,9 +120,9 @@ def show_command(file: Path) -> None:
 
 @contextmanager
 def _reported(path: Path) -> Iterator[None]:
-    """Turn what a user can put right into one line on standard error and exit status 1.
+    """Raise ClickException, one line on standard error, for errors that a user can mend.
 
-    `path` is named if the system does not say which file failed (a full disk).
+    :param path: the path in the line if an OSError names none (a full disk).
     """
     try:
         yield

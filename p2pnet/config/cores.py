@@ -1,7 +1,7 @@
-"""From a configuration to the sans-IO core that it describes: for `assembly` and for host loops.
+"""The sans-IO cores of configurations, for `p2pnet.assembly` and for other event loops.
 
-Every value of a setting goes into a core here, by its constructor. The defaults are those of the
-structs in `p2pnet.config.roles`; the cores have none of their own.
+These functions alone pass the values of settings to the constructors of cores. The defaults are
+those of the structs in `p2pnet.config.roles`; the cores have none.
 """
 
 import datetime
@@ -29,7 +29,10 @@ Entropy = Callable[[int], bytes]
 
 
 def load_credentials(config: RoleConfig) -> Credentials:
-    """The credentials that a role's configuration names. Raises CredentialsError."""
+    """Load the certificate, key and CA that a configuration names.
+
+    Raises CredentialsError for unusable files, or for a certificate of another role.
+    """
     credentials = Credentials.load(cert=config.cert, key=config.key, ca=config.ca)
     if credentials.identity.role.value != config.table:
         raise CredentialsError(
@@ -39,7 +42,7 @@ def load_credentials(config: RoleConfig) -> Credentials:
 
 
 def intermediate_options(config: IntermediateConfig) -> IntermediateOptions:
-    """What the configuration decides for the core of an Intermediate."""
+    """The options of an Intermediate's core in a configuration."""
     return IntermediateOptions(
         engine=config.quic,
         limits=Limits(connections=config.max_connections, retry_above=config.retry_above),
@@ -50,7 +53,7 @@ def intermediate_options(config: IntermediateConfig) -> IntermediateOptions:
 
 
 def peer_options(config: PeerConfig) -> PeerOptions:
-    """What the configuration decides for the cores of Agent and Connector."""
+    """The options of an Agent's or Connector's core in a configuration."""
     return PeerOptions(
         engine=config.quic,
         congestion=config.congestion,
@@ -67,8 +70,8 @@ def intermediate_core(
 ) -> IntermediateCore:
     """The core of an Intermediate. Raises ValueError for credentials of another role.
 
-    :param utcnow: the calendar's clock, for certificate dates.
-    :param entropy: the source of random bytes.
+    :param utcnow: the wall clock (aware), for the dates of certificates.
+    :param entropy: returns that many random bytes.
     """
     return IntermediateCore(
         credentials, MemoryDirectory(), intermediate_options(config), utcnow=utcnow, entropy=entropy
@@ -82,7 +85,7 @@ def connector_core(
     utcnow: Utcnow,
     entropy: Entropy = os.urandom,
 ) -> ConnectorCore:
-    """The core of a Connector, with parameters and errors of intermediate_core()."""
+    """The core of a Connector; parameters and errors are those of intermediate_core()."""
     return ConnectorCore(
         credentials,
         config.intermediates,
@@ -102,9 +105,9 @@ def agent_core(
     utcnow: Utcnow,
     entropy: Entropy = os.urandom,
 ) -> AgentCore:
-    """The core of an Agent, with parameters and errors of intermediate_core().
+    """The core of an Agent; parameters and errors are those of intermediate_core().
 
-    Its forwards matter only for the policies that they name.
+    Of its forwards the core uses only the path policies.
     """
     return AgentCore(
         credentials,

@@ -1,4 +1,4 @@
-"""Loading a configuration: TOML file and command line, and messages that say where to mend what."""
+"""Loading of a configuration from TOML file and command line, with errors that name the place."""
 
 import json
 import re
@@ -26,11 +26,15 @@ C = TypeVar("C", bound=RoleConfig)
 
 
 def load_config(kind: type[C], path: Path | None, overrides: Mapping[str, object]) -> C:
-    """The config of a role from the TOML file at `path`, if any, and the command line.
+    """Load the config of a role from a TOML file and the command line.
 
-    `overrides` holds values by field name: as in the file, or the text of an option. They win
-    over the file. The further key ``allow`` maps a service to its agents. Paths are relative to
-    the directory of the file or, in `overrides`, to the current one. Raises ConfigError.
+    Relative paths in the file start at the file's directory, those in `overrides` at the current
+    one. Raises ConfigError, which names file and line, or the option.
+
+    :param kind: the role's config struct.
+    :param path: the TOML file, None for none.
+    :param overrides: values by field name, which win over the file; a value is as in the file, or
+        the text of an option. The further key ``allow`` maps a service to its agents.
     """
     return _Loader(kind, path, overrides).load()
 
@@ -46,7 +50,7 @@ class _Loader(Generic[C]):
         self._settings = declared_settings(kind)
 
     def load(self) -> C:
-        """The config; raises ConfigError."""
+        """Read, convert and check all settings, and return the config. Raises ConfigError."""
         values = {} if self._path is None else self._read(self._path)
         values |= {
             name: self._overrides[name] for name in self._settings if name in self._overrides
@@ -76,7 +80,7 @@ class _Loader(Generic[C]):
             line = data.count(b"\n", 0, error.start) + 1
             raise ConfigError(f"{path}:{line}: not UTF-8, as TOML must be") from None
         except (ValueError, RecursionError) as error:
-            # tomllib has the line in its message; huge numbers and deep nesting it does not report.
+            # The message of tomllib has the line, except for huge numbers and deep nesting.
             found = re.search(r"at line (\d+)", str(error))
             line = int(found[1]) if found else self._text.count("\n") + 1
             raise ConfigError(f"{path}:{line}: not valid TOML: {error}") from None
@@ -90,7 +94,7 @@ class _Loader(Generic[C]):
         return values | {arrays[key]: document[key] for key in arrays if key in document}
 
     def _known(self, table: str, index: int, found: Iterable[str], known: Collection[str]) -> None:
-        """Refuse the keys `found` in a table that are none of the `known`."""
+        """Raise ConfigError for a key in `found` that is none of the `known` keys of a table."""
         for key in found:
             if key not in known:
                 hint = right_spelling(key, known)
@@ -123,7 +127,7 @@ class _Loader(Generic[C]):
             self._fail(name, f"{problem}; write {self._example(name, key)}", index, key)
 
     def _check_row(self, name: str, index: int, row: object, element: type[Struct]) -> None:
-        """Refuse unknown and missing keys of a table in an array of tables."""
+        """Raise ConfigError for unknown and missing keys of a table in an array of tables."""
         if isinstance(row, dict):
             self._known(self._settings[name].option, index, row, declared_settings(element))
             for field in msgspec.structs.fields(element):
@@ -151,7 +155,7 @@ class _Loader(Generic[C]):
                 seen.add((key, item))
 
     def _example(self, name: str, key: str = "") -> str:
-        """How a setting, or a key of its tables, would be written right."""
+        """A correct line or option for a setting, or for a key of its tables."""
         setting = self._settings[name]
         if setting.element and key:
             value = declared_settings(setting.element)[key].example
@@ -165,11 +169,11 @@ class _Loader(Generic[C]):
         return f"{key} = {json.dumps(value)}"
 
     def _on_command_line(self, name: str) -> bool:
-        """Whether a wrong value is to be put right on the command line, not in the file."""
+        """Whether a value comes from the command line, or would have to without a file."""
         return name in self._overrides or self._path is None
 
     def _locate(self, name: str, value: Any) -> Any:
-        """The value of a setting; each table of an array with the place of its endpoint."""
+        """The value of a setting, with the place of its endpoint in each table of an array."""
         element = self._settings[name].element
         if element is None:
             return value
@@ -206,8 +210,8 @@ _KEY = re.compile(r"\s*[\"']?([\w-]+)[\"']?\s*[.=]")
 def _find_line(text: str, table: str, index: int, key: str) -> int:
     """The line (from 1) of a key in the `index`-th `table` of a TOML text ("" = top level).
 
-    If there is no such line, that of the table's header, then 1. Good enough for a message: the
-    text within a multi-line string may be taken for a key.
+    Without such a line, the result is the line of the table's header, or 1. The result is only for
+    messages: a line within a multi-line string may count as a key.
     """
     lines: dict[tuple[str, int, str], int] = {}
     headers: Counter[str] = Counter()
@@ -233,7 +237,7 @@ _TOML_TYPES = {
     "array": "a list",
     "object": "a table",
 }
-"""What a person calls the types in a message of msgspec."""
+"""Plain names of the types in messages of msgspec."""
 
 
 def _allow(

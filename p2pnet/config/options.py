@@ -1,7 +1,7 @@
 """The command line of ``twistd p2p-intermediate``, ``p2p-connector`` and ``p2p-agent``.
 
 Every option but ``--config`` and ``--allow`` comes from a setting of the role's config struct. An
-option that is given wins over the file.
+option wins over the file.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,9 +20,9 @@ from p2pnet.identity import CredentialsError
 
 
 def _parameters(kind: type[RoleConfig]) -> list[list[object]]:
-    """The `optParameters` for the settings that take one value.
+    """The `optParameters` for the settings with one value.
 
-    Their default is None, which tells them from given ones; the help text has the real default.
+    Their default is None, which marks an absent option; the help text has the real default.
     """
     parameters: list[list[object]] = []
     for field in msgspec.structs.fields(kind):
@@ -35,7 +35,7 @@ def _parameters(kind: type[RoleConfig]) -> list[list[object]]:
 
 
 def _repeatable(name: str, setting: Setting) -> Callable[["RoleOptions", str], None]:
-    """An ``opt_`` method that gathers the values of an option in `RoleOptions.lists`."""
+    """An ``opt_`` method that collects the values of an option in `RoleOptions.lists`."""
     columns = _columns(setting)
 
     def option(self: "RoleOptions", value: str) -> None:
@@ -53,21 +53,22 @@ def _repeatable(name: str, setting: Setting) -> Callable[["RoleOptions", str], N
 
 
 def _columns(setting: Setting) -> list[str]:
-    """The two keys of a table that ``--option KEY=KEY`` gives: those without a default."""
+    """The keys of a table that the option ``--option KEY=KEY`` sets: those without a default."""
     fields = msgspec.structs.fields(setting.element) if setting.element else ()
     return [field.name for field in fields if field.required]
 
 
 class RoleOptions(usage.Options):
-    """What the options of the three roles have in common.
+    """Base of the options of the three roles.
 
     :ivar kind: the config struct of the role, which a subclass names.
-    :ivar allowed: the agents of each service by ``--allow``, which the Connector alone has.
+    :ivar config: the complete configuration, set by postOptions().
+    :ivar lists: the values of each repeatable option, by field name.
+    :ivar allowed: the agents of each service by ``--allow``, an option of the Connector alone.
     """
 
     kind: ClassVar[type[RoleConfig]]
     config: RoleConfig
-    """The complete configuration, once the command line was parsed."""
 
     synopsis = "[options]"
     optParameters: ClassVar[list[list[object]]] = [
@@ -94,7 +95,10 @@ class RoleOptions(usage.Options):
         raise SystemExit(0)
 
     def postOptions(self) -> None:
-        """Make `config`; raises UsageError with the ConfigError's text."""
+        """Load `config` after the command line is parsed.
+
+        Raises UsageError, with the text of the ConfigError, for a wrong setting.
+        """
         names = {setting.option: name for name, setting in declared_settings(self.kind).items()}
         given = {
             names[key]: value for key, value in self.items() if key in names and value is not None
@@ -108,7 +112,7 @@ class RoleOptions(usage.Options):
         self._name_twistd_files()
 
     def _name_twistd_files(self) -> None:
-        """Let the three roles run in one directory, where twistd would have them share files."""
+        """Give each role its own pid and log file, so that all can run in one directory."""
         name = f"p2p-{self.kind.table}"
         parent = self.parent if self.parent is not None else {}
         if parent.get("pidfile") == "twistd.pid":
@@ -119,7 +123,7 @@ class RoleOptions(usage.Options):
 
 @contextmanager
 def plain_errors(options: RoleOptions) -> Iterator[None]:
-    """End the process with one line instead of a traceback if what the options name is no good."""
+    """Raise SystemExit, with one line and no traceback, for a ConfigError or CredentialsError."""
     try:
         yield
     except (ConfigError, CredentialsError) as error:

@@ -1,4 +1,4 @@
-"""Configuration of the three roles: a TOML file and the command line become one frozen struct."""
+"""The configuration of each role: a frozen struct, loaded from TOML file and command line."""
 
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
@@ -28,14 +28,18 @@ from p2pnet.config.setting import (
 
 Positive = Annotated[int, Meta(ge=1)]
 NotNegative = Annotated[int, Meta(ge=0)]
-MAX_WORKERS = 64  # a byte chooses, and the more there are the less evenly it does
+MAX_WORKERS = 64  # a byte chooses the worker, less evenly the more workers there are
 
 
 class ServiceConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A service that a Connector offers: one ``[[service]]`` table."""
+    """A service that a Connector offers: one ``[[service]]`` table.
+
+    :cvar endpoint: the key of the table's endpoint.
+    :ivar where: place of the endpoint for errors (file, line and key, or the option), which the
+        loader sets.
+    """
 
     endpoint: ClassVar[str] = "target"
-    """The key of the table's endpoint."""
 
     name: Annotated[str, Setting("Its name.", "web", check_service, unique=True)]
     target: Annotated[str, Setting("Its endpoint.", "tcp:127.0.0.1:8080", check_endpoint)]
@@ -49,14 +53,17 @@ class ServiceConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         ),
     ] = ()
     where: str = "target in [[service]]"
-    """File, line and key of the endpoint, or the option, for errors; the loader fills it in."""
 
 
 class ForwardConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A local listener of an Agent and the service it leads to: one ``[[forward]]`` table."""
+    """A local listener of an Agent and its service: one ``[[forward]]`` table.
+
+    :cvar endpoint: the key of the table's endpoint.
+    :ivar where: place of the endpoint for errors (file, line and key, or the option), which the
+        loader sets.
+    """
 
     endpoint: ClassVar[str] = "listen"
-    """The key of the table's endpoint."""
 
     service: Annotated[str, Setting("The service's name.", "web", check_service)]
     listen: Annotated[
@@ -71,14 +78,15 @@ class ForwardConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         ),
     ] = ""
     where: str = "listen in [[forward]]"
-    """File, line and key of the endpoint, or the option, for errors; the loader fills it in."""
 
 
 class RoleConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What every role needs to know. File paths are absolute."""
+    """Base of the settings of each role. File paths are absolute.
+
+    :cvar table: name of the TOML table with the settings.
+    """
 
     table: ClassVar[str]
-    """Name of the TOML table with the settings."""
 
     ca: Annotated[
         Path,
@@ -155,7 +163,7 @@ class IntermediateConfig(RoleConfig, frozen=True, kw_only=True):
 
 
 class PeerConfig(RoleConfig, frozen=True, kw_only=True):
-    """What Connector and Agent have in common."""
+    """Settings that Connector and Agent have in common."""
 
     intermediates: Annotated[
         tuple[str, ...],
@@ -187,8 +195,8 @@ class PeerConfig(RoleConfig, frozen=True, kw_only=True):
     candidates: Annotated[
         tuple[str, ...],
         Setting(
-            "An address that peers are told of: host (this machine's own), srflx (as an"
-            " Intermediate sees it) or external. May be repeated; all of them unless given.",
+            "An address to offer to peers: host (this machine's own), srflx (as an Intermediate"
+            " sees it) or external. May be repeated; all of them unless given.",
             ["host", "srflx", "external"],
             check_candidate_source,
             option="candidate",
@@ -198,8 +206,8 @@ class PeerConfig(RoleConfig, frozen=True, kw_only=True):
     congestion: Annotated[
         str,
         Setting(
-            "The congestion controller of what this node sends: bbr, cubic or reno. The last two"
-            " take each lost packet for a full queue.",
+            "The congestion controller of this node's packets: bbr, cubic or reno. The last two"
+            " slow down at each lost packet.",
             check=check_congestion,
         ),
     ] = "bbr"

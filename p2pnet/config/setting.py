@@ -1,8 +1,7 @@
-"""What a setting is: its help text, its example and its check, declared beside its type.
+"""The declaration of a setting beside its type: help text, example and check.
 
-The structs of `p2pnet.config.roles` annotate each field with a `Setting`; reading the file, the
-options of the command line and the error messages all come from there, so that none can be
-forgotten.
+The structs of `p2pnet.config.roles` annotate each field with a `Setting`. The loader, the options
+of the command line and the error messages all read these declarations.
 """
 
 import dataclasses
@@ -34,78 +33,84 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True)
 class Setting:
-    """What there is to know about a setting besides its type and default."""
+    """The declaration of a setting, besides its type and default.
+
+    :ivar help: the text of ``--help``.
+    :ivar example: a correct value for error messages; None stands for the default.
+    :ivar check: called with the value, or each element of a list; raises ValueError with the
+        reason.
+    :ivar option: the command-line option if it is not the name of the field.
+    :ivar unique: whether the elements of the list, or tables of the array, must have different
+        values; listeners on any port are exempt.
+    :ivar element: the struct of each table of a setting that is an array of ``[[option]]`` tables.
+    """
 
     help: str
-    """What ``--help`` says."""
     example: object = None
-    """A value that would be right, for error messages; the default unless given."""
     check: Callable[[Any], None] | None = None
-    """Called with the value, or each element of a list; raises ValueError with the reason."""
     option: str = ""
-    """The command-line option, where it is not the name of the field."""
     unique: bool = False
-    """No two elements of the list, or tables of the array, may have the same value, unless that
-    is a listener on any port."""
     element: type[Struct] | None = None
-    """What a table of the array is, where the setting is written as ``[[option]]`` tables."""
 
     @property
     def repeatable(self) -> bool:
-        """Whether the value is a list, and the option may be given several times."""
+        """Whether the value is a list, and the option may be repeated."""
         return isinstance(self.example, list)
 
 
 def check_service(name: str) -> None:
-    """The name of a service."""
+    """Raise ValueError unless `name` is a possible service name."""
     check_name("service", name)
 
 
 def check_agent(name: str) -> None:
-    """The name of an agent, or ``*`` for all of them."""
+    """Raise ValueError unless `name` is a possible agent name, or ``*`` for all agents."""
     if name != "*":
         check_name("agent", name)
 
 
 def check_remote(text: str) -> None:
-    """``host:port`` to connect to."""
+    """Raise ValueError unless `text` is ``host:port`` to connect to, with a port above 0."""
     if parse_host_port(text)[1] == 0:
         raise ValueError(f"{text!r}: port 0 cannot be connected to")
 
 
 def check_listen(text: str) -> None:
-    """``ip:port`` to bind a socket to; port 0 is any port."""
+    """Raise ValueError unless `text` is ``ip:port`` to bind a socket to; port 0 is any port."""
     if not is_ip_literal(parse_host_port(text)[0]):
         raise ValueError(f"{text!r}: write an IP address of this machine instead of a name")
 
 
 def check_bind(text: str) -> None:
-    """The same, or empty."""
+    """Raise ValueError unless `text` passes check_listen() or is empty."""
     if text:
         check_listen(text)
 
 
 def check_endpoint(text: str) -> None:
-    """An endpoint string. Its kind is for Twisted to judge, when it is used."""
+    """Raise ValueError unless `text` has the form of an endpoint string.
+
+    Twisted checks the kind and the arguments when the endpoint is made.
+    """
     kind, _, rest = text.partition(":")
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_+-]*", kind) or kind == "localhost" or not rest:
         raise ValueError(f"{text!r} is not an endpoint; write, for example, tcp:127.0.0.1:8080")
 
 
 def is_any_port(item: object) -> bool:
-    """Whether this is the endpoint of a listener on a port that the system picks."""
+    """Whether `item` is the endpoint of a listener on port 0, any port."""
     return isinstance(item, str) and bool(re.match(r"\w+:(0|(.*:)?port=0)(:|$)", item))
 
 
 def check_external(text: str) -> None:
-    """An address that this node can be reached at."""
+    """Raise ValueError unless `text` is ``ip:port`` with a port above 0."""
     host, port = parse_host_port(text)
     if not is_ip_literal(host) or port == 0:
         raise ValueError(f"{text!r} is not IP:PORT; write, for example, 203.0.113.7:4433")
 
 
 def one_of(names: Collection[str]) -> Callable[[str], None]:
-    """A check that a value is one of these."""
+    """A check that raises ValueError unless the value is one of `names`."""
 
     def check(name: str) -> None:
         if name not in names:
@@ -122,13 +127,13 @@ check_congestion = one_of(CONTROLLERS)
 
 
 def check_own_policy(name: str) -> None:
-    """A policy, or empty."""
+    """Raise ValueError unless `name` is the name of a path policy or empty."""
     if name:
         check_policy(name)
 
 
 def check_file(path: Path) -> None:
-    """A file that can be read."""
+    """Raise ValueError unless `path` is a file that this process may read."""
     try:
         os.stat(path)
     except (OSError, ValueError) as error:
@@ -140,35 +145,35 @@ def check_file(path: Path) -> None:
 
 
 def check_log(path: Path | None) -> None:
-    """A file that can be created, or none."""
+    """Raise ValueError unless `path` is None or in an existing directory."""
     if path is not None and not os.path.isdir(path.parent):
         raise ValueError(f"{path}: there is no directory {path.parent}")
 
 
 def check_seconds(value: float) -> None:
-    """A time that passes: TOML also has inf and nan."""
+    """Raise ValueError for a number of seconds that is not finite: TOML has inf and nan."""
     if not math.isfinite(value):
         raise ValueError(f"{value} is not a number of seconds")
 
 
 def right_spelling(name: str, known: Collection[str]) -> str:
-    """What to write instead of a name that is none of the `known`."""
+    """A hint for a misspelt `name`: the closest of the `known` names, or all of them."""
     close = difflib.get_close_matches(name, known, 1)
     return f"did you mean {close[0]}?" if close else f"use {', '.join(sorted(known))}"
 
 
 def reason_of(error: OSError | ValueError) -> str:
-    """Why a path could not be opened, without the path and the errno, the same on all Pythons."""
+    """The reason of a failure to open a path, without path and errno, equal on all Pythons."""
     if "embedded null" in str(error):
         return "embedded null byte"
     return (isinstance(error, OSError) and error.strerror) or str(error)
 
 
 def declared_settings(kind: type[Struct]) -> dict[str, Setting]:
-    """The settings of a config struct by field name, in order, all of their blanks filled in."""
+    """The settings of a config struct by field name, in order, with example and option set."""
     found = {}
     for field in msgspec.structs.fields(kind):
-        metadata = getattr(field.type, "__metadata__", ())  # none: the loader fills the field
+        metadata = getattr(field.type, "__metadata__", ())  # empty for fields that the loader sets
         setting = next((item for item in metadata if isinstance(item, Setting)), None)
         if setting is None:
             continue

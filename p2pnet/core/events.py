@@ -1,4 +1,4 @@
-"""What a core emits besides reports: events of streams, and what it asks of its host."""
+"""Events of a core besides reports: those of streams, and requests to the core's host."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ class StreamEvent:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ResolutionNeeded:
-    """The host is to look `host` up and to call resolved() with what it found."""
+    """A request to resolve the name `host` and to call resolved() with its IP literals.
+
+    :ivar intermediate: the HOST:PORT of the configuration, which resolved() gets too.
+    """
 
     intermediate: str
     host: str
@@ -25,9 +28,11 @@ class ResolutionNeeded:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class OpenerNeeded:
-    """The host is to send this datagram so that it crosses no more than `hops` routers.
+    """A request to send a datagram with a small TTL, which opens the NATs on this side of the path.
 
-    It opens the NATs on this side of the way. A host that cannot limit hops leaves it.
+    A host that cannot set the TTL drops the datagram.
+
+    :ivar hops: the TTL (IPv4) or hop limit (IPv6).
     """
 
     data: bytes
@@ -37,8 +42,10 @@ class OpenerNeeded:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class MessageNeeded:
-    """The host is to pass this on: that of an Intermediate to its relay workers, before it sends
-    packets; that of a worker to its Intermediate."""
+    """A request to send a message from an Intermediate to all its relay workers, or back.
+
+    The Intermediate's host sends the message before any datagram of datagrams_to_send().
+    """
 
     message: WorkerMessage
 

@@ -11,7 +11,10 @@ T = TypeVar("T", bound=Hashable)
 
 
 class Timer:
-    """One pending callback of Timers, which may be cancelled."""
+    """A callback that runs once, at a given time.
+
+    :ivar when: the time, in seconds of the caller's clock.
+    """
 
     __slots__ = ("_callback", "when")
 
@@ -25,7 +28,7 @@ class Timer:
         return self._callback is not None
 
     def cancel(self) -> None:
-        """Make sure that it does not run. Harmless when it already did."""
+        """Prevent the callback from running; after it ran, do nothing."""
         self._callback = None
 
     def _run(self, now: float) -> None:
@@ -60,18 +63,19 @@ class Timers:
         return None
 
     def handle_timer(self, now: float) -> None:
-        """Run every callback whose time is `now` or before."""
+        """Run all callbacks whose time is `now` or earlier, the earliest first."""
         while (when := self.get_timer()) is not None and when <= now:
             heapq.heappop(self._heap)[2]._run(now)
 
 
 class Deadlines(Generic[T]):
-    """The next time for each of many things, none of which costs anything while it waits.
+    """One deadline for each of many things, without a callback for each change.
 
-    A deadline only moves forward. When it comes, `handle` does what is due, if anything is by now,
-    and sets the next one.
+    A deadline can only become earlier. At the deadline the thing's entry ends, and `handle` sets
+    the next one if there is need.
 
-    :param handle: called with the thing and the time.
+    :param handle: called with the thing and the time. It may find nothing due, because nobody
+        postpones the deadline of a thing that was handled earlier.
     """
 
     def __init__(self, timers: Timers, handle: Callable[[T, float], object]) -> None:
@@ -80,7 +84,7 @@ class Deadlines(Generic[T]):
         self._set: dict[T, Timer] = {}
 
     def bring_forward(self, thing: T, when: float) -> None:
-        """Handle the thing at that time, unless it is handled earlier; math.inf is never."""
+        """Make `when` the thing's deadline unless it has an earlier one; math.inf is never."""
         timer = self._set.get(thing)
         if (timer is not None and timer.when <= when) or when == math.inf:
             return
@@ -89,7 +93,7 @@ class Deadlines(Generic[T]):
         self._set[thing] = self._timers.call_at(when, functools.partial(self._due, thing))
 
     def forget(self, thing: T) -> None:
-        """Cancel the thing's timer: it needs no handling any more."""
+        """Remove the thing's deadline, if there is one."""
         timer = self._set.pop(thing, None)
         if timer is not None:
             timer.cancel()
@@ -107,12 +111,12 @@ class Alarm:
         self._timer: Timer | None = None
 
     def set(self, when: float, callback: Callable[[float], Any]) -> None:
-        """Run `callback` once the time is `when` (seconds of the caller's clock), and only that."""
+        """Run `callback` at `when` (seconds of the caller's clock) instead of any earlier one."""
         self.cancel()
         self._timer = self._timers.call_at(when, callback)
 
     def cancel(self) -> None:
-        """Make sure that nothing runs. Harmless when nothing is set."""
+        """Prevent the callback from running, if one is set."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -1,1 +1,1 @@
-"""What `p2pnet demo` shows: a whole realm on this machine, and a download through it."""
+"""The demonstration of ``p2pnet demo``: a realm on this machine, and a download through it."""

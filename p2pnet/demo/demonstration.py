@@ -1,4 +1,4 @@
-"""A download through all three roles, with the direct way cut and mended in its middle."""
+"""A download through all three roles, with the direct path cut and mended in its middle."""
 
 import dataclasses
 import hashlib
@@ -15,13 +15,18 @@ from p2pnet.wire.address import parse_host_port
 MEBIBYTE = 1 << 20
 CHUNK = 1 << 16
 WEB_START_TIMEOUT = 30.0  # seconds
-CUT_AT = 0.3  # of the download
+CUT_AT = 0.3  # fraction of the download
 CUT_FOR = 1.0  # seconds
 
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """One line of the timeline: what happened, when (seconds from the start), and details."""
+    """One line of the timeline.
+
+    :ivar what: the event.
+    :ivar at: its time, in seconds from the start.
+    :ivar detail: figures and addresses, may be empty.
+    """
 
     what: str
     at: float
@@ -29,7 +34,13 @@ class Step:
 
 
 class Demonstration:
-    """Runs the demonstration in `directory` and keeps its timeline."""
+    """Runs the demonstration on a stage and keeps its timeline.
+
+    :param directory: for configurations, certificates and logs.
+    :param megabytes: size of the download in MiB.
+    :ivar steps: the timeline, sorted by run().
+    :ivar figures: results by name, for the JSON output.
+    """
 
     def __init__(self, stage: Stage, directory: Path, megabytes: int) -> None:
         self.steps: list[Step] = []
@@ -44,7 +55,11 @@ class Demonstration:
         self.steps.append(Step(what, round(when - self._started, 4), detail))
 
     def run(self) -> bool:
-        """Do it all. Returns whether the download is what was served. Raises ProcessError."""
+        """Start all processes, download the file and stop them.
+
+        Returns whether the download equals the served file. Raises ProcessError for a process that
+        fails.
+        """
         with self._stage, Deployment(self._directory, realm="demo") as deployment:
             self.note("throw-away PKI created", time.time(), "CA and three certificates")
             digest = self._make_file()
@@ -175,7 +190,10 @@ class Demonstration:
 
 
 class Cable:
-    """Cuts the direct way in the middle of the download, and mends it."""
+    """Cuts the direct path in the middle of the download, and mends it.
+
+    :ivar pulled: a text and a time (seconds since 1970) for the cut, then for the mending.
+    """
 
     def __init__(self, stage: Stage, agent: RoleProcess) -> None:
         self.pulled: list[tuple[str, float]] = []
@@ -183,7 +201,7 @@ class Cable:
         self._agent = agent
 
     def follow(self, done: float) -> None:
-        """The download is `done` (0 to 1): do what is to be done by then."""
+        """Cut or mend the direct path if the fraction `done` of the download calls for it."""
         now = time.time()
         if not self.pulled and done > CUT_AT and self._agent.find("path_selected", path="direct"):
             self._stage.cut()

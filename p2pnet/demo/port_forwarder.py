@@ -1,8 +1,7 @@
-"""A port forwarder between two nodes of this machine, with a cable that can be pulled.
+"""A port forwarder between two nodes of this machine, which can be cut like a cable.
 
-It stands for the way between an Agent and a Connector where there is no network to be had: what
-arrives at its address goes to the target from a port of its own for each sender, as behind a NAT
-with a port forwarding, and answers go back.
+It simulates the path between an Agent and a Connector behind a NAT with a port forwarding. Packets
+to its address go to the target, from a separate port for each sender, and answers go back.
 """
 
 import contextlib
@@ -15,14 +14,13 @@ from p2pnet.wire.address import Address
 
 HOST = "127.0.0.1"
 MAX_SENDERS = 64
-BUFFER = 1 << 20  # bytes asked of the kernel for each socket
+BUFFER = 1 << 20  # bytes of the send and of the receive buffer of each socket
 
 
 class PortForwarder:
-    """Forwards UDP in a thread of its own.
+    """Forwards UDP in a thread of its own, as a context manager.
 
-    :ivar address: where it listens.
-    :ivar is_cut: whether it loses everything.
+    :ivar is_cut: whether it drops all packets.
     """
 
     def __init__(self) -> None:
@@ -38,7 +36,7 @@ class PortForwarder:
 
     @property
     def address(self) -> Address:
-        """The address that leads to the target."""
+        """The local address, whose packets go to the target."""
         host, port = self._outside.getsockname()
         return host, port
 
@@ -54,7 +52,7 @@ class PortForwarder:
         self._selector.close()
 
     def lead_to(self, target: Address) -> None:
-        """Forward to `target` from now on."""
+        """Forward packets to `target` from now on; without a target they are dropped."""
         self._target = target
 
     def _socket(self) -> socket.socket:
@@ -74,7 +72,7 @@ class PortForwarder:
                 self._forward_all(key.fileobj, key.data)
 
     def _forward_all(self, end: socket.socket, sender: Address | None) -> None:
-        """Take what waits at one socket: the outside's, or that of a sender."""
+        """Forward all waiting packets of a sender's socket or, for None, of the outside socket."""
         with contextlib.suppress(OSError):
             while True:
                 datagram, source = end.recvfrom(65535)

@@ -1,4 +1,4 @@
-"""Where the three roles of a demonstration stand, and the direct way between two of them."""
+"""The stages of a demonstration: hosts of the three roles, and the direct path between two."""
 
 import socket
 from collections.abc import Sequence
@@ -8,15 +8,16 @@ from p2pnet.demo.port_forwarder import PortForwarder
 from p2pnet.testing.processes import RoleProcess
 from p2pnet.wire.address import Address, format_address, parse_host_port
 
-CONNECT_TIMEOUT = 120.0  # seconds, also for each read
+CONNECT_TIMEOUT = 120.0  # seconds for the connection and for each read
 
 
 class Stage(Protocol):
-    """What a demonstration needs of the place where it happens.
+    """The hosts of a demonstration and the direct path, as a context manager.
 
-    :ivar listen: the Intermediate's address.
-    :ivar prefixes: of the processes of Intermediate, Connector and Agent (Process.prefix).
-    :ivar connector_settings, agent_settings: what their configuration needs here.
+    :ivar listen: the Intermediate's setting `listen`.
+    :ivar prefixes: prefixes of the processes of Intermediate, Connector and Agent (see Process).
+    :ivar connector_settings: further settings of the Connector.
+    :ivar agent_settings: further settings of the Agent.
     """
 
     listen: str
@@ -28,28 +29,28 @@ class Stage(Protocol):
     def __exit__(self, *_: object) -> None: ...
 
     def set_out(self, connector: RoleProcess) -> None:
-        """The Connector listens."""
+        """Prepare the direct path to the Connector, a started process."""
 
     def connect(self, address: Address) -> socket.socket:
-        """A TCP connection from the Agent's side."""
+        """A TCP connection to `address` from the Agent's host. Raises OSError."""
 
     def cut(self) -> None:
-        """Let nothing through on the direct way, without a word to anybody."""
+        """Drop all packets on the direct path, without an error to the senders."""
 
     def mend(self) -> None:
-        """Let it through again."""
+        """Deliver packets on the direct path again."""
 
 
 class Loopback:
-    """This machine alone. The only direct way that the nodes know of leads by a port forwarder."""
+    """A stage on this machine's loopback, where a port forwarder is the only direct path."""
 
     def __init__(self) -> None:
         self.listen = "127.0.0.1:0"
         self.prefixes: tuple[Sequence[str], Sequence[str], Sequence[str]] = ((), (), ())
         self._forwarder = PortForwarder()
-        told: dict[str, object] = {"candidates": ["external"]}
-        self.agent_settings = told
-        self.connector_settings = {**told, "external": [format_address(self._forwarder.address)]}
+        self.agent_settings: dict[str, object] = {"candidates": ["external"]}
+        external = [format_address(self._forwarder.address)]
+        self.connector_settings = {**self.agent_settings, "external": external}
 
     def __enter__(self) -> Self:
         self._forwarder.__enter__()
@@ -59,17 +60,17 @@ class Loopback:
         self._forwarder.__exit__()
 
     def set_out(self, connector: RoleProcess) -> None:
-        """Lead the forwarder's address to the Connector."""
+        """Let the port forwarder forward to the Connector's UDP socket. Raises ProcessError."""
         self._forwarder.lead_to(parse_host_port(connector.wait_for("listening")["address"]))
 
     def connect(self, address: Address) -> socket.socket:
-        """A TCP connection."""
+        """A TCP connection to `address`. Raises OSError."""
         return socket.create_connection(address, CONNECT_TIMEOUT)
 
     def cut(self) -> None:
-        """Pull the forwarder's cable."""
+        """Let the port forwarder drop all packets."""
         self._forwarder.is_cut = True
 
     def mend(self) -> None:
-        """Put it back."""
+        """Let the port forwarder deliver packets again."""
         self._forwarder.is_cut = False

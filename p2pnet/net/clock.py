@@ -1,4 +1,4 @@
-"""The clocks: the calendar's, and one that goes on evenly whatever becomes of the calendar."""
+"""The clocks: the wall clock, and an even one that no correction of the wall clock affects."""
 
 import datetime
 import functools
@@ -11,7 +11,7 @@ from twisted.internet.base import ReactorBase
 
 
 def utcnow() -> datetime.datetime:
-    """The calendar's time, with the time zone UTC."""
+    """The time of the wall clock, aware, in UTC."""
     return datetime.datetime.now(datetime.UTC)
 
 
@@ -21,22 +21,23 @@ def _read() -> Callable[[], float]:
     return time.time
 
 
-_now = _read()  # asked two dozen times for each request and response
+_now = _read()  # chosen once: each request and response reads the clock two dozen times
 
 
 def elapsed() -> float:
-    """Seconds on a clock that goes on while the machine sleeps, where there is one.
+    """Seconds on a clock that also counts the machine's sleep (Linux: CLOCK_BOOTTIME).
 
-    Elsewhere it is the calendar's: setting that forward looks like sleep, which does no harm.
+    On other systems the clock is the wall clock. A wall clock that is set forward then looks like
+    sleep, which does no harm.
     """
     return _now()
 
 
 def use_elapsed_time(reactor: Any) -> None:
-    """Let a reactor's timers follow that clock from now on, if it has them follow the calendar.
+    """Let the timers of a reactor follow elapsed() if they follow the wall clock.
 
-    Else a date that is set back would hold them up, and one that is set forward by more than an
-    idle timeout would end every connection. What is already to be called stays when it was.
+    Otherwise a wall clock that is set back would delay all timers, and one that is set forward by
+    more than an idle timeout would end every connection. Pending calls keep their times.
     """
     if isinstance(reactor, ReactorBase) and reactor.seconds is ReactorBase.seconds:
         offset = reactor.seconds() - elapsed()

@@ -1,4 +1,4 @@
-"""UDP at the two ends of a flow: the Agent's local port, the Connector's target."""
+"""The UDP sockets at the two ends of a flow: the Agent's local port, the Connector's target."""
 
 import functools
 import re
@@ -10,19 +10,20 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import DatagramProtocol
 
 from p2pnet.core.peer.stream import Stream
+from p2pnet.wire.address import MAX_PORT
 from p2pnet.wire.codes import ErrorCode
 
-IDLE_TIMEOUT = 60.0  # seconds; flows have no end of their own. Above the 30 s of DNS and games
+IDLE_TIMEOUT = 60.0  # seconds without a datagram; UDP has no end of a flow, and NATs wait 30 s
 MAX_FLOWS = 1024  # of one listener
-LOST = (OSError, MessageLengthError)  # what Twisted raises for a datagram that was not sent
-MAX_EARLY = 16  # datagrams kept while the target's name is looked up
+LOST = (OSError, MessageLengthError)  # errors of Twisted for a datagram that was not sent
+MAX_EARLY = 16  # datagrams of a flow kept while the target's name is resolved
 
 
 def parse_udp(description: str) -> tuple[str, int]:
     """(host, port) of ``udp:PORT[:interface=HOST]`` or ``udp:HOST:PORT``.
 
-    As in all Twisted endpoint strings a backslash takes the meaning from a colon, so that
-    ``udp:\\:\\:1:53`` is port 53 of ::1. Raises ValueError that says what is wrong.
+    As in all Twisted endpoint strings a backslash escapes a colon, so that ``udp:\\:\\:1:53`` is
+    port 53 of ::1. Raises ValueError, with the reason, for any other description.
     """
     kind, *fields = [part.replace("\\:", ":") for part in re.split(r"(?<!\\):", description)]
     options = dict(field.split("=", 1) for field in fields if "=" in field)
@@ -33,17 +34,19 @@ def parse_udp(description: str) -> tuple[str, int]:
         raise ValueError(
             f"{description!r} is not udp:PORT, udp:PORT:interface=HOST or udp:HOST:PORT"
         )
-    if int(port) > 65535:
-        raise ValueError(f"{description!r}: {port} is not a port (0 to 65535)")
+    if int(port) > MAX_PORT:
+        raise ValueError(f"{description!r}: {port} is not a port (0 to {MAX_PORT})")
     host = plain[0] if len(plain) == 2 else options.get("interface", "")
     return host, int(port)
 
 
 class FlowListener(DatagramProtocol):
-    """The Agent's end: each local sender has a flow of its own to the service.
+    """The Agent's end: a UDP port whose local senders each have a flow to the service.
 
-    :param open_flow: opens a flow; called again when a flow ended and its sender goes on.
-    :ivar dropped: datagrams that no flow took.
+    :param open_flow: opens a flow, also for a sender that goes on after its flow ended.
+    :param wake: lets the node send the written datagrams.
+    :param clock: provides IReactorTime.
+    :ivar dropped: datagrams that were lost here, in either direction.
     """
 
     noisy = False
@@ -56,7 +59,7 @@ class FlowListener(DatagramProtocol):
         self._flows: dict[Any, _LocalFlow] = {}
 
     def datagramReceived(self, datagram: bytes, addr: Any) -> None:
-        """Pass a datagram on, opening a flow for a new sender."""
+        """Send a datagram on the flow of its sender; a new sender's flow is opened first."""
         flow = self._flows.get(addr)
         if flow is None:
             if len(self._flows) >= MAX_FLOWS:
@@ -66,13 +69,13 @@ class FlowListener(DatagramProtocol):
             flow = _LocalFlow(answer, self._open_flow(), self._clock, self._wake)
             flow.finished = functools.partial(self._flows.pop, addr, None)
             self._flows[addr] = flow
-        flow.touch()
+        flow.mark_used()
         if not flow.stream.send_datagram(datagram):
             self.dropped += 1
         self._wake()
 
     def _answer(self, addr: Any, payload: bytes) -> None:
-        """Send a datagram of the service to the local sender."""
+        """Send a datagram of the service to the local sender at `addr`."""
         try:
             if self.transport is not None:
                 self.transport.write(payload, addr)
@@ -80,26 +83,29 @@ class FlowListener(DatagramProtocol):
             self.dropped += 1
 
     def close(self) -> None:
-        """End all flows."""
+        """End the flows of all local senders."""
         for flow in list(self._flows.values()):
             flow.end()
         self._wake()
 
 
 class _FlowEnd:
-    """What both ends of a flow do: watch for silence."""
+    """Base of both ends of a flow: ends the flow after IDLE_TIMEOUT without a datagram.
+
+    :ivar finished: called when the flow is over, unless None.
+    """
 
     def __init__(self, stream: Stream, clock: Any, wake: Callable[[], None]) -> None:
         self.stream = stream
         self._wake = wake
-        self.finished: Callable[[], Any] | None = None  # called when the flow is over
+        self.finished: Callable[[], Any] | None = None
         stream.owner = self
         self._used_at = clock.seconds()
         self._clock = clock
         self._timer: IDelayedCall = clock.callLater(IDLE_TIMEOUT, self._check)
 
-    def touch(self) -> None:
-        """The flow is in use."""
+    def mark_used(self) -> None:
+        """Start the idle timeout anew, because a datagram came or went."""
         self._used_at = self._clock.seconds()
 
     def _check(self) -> None:
@@ -110,21 +116,21 @@ class _FlowEnd:
             self.end()
 
     def end(self) -> None:
-        """Close the flow properly."""
+        """End the flow in both directions, without an error for the other end."""
         self.stream.write_end()
         self.stream.discard_input()
         self._wake()
 
     def received(self, data: bytes, end: bool) -> None:
-        """The other end closed the flow."""
+        """End this direction too once the other end ended its own; a flow carries no bytes."""
         if end:
             self.end()
 
     def writable(self) -> None:
-        """Datagrams are not queued here."""
+        """Do nothing: datagrams that the stream cannot take are dropped, not queued."""
 
     def closed(self, code: int, reason: str) -> None:
-        """The flow is over."""
+        """Stop the idle timeout of a flow that is over, and call `finished`."""
         if self._timer.active():
             self._timer.cancel()
         if self.finished is not None:
@@ -143,12 +149,16 @@ class _LocalFlow(_FlowEnd):
         self._answer = answer
 
     def datagram(self, payload: bytes) -> None:
-        self.touch()
+        self.mark_used()
         self._answer(payload)
 
 
 class FlowTarget(_FlowEnd, DatagramProtocol):
-    """The Connector's end: a socket of its own for each flow, connected to the target."""
+    """The Connector's end: a UDP socket for each flow, connected to the target.
+
+    :param port: the target's.
+    :param wake: lets the node send the written datagrams.
+    """
 
     noisy = False
 
@@ -160,7 +170,10 @@ class FlowTarget(_FlowEnd, DatagramProtocol):
         self._open = False
 
     def connect(self, host: str) -> None:
-        """Open the socket towards an IP literal, and accept the flow."""
+        """Open the socket, connect it to `host` (an IP literal), and accept the flow.
+
+        Does nothing for a flow that is over. Raises CannotListenError.
+        """
         if self.stream.is_closed:
             return
         self._reactor.listenUDP(0, self, interface="::" if ":" in host else "0.0.0.0")
@@ -174,33 +187,33 @@ class FlowTarget(_FlowEnd, DatagramProtocol):
         self._wake()
 
     def datagram(self, payload: bytes) -> None:
-        """A datagram from the Agent."""
-        self.touch()
+        """Send a datagram of the Agent to the target, or keep it until the socket is open."""
+        self.mark_used()
         if self._open and self.transport is not None:
             try:
                 self.transport.write(payload, None)
             except LOST:
-                pass  # as UDP would
+                pass  # UDP does not report lost datagrams either
         elif len(self._early) < MAX_EARLY:
             self._early.append(payload)
 
     def datagramReceived(self, datagram: bytes, addr: Any) -> None:
-        """A datagram from the target."""
-        self.touch()
+        """Send a datagram of the target to the Agent."""
+        self.mark_used()
         self.stream.send_datagram(datagram)
         self._wake()
 
     def connectionRefused(self) -> None:
-        """The target's host says that nobody listens there."""
+        """Reset the flow with TARGET_REFUSED after an ICMP port unreachable message."""
         self.stream.reset(ErrorCode.TARGET_REFUSED, f"nothing listens on UDP port {self._port}")
         self._wake()
 
     def stopProtocol(self) -> None:
-        """The socket is closed: by closed(), or else by a reactor that makes this of a refusal."""
+        """Reset the flow if it is not over: some reactors close the socket on a refusal."""
         self.connectionRefused()
 
     def closed(self, code: int, reason: str) -> None:
-        """The flow is over."""
+        """Close the socket of a flow that is over."""
         super().closed(code, reason)
         self._open = False
         if self.transport is not None:

@@ -1,4 +1,4 @@
-"""Looking names up with the reactor's own resolver."""
+"""Name resolution with the reactor's own resolver."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -29,7 +29,11 @@ class _Receiver:
 
 
 def resolve(reactor: Any, host: str, families: Sequence[Any] | None = None) -> Deferred[list[str]]:
-    """Fires with the IP literals that `host` stands for, [] when there are none."""
+    """Fire with the IP literals of `host`, an empty list for a name without any.
+
+    :param host: a host name, or an IP literal, which is returned without a lookup.
+    :param families: the IAddress classes to look for, None for IPv4 and IPv6.
+    """
     receiver = _Receiver()
     if is_ip_literal(host):
         receiver.hosts.append(host)

@@ -1,17 +1,17 @@
-"""When to let datagrams gather before they are read.
+"""When to pause reading a busy socket, so that the next read gets several datagrams.
 
-At some thousands of datagrams a second each would be read by itself, and would cost a round of the
-reactor and an answer of its own. After a rest, several are read and answered together.
+At some thousands of datagrams a second the reactor would read each in a turn of its own and answer
+each by itself. After a pause it reads and answers several together.
 """
 
-REST = 0.002  # seconds; what a rest adds to a round trip at most
-BUSY = 2e6  # bytes/s from which on it pays: far more than questions and answers come to
-LITTLE = 3 << 14  # bytes; who gets more at once has no need to wait for it
-SPAN = 0.005  # seconds that the rate is measured over
+REST = 0.002  # seconds of a pause, the most that a pause adds to a round trip
+BUSY = 2e6  # bytes/s from which pauses pay, far above the rate of requests and responses
+LITTLE = 3 << 14  # bytes; a read of this many bytes is a batch already
+SPAN = 0.005  # seconds over which the rate is measured
 
 
 class Gauge:
-    """Measures the rate of what is read. Times are seconds of any clock."""
+    """Measures the rate at which a socket is read. Times are seconds of any clock."""
 
     def __init__(self) -> None:
         self._since = 0.0
@@ -19,7 +19,7 @@ class Gauge:
         self._is_busy = False
 
     def calls_for_rest(self, size: int, now: float) -> bool:
-        """Whether to rest after reading so many bytes at once."""
+        """Whether to pause for REST seconds after a read of `size` bytes at `now`."""
         self._count += size
         span = now - self._since
         if span >= SPAN:

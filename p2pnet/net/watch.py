@@ -1,4 +1,4 @@
-"""Notices that the network of this machine changed, or that the machine slept."""
+"""Detection of changes of this machine's network, and of the machine's sleep."""
 
 import errno
 import socket
@@ -16,18 +16,18 @@ from p2pnet.sources.interfaces import InterfaceSource
 
 ADDRESSES, SLEEP = "addresses", "sleep"  # reasons
 
-INTERVAL = 3.0  # seconds between looks at the clock, and at the addresses where nobody tells
-LATE = 5.0  # seconds that a look must be late for it to count as sleep; a busy machine takes some
-SETTLE = 0.1  # seconds without another message; one change is several, milliseconds apart
-LONGEST_SETTLE = 1.0  # seconds from the first message, if they do not end
-BATCH = 256  # messages read at a time, so that in a storm others have their turn
+INTERVAL = 3.0  # seconds between polls of the clock and, without netlink, of the addresses
+LATE = 5.0  # seconds by which a poll is late after a sleep; a busy machine delays it by less
+DEBOUNCE = 0.1  # seconds of silence that end a change, which makes messages milliseconds apart
+MAX_DEBOUNCE = 1.0  # seconds from the first message, in a storm of messages
+BATCH = 256  # messages read at a time, so that a storm does not starve the reactor
 
-# Linux' rtnetlink.h: interfaces; of IPv4 and IPv6 each addresses, routes, and policy rules (by
-# which VPNs turn the default route).
+# Multicast groups of Linux' rtnetlink.h: interfaces; addresses, routes and policy rules (with which
+# VPNs redirect the default route), each for IPv4 and IPv6.
 GROUPS = 0x1 | 0x10 | 0x40 | 0x80 | 0x100 | 0x400 | 0x40000
 
-# RTM_NEWADDR in a message's header. Each router advertisement has one for each IPv6 address, each
-# DHCP lease that is renewed one for its address; a new one has a message about its route as well.
+# RTM_NEWADDR in a message's header proves no change: router advertisements and renewed DHCP leases
+# make such messages for existing addresses. A new address also makes a message about its route.
 NEW_ADDRESS = (20).to_bytes(2, sys.byteorder)
 
 # Packets to addresses for documentation (RFC 5737, RFC 3849) would take the default route.
@@ -35,9 +35,9 @@ ELSEWHERE = {socket.AF_INET: "203.0.113.1", socket.AF_INET6: "2001:db8::1"}
 
 
 def open_messages() -> socket.socket:
-    """A socket that gets the kernel's messages about the network. Raises OSError if there are none.
+    """A netlink socket with the kernel's messages about the calling thread's network namespace.
 
-    It stays with the network namespace in which the calling thread is.
+    Raises OSError where there is no netlink, or the system forbids it.
     """
     if sys.platform != "linux":
         raise OSError(errno.EAFNOSUPPORT, f"{sys.platform} has no netlink")
@@ -52,16 +52,16 @@ def open_messages() -> socket.socket:
 
 
 def take_snapshot() -> object:
-    """The addresses of this machine, and those that it would send from. Sends nothing."""
+    """The machine's addresses and the source addresses of its default routes. Sends nothing."""
     try:
         hosts = InterfaceSource().hosts()
-    except OSError:  # where netlink is forbidden the C library has nobody to ask either
+    except OSError:  # the C library, too, needs netlink to list the addresses
         hosts = []
     return hosts, [_source_address(family, host) for family, host in ELSEWHERE.items()]
 
 
 def _source_address(family: int, destination: str) -> str:
-    """The IP literal that packets to there would be sent from, "" if there is no way."""
+    """The source address (an IP literal) of packets to `destination`, "" without a route."""
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
             probe.connect((destination, 9))
@@ -72,29 +72,29 @@ def _source_address(family: int, destination: str) -> str:
 
 @implementer(IReadDescriptor)
 class _Messages:
-    """The reactor's view of the socket.
+    """The reader of a netlink socket.
 
-    :param heard: called once for all messages that wait, with whether they mean a change for sure.
-    :param lost: called with why there is nothing more to hear.
+    :param received: called once for a batch of messages, with whether they prove a change.
+    :param lost: called with the reason when no further messages can come.
     """
 
     def __init__(
-        self, opened: socket.socket, heard: Callable[[bool], Any], lost: Callable[[object], Any]
+        self, opened: socket.socket, received: Callable[[bool], Any], lost: Callable[[object], Any]
     ) -> None:
         self._socket = opened
-        self._heard = heard
+        self._received = received
         self._lost = lost
 
     def logPrefix(self) -> str:
-        """For Twisted's log."""
+        """The name of this reader in Twisted's log."""
         return "network watch"
 
     def fileno(self) -> int:
-        """The socket's descriptor, -1 once closed."""
+        """The descriptor of the socket, -1 after close()."""
         return self._socket.fileno()
 
     def doRead(self) -> None:
-        """Empty the socket."""
+        """Read up to BATCH waiting messages and report them by one call of `received`."""
         certain = False
         try:
             for _ in range(BATCH):
@@ -107,25 +107,27 @@ class _Messages:
                 self._lost(error)
                 return
             certain = True  # there were more messages than the socket holds
-        self._heard(certain)
+        self._received(certain)
 
     def connectionLost(self, reason: Failure) -> None:
-        """The reactor gave the socket up."""
+        """Report that the reactor removed the socket, because of an error in doRead()."""
         self._lost(reason.value)
 
     def close(self) -> None:
-        """Close the socket."""
+        """Close the socket; the caller removes this reader from the reactor first."""
         self._socket.close()
 
 
 class NetworkWatch:
-    """Tells when addresses, interfaces or routes of this machine changed, or when it slept.
+    """Reports changes of this machine's addresses, interfaces or routes, and its sleep.
 
-    Linux tells at once; where the system does not, or forbids it, this looks every few seconds.
+    On Linux a change is reported within DEBOUNCE seconds of its last message. Where there is no
+    netlink, or the system forbids it, the watch polls the addresses every INTERVAL seconds.
 
-    :param reactor: provides IReactorTime, and IReactorFDSet unless it has to be done without.
-    :param open_messages: see the function; `snapshot`: something that differs after a change;
-        `clock`: seconds, sleep included.
+    :param reactor: provides IReactorTime; without IReactorFDSet the watch polls.
+    :param open_messages: as the function of this module.
+    :param snapshot: returns a value that differs after a change.
+    :param clock: returns seconds that include the machine's sleep.
     """
 
     log = Logger()
@@ -146,81 +148,81 @@ class NetworkWatch:
         self._messages: _Messages | None = None
         self._seen: object = None
         self._certain = False
-        self._looked_at = 0.0
-        self._heard_at = 0.0
-        self._look_call: IDelayedCall | None = None
-        self._settle_call: IDelayedCall | None = None
+        self._polled_at = 0.0
+        self._first_message_at = 0.0
+        self._poll_call: IDelayedCall | None = None
+        self._debounce_call: IDelayedCall | None = None
 
     def start(self, changed: Callable[[str], Any]) -> None:
-        """Watch from now on. Raises nothing.
+        """Start watching. Raises nothing: without netlink the watch polls.
 
-        :param changed: called with "addresses" or "sleep", once for changes that come together. It
-            may be called when nothing of interest changed. What it raises is logged.
+        :param changed: called with "addresses" or "sleep", once for several changes in a row. A
+            call does not prove that an address changed. Exceptions that it raises are logged.
         """
         self._changed = changed
         if IReactorFDSet.providedBy(self._reactor):
             self._listen()
         self._seen = self._snapshot()
-        self._looked_at = self._clock()
-        self._look_call = self._reactor.callLater(INTERVAL, self._look)
+        self._polled_at = self._clock()
+        self._poll_call = self._reactor.callLater(INTERVAL, self._poll)
 
     def stop(self) -> None:
-        """End; `changed` is not called any more. May be called again, and before start()."""
-        for call in (self._look_call, self._settle_call):
+        """Stop watching: `changed` gets no further call. Does nothing unless started."""
+        for call in (self._poll_call, self._debounce_call):
             if call is not None and call.active():
                 call.cancel()
-        self._look_call = self._settle_call = None
+        self._poll_call = self._debounce_call = None
         self._close()
 
     def _listen(self) -> None:
         try:
-            self._messages = _Messages(self._open_messages(), self._heard, self._deafened)
+            self._messages = _Messages(self._open_messages(), self._received, self._lost)
             self._reactor.addReader(self._messages)
         except Exception as error:  # OSError, and every reactor has errors of its own
             self._close()
-            self._say_polling(error)
+            self._log_polling(error)
 
     def _close(self) -> None:
         messages, self._messages = self._messages, None
         if messages is not None:
-            self._reactor.removeReader(messages)  # nothing, if it is not there
+            self._reactor.removeReader(messages)  # does nothing if addReader() failed
             messages.close()
 
-    def _deafened(self, why: object) -> None:
-        """There will be no more messages: go on without."""
+    def _lost(self, why: object) -> None:
+        """Poll from now on, because no further messages can come."""
         if self._messages is not None:
             self._close()
-            self._say_polling(why)
-            self._heard(True)  # nobody knows what was missed
+            self._log_polling(why)
+            self._received(True)  # lost messages may have reported a change
 
-    def _say_polling(self, why: object) -> None:
+    def _log_polling(self, why: object) -> None:
         self.log.info(
-            "no news from the system about the network ({why}): looking every {interval} s",
+            "the system does not report changes of the network ({why}): polling every {interval} s",
             why=why, interval=INTERVAL,
         )  # fmt: skip
 
-    def _heard(self, certain: bool) -> None:
-        """Something changed, or may have: settle that when there is nothing more."""
+    def _received(self, certain: bool) -> None:
+        """Have a change reported after the last of its messages."""
         self._certain = self._certain or certain
         now = self._reactor.seconds()
-        if self._settle_call is None:
-            self._heard_at = now
-            self._settle_call = self._reactor.callLater(SETTLE, self._settle)
+        if self._debounce_call is None:
+            self._first_message_at = now
+            self._debounce_call = self._reactor.callLater(DEBOUNCE, self._debounced)
         else:
-            left = self._heard_at + LONGEST_SETTLE - now
-            self._settle_call.reset(max(0.0, min(SETTLE, left)))
+            left = self._first_message_at + MAX_DEBOUNCE - now
+            self._debounce_call.reset(max(0.0, min(DEBOUNCE, left)))
 
-    def _settle(self) -> None:
-        self._settle_call = None
+    def _debounced(self) -> None:
+        self._debounce_call = None
         certain, self._certain = self._certain, False
         if self._differs() or certain:
             self._report(ADDRESSES)
 
-    def _look(self) -> None:
-        self._look_call = self._reactor.callLater(INTERVAL, self._look)
+    def _poll(self) -> None:
+        self._poll_call = self._reactor.callLater(INTERVAL, self._poll)
         now = self._clock()
-        slept = now - self._looked_at > INTERVAL + LATE
-        self._looked_at = now
+        slept = now - self._polled_at > INTERVAL + LATE
+        self._polled_at = now
         moved = self._messages is None and self._differs()
         if slept or moved:
             self._report(SLEEP if slept else ADDRESSES)

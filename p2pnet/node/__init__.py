@@ -1,1 +1,1 @@
-"""Twisted services around the cores, by role: what a program runs to be a node."""
+"""Twisted services around the cores, one for each role, for programs that run a node."""

@@ -16,7 +16,10 @@ from p2pnet.wire.stream import StreamKind
 
 
 class AgentNode(PeerNode):
-    """An Agent: opens streams and flows to services by name."""
+    """An Agent: opens streams and flows to services by name.
+
+    The parameters are those of PeerNode.
+    """
 
     core: AgentCore
 
@@ -32,21 +35,28 @@ class AgentNode(PeerNode):
         self._connecting: dict[Stream, Deferred[StreamTransport]] = {}
 
     def open(self, service: str) -> StreamTransport:
-        """A transport to `service`, to be joined to a protocol with connect() and written to at
-        once; if the service refuses, the protocol's connectionLost() gets the ServiceError."""
+        """Open a stream to `service` and return its transport, which accepts writes at once.
+
+        The caller joins a protocol to the transport with StreamTransport.connect(). If the service
+        refuses, the protocol's connectionLost() gets the ServiceError. Raises ValueError for an
+        impossible service name.
+        """
         stream = self.core.open_stream(service, self.driver.now)
         self.driver.wake()
         return StreamTransport(stream, self.driver)
 
     def open_flow(self, service: str) -> Stream:
-        """A UDP flow to `service`."""
+        """Open a UDP flow to `service`. Raises ValueError for an impossible service name."""
         stream = self.core.open_stream(service, self.driver.now, StreamKind.FLOW)
         self.driver.wake()
         return stream
 
     def connect(self, service: str) -> Deferred[StreamTransport]:
-        """A transport to `service`, once it accepted. Fails with ServiceError."""
-        if not self.running:  # its core's timers stand still, so nothing would ever come of it
+        """Fire with a transport to `service` once the service accepted. May be cancelled.
+
+        Fails with ServiceError. Raises ValueError for an impossible service name.
+        """
+        if not self.running:  # its core has no timers, so that the connection would never end
             return fail(error_for(ErrorCode.SHUTDOWN, "this agent is not running"))
 
         def cancel(_: Any) -> None:

@@ -1,4 +1,4 @@
-"""A node of any role: its core with a driver and an event log, as a Twisted service."""
+"""The base of all nodes: a core with a driver and an event log, as a Twisted service."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -21,11 +21,13 @@ from p2pnet.wire.address import format_address
 
 
 class Node(Service):
-    """A core with its driver and event log, as a service. Base of the roles.
+    """A core with its driver and event log, as a service. Base of the nodes of each role.
 
-    :param reactor: provides IReactorTime, and what the transport needs.
-    :param transport: the IDatagramTransport that is the node's one socket.
-    :param forward: of the core, for what comes joined: see IDatagramTransport.
+    :param reactor: provides IReactorTime, and the interfaces that the transport needs.
+    :param transport: the IDatagramTransport of the node's one socket.
+    :param event_log: path of the event log, None for no file.
+    :param forward: the core's hook for IDatagramTransport.forward.
+    :ivar observers: called with each Report.
     """
 
     log = Logger()
@@ -46,7 +48,10 @@ class Node(Service):
         self.observers: list[Callable[[reports.Report], Any]] = []
 
     def startService(self) -> None:
-        """Open the socket. Raises CannotListenError, or OSError for the event log."""
+        """Open the event log and the socket.
+
+        Raises CannotListenError, OSError for the event log, or RuntimeError while the node runs.
+        """
         if self.running:
             raise RuntimeError("this node runs already")
         self.event_log.open()
@@ -60,7 +65,7 @@ class Node(Service):
 
     @inlineCallbacks
     def stopService(self) -> Any:
-        """End all connections and close the socket."""
+        """End all connections and close the socket. Fires once the socket is closed."""
         super().stopService()
         self.core.close(self.driver.now)
         yield self.driver.stop()
@@ -68,7 +73,7 @@ class Node(Service):
         self.event_log.close()
 
     def handle(self, event: events.Event) -> None:
-        """Take one event of the core."""
+        """Handle one event of the core."""
         if isinstance(event, reports.Report):
             self.report(event)
 
@@ -79,5 +84,5 @@ class Node(Service):
             observer(report)
 
     def use_credentials(self, credentials: Credentials) -> None:
-        """Use another certificate for connections from now on."""
+        """Use another certificate for new connections; existing ones keep theirs."""
         self.core.credentials = credentials

@@ -1,4 +1,4 @@
-"""A Connector: the service that hands each stream to the handler of its service."""
+"""A Connector: the Twisted service that passes each stream to the handler of its service."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,11 +15,14 @@ from p2pnet.wire.codes import ErrorCode
 from p2pnet.wire.stream import StreamKind
 
 Handler = Callable[[Stream], Any]
-"""Takes a requested stream, and accepts or refuses it sooner or later."""
+"""Handles a requested stream: accepts or refuses it, at once or later."""
 
 
 class ConnectorNode(PeerNode):
-    """A Connector: hands the streams of each service to its handler."""
+    """A Connector: passes the streams of each service to the service's handler.
+
+    The parameters are those of PeerNode.
+    """
 
     core: ConnectorCore
 
@@ -35,17 +38,25 @@ class ConnectorNode(PeerNode):
         self._handlers: dict[str, Handler] = {}
 
     def serve(self, service: str, handler: Handler) -> None:
-        """Let `handler` take the streams of `service`. Raises ValueError if it has one."""
+        """Pass the streams of `service` to `handler` from now on.
+
+        If `handler` raises, the stream ends with an error for the agent. Raises ValueError if the
+        service has a handler.
+        """
         if service in self._handlers:
             raise ValueError(f"service {service} is served already")
         self._handlers[service] = handler
 
     def unserve(self, service: str) -> None:
-        """Refuse streams of `service` from now on."""
+        """Remove the handler of `service`, if any: its streams are refused from now on."""
         self._handlers.pop(service, None)
 
     def serve_protocol(self, service: str, factory: IProtocolFactory) -> None:
-        """Let protocols of `factory` speak on the streams of `service`."""
+        """Accept each stream of `service` with a protocol of `factory`; refuse UDP flows.
+
+        A factory that builds None refuses the stream. Raises ValueError if the service has a
+        handler.
+        """
 
         def handler(stream: Stream) -> None:
             if stream.kind is not StreamKind.BYTES:
@@ -69,7 +80,7 @@ class ConnectorNode(PeerNode):
         try:
             handler(stream)
         except Exception:
-            # The agent waits for an answer, or for the end of what was accepted.
+            # The agent waits for an answer, or for the end of the stream if it was accepted.
             stream.refuse(ErrorCode.TARGET_UNREACHABLE, f"{stream.service} failed")
             stream.reset(ErrorCode.CANCELLED, f"{stream.service} failed")
             raise

@@ -1,4 +1,4 @@
-"""An Intermediate: the service that relays, with the worker processes that forward for it."""
+"""An Intermediate: the Twisted service of the relay and its worker processes."""
 
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,10 @@ from p2pnet.wire.worker_messages import WorkerMessage
 
 
 class IntermediateNode(Node):
-    """An Intermediate.
+    """An Intermediate: introduces agents to connectors and relays their sessions.
 
-    :param transport: as of any node, or a WorkerPool, whose WorkerOwner this is then.
-    :param drain_seconds: how long a stop may take while sessions are relayed.
+    :param transport: an IDatagramTransport. The node is the WorkerOwner of a WorkerPool.
+    :param drain_seconds: the longest time that a stop waits for relayed sessions.
     """
 
     def __init__(
@@ -39,17 +39,20 @@ class IntermediateNode(Node):
 
     @inlineCallbacks
     def stopService(self) -> Any:
-        """Let the nodes move on, wait until nothing is relayed, then stop."""
+        """Announce the stop to all nodes, wait for relayed sessions to end, then stop.
+
+        Fires once the socket is closed.
+        """
         self.core.drain(self._drain_seconds, self.driver.now)
         self.driver.wake()
         yield self._drained
         yield super().stopService()
 
     def handle(self, event: events.Event) -> None:
-        """Take one event of the core."""
+        """Handle one event of the core."""
         if isinstance(event, events.MessageNeeded):
             assert self._workers is not None
-            self._workers.tell(event.message)
+            self._workers.broadcast(event.message)
             return
         super().handle(event)
         if isinstance(event, reports.DrainFinished):
@@ -58,21 +61,21 @@ class IntermediateNode(Node):
     # -- WorkerOwner -----------------------------------------------------------------------------
 
     def worker_added(self, worker: int) -> list[WorkerMessage]:
-        """There will be a worker. Returns what it must know."""
-        known: list[WorkerMessage] = self.core.forwarder.add_worker(worker)
-        return known
+        """Count the worker in. Returns the messages that tell it all circuits."""
+        circuits: list[WorkerMessage] = self.core.forwarder.add_worker(worker)
+        return circuits
 
-    def worker_began(self, worker: int, pid: int) -> None:
-        """It relays."""
+    def worker_started(self, worker: int, pid: int) -> None:
+        """Report that the worker's process forwards frames now."""
         self.report(reports.WorkerStarted(worker, pid))
 
-    def worker_said(self, worker: int, message: WorkerMessage) -> None:
-        """It tells what it forwarded."""
+    def worker_message(self, worker: int, message: WorkerMessage) -> None:
+        """Pass a worker's report of its traffic to the core."""
         self.core.forwarder.receive_message(worker, message, self.driver.now)
         self.driver.wake()
 
     def worker_lost(self, worker: int, reason: str, restart_in: float) -> None:
-        """It is no more."""
+        """Report the end of the worker's process, and remove the worker from the core."""
         self.core.forwarder.remove_worker(worker)
         self.report(reports.WorkerLost(worker, reason, restart_in))
         self.driver.wake()

@@ -1,4 +1,4 @@
-"""What Agent and Connector share: the connections to the Intermediates, and streams."""
+"""The base of Agent and Connector: connections to the Intermediates, and streams."""
 
 import dataclasses
 from pathlib import Path
@@ -26,11 +26,11 @@ from p2pnet.wire.address import Address
 
 @dataclasses.dataclass(frozen=True)
 class Locality:
-    """Where a node is.
+    """The place of a node in the network.
 
     :ivar source: the ICandidateSource of this machine's own addresses.
-    :ivar external: addresses that the operator says lead here.
-    :ivar watch: notices that the network changed; None where it stays the same.
+    :ivar external: addresses that lead to this node by the operator's configuration.
+    :ivar watch: detects changes of the network; None if there are none.
     """
 
     source: ICandidateSource
@@ -42,9 +42,10 @@ NOWHERE = Locality(StaticSource([]), (), None)
 
 
 class PeerNode(Node):
-    """What Agent and Connector share: the connections to the Intermediates, and streams.
+    """Base of Agent and Connector: connections to the Intermediates, and streams.
 
-    :param locality: where the node is; unless given, it offers peers no address of this machine.
+    :param reactor: as for Node; also provides IReactorPluggableNameResolver.
+    :param locality: the node's place; the default offers peers no address of this machine.
     """
 
     core: PeerCore
@@ -61,7 +62,10 @@ class PeerNode(Node):
         self.locality = locality
 
     def startService(self) -> None:
-        """Open the socket and connect to the Intermediates."""
+        """Open the event log and the socket, and connect to the Intermediates.
+
+        Raises the errors of Node.startService().
+        """
         super().startService()
         self._find_addresses()
         self.core.connect(self.driver.now)
@@ -70,13 +74,16 @@ class PeerNode(Node):
             self.locality.watch.start(self.network_changed)
 
     def stopService(self) -> Any:
-        """End all connections and close the socket."""
+        """End all connections and close the socket. Fires once the socket is closed."""
         if self.locality.watch is not None:
             self.locality.watch.stop()
         return super().stopService()
 
     def network_changed(self, reason: str) -> None:
-        """The network of this machine changed, or it slept: see how things are now."""
+        """Find the machine's addresses again, and let the core check its connections and paths.
+
+        :param reason: of the report, such as "addresses" or "sleep".
+        """
         self.report(reports.NetworkChanged(reason))
         self._find_addresses()
         self.core.network_changed(self.driver.now)
@@ -88,9 +95,9 @@ class PeerNode(Node):
         self.core.set_local_addresses(hosts, port, self.locality.external, self.driver.now)
 
     def handle(self, event: events.Event) -> None:
-        """Take one event of the core."""
+        """Handle one event of the core."""
         match event:
-            # A stream that was refused has no owner: what came with its header is dropped.
+            # A refused stream has no owner: the bytes that came with its header are dropped.
             case StreamData(stream, data, end) if stream.owner is not None:
                 stream.owner.received(data, end)
             case StreamWritable(stream) if stream.owner is not None:
@@ -111,10 +118,10 @@ class PeerNode(Node):
                 super().handle(event)
 
     def _accepted(self, stream: Stream) -> None:
-        """A hook for the Agent."""
+        """Handle that the connector accepted a stream; the Agent overrides this."""
 
     def _requested(self, stream: Stream) -> None:
-        """A hook for the Connector."""
+        """Handle that an agent requested a stream; the Connector overrides this."""
 
     def _closed(self, stream: Stream, code: int, reason: str) -> None:
         if stream.owner is not None:

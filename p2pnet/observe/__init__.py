@@ -1,1 +1,1 @@
-"""What a node tells about itself."""
+"""The outputs of a node's reports: the event log."""

@@ -11,8 +11,8 @@ from twisted.logger import Logger
 
 from p2pnet.reports import Report
 
-LATER = 0.05  # seconds that a report waits for others
-MANY = 64  # reports that do not wait for more
+WRITE_DELAY = 0.05  # seconds from a report until its line is written, with those of others
+MAX_WAITING = 64  # reports; the last of them has all written without a delay
 
 _encoder = msgspec.json.Encoder()
 
@@ -23,10 +23,10 @@ class EventLog:
     A line is ``{"time": <seconds since 1970>, "event": <name>, ...fields}``. The file is opened
     for appending when the node starts; a write that fails is logged, and the node goes on.
 
-    Between open() and close() that is done a little later and for several at once: what causes a
-    report is what somebody waits for, and two lines take as long as a packet.
+    Between open() and close() lines are written 50 ms later, several at once: two of them cost as
+    much as a packet, and would delay the answer that caused them.
 
-    :param utcnow: the calendar's clock, for the time of a report.
+    :param utcnow: the wall clock, for the time of a report.
     """
 
     log = Logger(namespace="p2pnet")
@@ -39,17 +39,17 @@ class EventLog:
         self._clock = clock
         self._is_open = False
         self._file: IO[bytes] | None = None
-        self._waiting: list[tuple[float, Report]] = []  # with the times of the calendar
+        self._waiting: list[tuple[float, Report]] = []  # with seconds since 1970
         self._call: IDelayedCall | None = None
 
     def open(self) -> None:
-        """Open the file. Raises OSError."""
+        """Open the file for appending, if there is a path. Raises OSError."""
         if self._path is not None:
             self._file = self._path.open("ab", buffering=0)
         self._is_open = True
 
     def close(self) -> None:
-        """Write what waits, and close the file."""
+        """Write the waiting reports and close the file."""
         self._is_open = False
         self._write()
         file, self._file = self._file, None
@@ -57,12 +57,12 @@ class EventLog:
             file.close()
 
     def write(self, report: Report) -> None:
-        """Log one report."""
+        """Log a report, at once or within WRITE_DELAY seconds. A failed write is only logged."""
         self._waiting.append((self._utcnow().timestamp(), report))
-        if not self._is_open or len(self._waiting) >= MANY:
+        if not self._is_open or len(self._waiting) >= MAX_WAITING:
             self._write()
         elif self._call is None:
-            self._call = self._clock.callLater(LATER, self._write)
+            self._call = self._clock.callLater(WRITE_DELAY, self._write)
 
     def _write(self) -> None:
         call, self._call = self._call, None

@@ -1,1 +1,1 @@
-"""The three roles as Twisted services, and how `twistd` and `twist` start them."""
+"""The three roles as services of `twistd` and `twist`, and the plugins that make them."""

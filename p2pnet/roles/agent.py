@@ -1,4 +1,4 @@
-"""``twistd p2p-agent``: listens locally and forwards to services."""
+"""The service of ``twistd p2p-agent``: local listeners that forward to services."""
 
 from collections.abc import Callable
 from typing import Any
@@ -28,11 +28,14 @@ from p2pnet.roles.service import RoleService, endpoint_errors, endpoint_problem
 from p2pnet.wire.address import format_address
 
 Fail = Callable[[str], None]
-"""Called with the reason why a forward has no listener, while its service starts or later."""
+"""Called with the reason if a forward has no listener, at the start of its service or later."""
 
 
 class AgentService(RoleService):
-    """The Agent of a configuration."""
+    """The Agent of a configuration with its forwards.
+
+    Raises CredentialsError, or ConfigError for a listener.
+    """
 
     def __init__(self, reactor: Any, config: AgentConfig) -> None:
         node = agent_node(reactor, config)
@@ -46,7 +49,12 @@ class AgentService(RoleService):
 def stream_forward(
     reactor: Any, node: AgentNode, forward: ForwardConfig, fail: Fail
 ) -> StreamServerEndpointService:
-    """Forwards each connection to a local listener to a stream of its own. Raises ConfigError."""
+    """A service that forwards each connection to a local listener on a stream of its own.
+
+    Raises ConfigError for the listener's endpoint.
+
+    :param fail: called with the reason if the listener does not open.
+    """
     with endpoint_errors(forward.where, forward.listen):
         service = strports.service(forward.listen, ForwardFactory(node, forward.service), reactor)
     service.endpoint = WatchedEndpoint(service.endpoint, node.report, forward, fail)
@@ -55,9 +63,9 @@ def stream_forward(
 
 @implementer(IStreamServerEndpoint)
 class WatchedEndpoint:
-    """The endpoint of a forward: reports the listener, or why there is none.
+    """The endpoint of a forward, which reports the open listener or calls `fail`.
 
-    StreamServerEndpointService would only log the failure of an endpoint that takes its time.
+    StreamServerEndpointService would only log an endpoint's asynchronous failure.
     """
 
     def __init__(
@@ -73,13 +81,13 @@ class WatchedEndpoint:
         self._fail = fail
 
     def listen(self, protocolFactory: IProtocolFactory) -> Deferred[Any]:
-        """Fires with the port, or with None when `fail` was called and did not raise."""
+        """Listen. Fires with the port, or with None after `fail` returned."""
         listening = maybeDeferred(self._endpoint.listen, protocolFactory)
         return listening.addCallbacks(self._listens, self._failed)
 
     def _listens(self, port: IListeningPort) -> IListeningPort:
         host: Any = port.getHost()
-        has_port = hasattr(host, "port")  # unix: and p2p: have none
+        has_port = hasattr(host, "port")  # the addresses of unix: and p2p: have no port
         address = format_address((host.host, host.port)) if has_port else str(host)
         self._report(reports.Listening(address, self._forward.service))
         return port
@@ -93,7 +101,7 @@ class WatchedEndpoint:
 
 
 class ForwardFactory(Factory):
-    """Opens a stream for each connection and joins the two."""
+    """Opens a stream to the service for each local connection and joins the two."""
 
     noisy = False
 
@@ -102,16 +110,18 @@ class ForwardFactory(Factory):
         self._service = service
 
     def buildProtocol(self, addr: IAddress | None) -> Splice:
-        """The protocol for a new local connection."""
+        """The Splice of a new local connection, joined to a new stream."""
         local, remote = Splice.pair()
         self._node.open(self._service).connect(remote)
         return local
 
 
 class FlowForward(Service):
-    """Forwards datagrams to a local UDP port, a flow for each sender.
+    """Forwards the datagrams of a local UDP port to a service, a flow for each local sender.
 
-    Raises ConfigError. `fail` is called by startService().
+    Raises ConfigError for the listener's endpoint.
+
+    :param fail: called by startService() with the reason if the port does not open.
     """
 
     def __init__(self, reactor: Any, node: AgentNode, forward: ForwardConfig, fail: Fail) -> None:
@@ -127,7 +137,7 @@ class FlowForward(Service):
         self._port: Any = None
 
     def startService(self) -> None:
-        """Listen."""
+        """Open the local UDP port and report it, or call `fail`."""
         super().startService()
         try:
             self._port = self._reactor.listenUDP(
@@ -141,7 +151,7 @@ class FlowForward(Service):
         self._node.report(reports.Listening(address, self._forward.service))
 
     def stopService(self) -> Any:
-        """End the flows and stop listening."""
+        """End the flows and close the port. Returns None, or a Deferred that fires when closed."""
         super().stopService()
         self._listener.close()
         return None if self._port is None else self._port.stopListening()

@@ -1,4 +1,4 @@
-"""``twistd p2p-connector``: forwards the streams of each service to its target."""
+"""The service of ``twistd p2p-connector``: forwards the streams of services to their targets."""
 
 import collections
 from collections.abc import Callable
@@ -25,11 +25,14 @@ from p2pnet.roles.service import RoleService, endpoint_errors
 from p2pnet.wire.codes import ErrorCode
 from p2pnet.wire.stream import StreamKind
 
-ANSWERED_WITHIN = 0.001  # seconds that word of the target waits for its answer, to go with it
+ANSWERED_WITHIN = 0.001  # seconds that an acceptance waits, to share a packet with the answer
 
 
 class ConnectorService(RoleService):
-    """The Connector of a configuration."""
+    """The Connector of a configuration with its targets.
+
+    Raises CredentialsError, or ConfigError for a target.
+    """
 
     def __init__(self, reactor: Any, config: ConnectorConfig) -> None:
         node = connector_node(reactor, config)
@@ -45,21 +48,28 @@ class ConnectorService(RoleService):
                 if not host:
                     raise ValueError(f"{service.target!r} has no host; write udp:HOST:PORT")
             limit = self.config.max_flows
-            return FlowForwarder(self.reactor, host, port, limit, node.driver.wake).take
+            return FlowForwarder(self.reactor, host, port, limit, node.driver.wake).forward
         with endpoint_errors(service.where, service.target):
             target = clientFromString(self.reactor, service.target)
-        return StreamForwarder(target, node.driver).take
+        return StreamForwarder(target, node.driver).forward
 
 
 class StreamForwarder:
-    """Connects each stream to a target of its own, and accepts it once that is connected."""
+    """Forwards each stream over a connection of its own to the target.
+
+    :param target: the endpoint of the target.
+    :param pump: sends the packets of the node.
+    """
 
     def __init__(self, target: IStreamClientEndpoint, pump: Pump) -> None:
         self._target = target
         self._pump = pump
 
-    def take(self, stream: Stream) -> None:
-        """Connect a requested stream to the target."""
+    def forward(self, stream: Stream) -> None:
+        """Connect to the target and accept the requested stream, or refuse the stream.
+
+        A UDP flow, or a target that does not connect, is refused.
+        """
         if stream.kind is not StreamKind.BYTES:
             stream.refuse(ErrorCode.TARGET_REFUSED, f"{stream.service} is not a UDP service")
             return
@@ -75,7 +85,7 @@ class StreamForwarder:
             stream.accept()
             is_asked = transport.has_input
             transport.connect(outer)
-            if is_asked:  # nobody waits for less than the answer
+            if is_asked:  # the agent waits for the answer, not for the acceptance
                 self._pump.wake(ANSWERED_WITHIN)
             else:
                 self._pump.flush()
@@ -90,7 +100,13 @@ class StreamForwarder:
 
 
 class FlowForwarder:
-    """Gives each flow a UDP socket of its own towards the target."""
+    """Forwards each flow over a UDP socket of its own to the target.
+
+    :param host: the target's name or IP literal.
+    :param port: the target's UDP port.
+    :param limit: limit of the flows of one agent.
+    :param wake: lets the node send the written datagrams.
+    """
 
     log = Logger()
 
@@ -100,12 +116,15 @@ class FlowForwarder:
         self._reactor = reactor
         self._host = host
         self._port = port
-        self._limit = limit  # of the flows of one agent
+        self._limit = limit
         self._flows: collections.Counter[str] = collections.Counter()
         self._wake = wake
 
-    def take(self, stream: Stream) -> None:
-        """Connect a requested flow to the target."""
+    def forward(self, stream: Stream) -> None:
+        """Open a socket to the target and accept the requested flow, or refuse the flow.
+
+        A byte stream, an agent at its limit, or a target without an address is refused.
+        """
         if stream.kind is not StreamKind.FLOW:
             stream.refuse(ErrorCode.TARGET_REFUSED, f"{stream.service} is a UDP service")
             return
@@ -116,7 +135,7 @@ class FlowForwarder:
             return
         self._flows[agent] += 1
         flow = FlowTarget(stream, self._port, self._reactor, self._wake)
-        flow.finished = lambda: self._forget(agent)
+        flow.finished = lambda: self._release(agent)
 
         def resolved(hosts: list[str]) -> None:
             if hosts:
@@ -129,7 +148,7 @@ class FlowForwarder:
             lambda failure: self.log.failure("while opening a flow", failure)
         )
 
-    def _forget(self, agent: str) -> None:
+    def _release(self, agent: str) -> None:
         self._flows[agent] -= 1
         if not self._flows[agent]:
             del self._flows[agent]

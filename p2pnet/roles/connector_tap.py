@@ -9,7 +9,7 @@ from p2pnet.config.setting import declared_settings
 
 
 class Options(RoleOptions):
-    """Options of ``twistd p2p-connector``."""
+    """The command-line options of ``twistd p2p-connector``."""
 
     kind = ConnectorConfig
     config: ConnectorConfig
@@ -25,7 +25,10 @@ class Options(RoleOptions):
 
 
 def makeService(options: Options) -> IService:
-    """The service for these options. Nothing is opened before it starts."""
+    """Make the role's service for parsed options; its start opens the sockets.
+
+    Raises SystemExit, with one line that says why, for unusable settings or certificates.
+    """
     from twisted.internet import reactor
 
     from p2pnet.roles.connector import ConnectorService

@@ -1,4 +1,4 @@
-"""``twistd p2p-intermediate``."""
+"""The service of ``twistd p2p-intermediate``: introductions and relay."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from p2pnet.roles.service import RoleService
 
 
 class IntermediateService(RoleService):
-    """The Intermediate of a configuration."""
+    """The Intermediate of a configuration. Raises CredentialsError or ConfigError."""
 
     def __init__(self, reactor: Any, config: IntermediateConfig) -> None:
         super().__init__(reactor, config, intermediate_node(reactor, config))

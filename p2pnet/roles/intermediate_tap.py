@@ -7,7 +7,7 @@ from p2pnet.config.roles import IntermediateConfig
 
 
 class Options(RoleOptions):
-    """Options of ``twistd p2p-intermediate``."""
+    """The command-line options of ``twistd p2p-intermediate``."""
 
     kind = IntermediateConfig
     config: IntermediateConfig
@@ -15,7 +15,10 @@ class Options(RoleOptions):
 
 
 def makeService(options: Options) -> IService:
-    """The service for these options. Nothing is opened before it starts."""
+    """Make the role's service for parsed options; its start opens the sockets.
+
+    Raises SystemExit, with one line that says why, for unusable settings or certificates.
+    """
     from twisted.internet import reactor
 
     from p2pnet.roles.intermediate import IntermediateService

@@ -1,4 +1,4 @@
-"""What the three role services share: start-up errors in plain words, reload on SIGHUP."""
+"""The base of the three role services: start-up errors in one line, reload on SIGHUP."""
 
 import signal
 from collections.abc import Iterator
@@ -20,22 +20,22 @@ from p2pnet.node.base import Node
 
 
 class StartError(SystemExit, Exception):
-    """The process cannot do its work.
+    """The process cannot start; the text says why.
 
-    As a SystemExit it ends the process with its text instead of a traceback. Of an Exception only
-    does twistd tell the process that started it as a daemon, which waits for ever otherwise.
+    A SystemExit ends the process with its text instead of a traceback. Only of an Exception does a
+    daemonized twistd inform the process that started it and that would wait for ever otherwise.
     """
 
 
 def endpoint_problem(where: str, text: str, error: object) -> str:
-    """What is wrong with the endpoint `text` that is written at `where`, both named."""
+    """A line about an error of the endpoint `text`, which stands at `where` (file, line, key)."""
     reason = cannot_listen(error) if type(error) is CannotListenError else str(error)
     return f"{where}: {reason}" if text in reason else f"{where}: {text!r}: {reason}"
 
 
 @contextmanager
 def endpoint_errors(where: str, text: str) -> Iterator[None]:
-    """Parse the endpoint `text` that is written at `where` inside. Raises ConfigError."""
+    """Raise ConfigError for an error of the endpoint `text`, which stands at `where`."""
     try:
         yield
     except (TypeError, ValueError, OSError, CredentialsError) as error:
@@ -43,7 +43,7 @@ def endpoint_errors(where: str, text: str) -> Iterator[None]:
 
 
 class RoleService(MultiService):
-    """A role as twistd runs it: a node, and what a subclass sets around it."""
+    """A role as a service of twistd: a node, and the services that a subclass adds."""
 
     log = Logger()
 
@@ -57,10 +57,10 @@ class RoleService(MultiService):
         self._is_started = False
 
     def privilegedStartService(self) -> None:
-        """Nothing: what listens starts after the node, whose event log then has its report."""
+        """Do nothing: listeners start after the node, whose event log then has their reports."""
 
     def startService(self) -> None:
-        """Start, or end the process with one line that says why not."""
+        """Start the node and the other services. Raises StartError if one of them cannot start."""
         use_elapsed_time(self.reactor)
         try:
             super().startService()
@@ -73,12 +73,12 @@ class RoleService(MultiService):
             try:
                 self._previous_handler = signal.signal(signal.SIGHUP, self._on_hangup)
             except ValueError:
-                pass  # not in the main thread: whoever runs us there reloads by calling reload()
+                pass  # not in the main thread, where a program calls reload() itself
 
     def fail(self, problem: str) -> None:
         """End the process, which cannot do its work: log one line and stop the reactor.
 
-        Before the start is over raises StartError instead.
+        Raises StartError instead while the service starts.
         """
         line = f"p2p-{self.config.table}: {problem}"
         if not self._is_started:
@@ -87,7 +87,10 @@ class RoleService(MultiService):
         self.reactor.callWhenRunning(self.reactor.stop)
 
     def stopService(self) -> Any:
-        """Stop everything."""
+        """Stop the node and the other services, and restore the handler of SIGHUP.
+
+        Fires once all of them are stopped.
+        """
         if self._previous_handler is not None:
             signal.signal(signal.SIGHUP, self._previous_handler)
             self._previous_handler = None
@@ -97,7 +100,10 @@ class RoleService(MultiService):
         self.reactor.callFromThread(self.reload)
 
     def reload(self) -> None:
-        """Read certificate, key and CA again; if they are bad, the old ones stay in use."""
+        """Load certificate, key and CA again, or keep the old ones if the files are unusable.
+
+        Both outcomes are reported.
+        """
         try:
             credentials = load_credentials(self.config)
         except CredentialsError as error:

@@ -1,1 +1,1 @@
-"""Where a node learns the addresses that peers may reach it at."""
+"""Sources of the addresses at which peers may reach a node."""

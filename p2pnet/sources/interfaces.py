@@ -10,16 +10,16 @@ from p2pnet.interfaces import ICandidateSource
 
 @implementer(ICandidateSource)
 class InterfaceSource:
-    """The addresses of all interfaces, as far as a peer could use them.
+    """An ICandidateSource of the addresses of all network interfaces.
 
-    Left out are loopback and link-local addresses, and IPv6 addresses that are about to go:
-    temporary (RFC 8981) and deprecated ones, where the system tells.
+    It leaves out loopback and link-local addresses (RFC 8445 section 5.1.1.1) and, on Linux, IPv6
+    addresses that are temporary (RFC 8981), deprecated or not usable yet.
     """
 
     name = "host"
 
     def hosts(self) -> list[str]:
-        """The IP literals, IPv4 first, in the system's order."""
+        """The IP literals, IPv4 before IPv6, in the order of the system."""
         found: list[str] = []
         passing = _passing_addresses()
         for adapter in _adapters():
@@ -33,7 +33,7 @@ class InterfaceSource:
 
 
 def _adapters() -> list[ifaddr.Adapter]:
-    """All interfaces; none where the system does not let programs look."""
+    """All interfaces; none where the system forbids programs to list them."""
     try:
         return list(ifaddr.get_adapters())
     except OSError:
@@ -45,8 +45,10 @@ TEMPORARY, OPTIMISTIC, FAILED, DEPRECATED, TENTATIVE = 0x01, 0x04, 0x08, 0x20, 0
 
 
 def _passing_addresses() -> set[str]:
-    """IPv6 addresses that Linux marks as temporary, deprecated, or not usable (yet); none on other
-    systems."""
+    """IPv6 addresses that Linux marks as temporary, deprecated, failed or tentative.
+
+    On other systems there are none.
+    """
     passing = set()
     try:
         with open("/proc/self/net/if_inet6") as table:

@@ -1,4 +1,4 @@
-"""Addresses that are given: for tests, and for hosts that know better than the system."""
+"""Host candidates from a fixed list: for a node that binds one address, and for tests."""
 
 from collections.abc import Iterable
 
@@ -9,7 +9,10 @@ from p2pnet.interfaces import ICandidateSource
 
 @implementer(ICandidateSource)
 class StaticSource:
-    """Always the same addresses."""
+    """An ICandidateSource of a fixed list of addresses.
+
+    :param hosts: IP literals.
+    """
 
     name = "static"
 
@@ -17,5 +20,5 @@ class StaticSource:
         self._hosts = list(hosts)
 
     def hosts(self) -> list[str]:
-        """The given IP literals."""
+        """The IP literals, in the order in which the constructor got them."""
         return list(self._hosts)

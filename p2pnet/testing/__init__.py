@@ -1,1 +1,1 @@
-"""A simulated network with a virtual clock and NATs, a realm of nodes on it, and real processes."""
+"""A simulated network with virtual clock and NATs, a realm of nodes on it, and real processes."""

@@ -1,7 +1,7 @@
-"""Virtual time for the simulated network: a clock made of a heap, and the one that a process sees.
+"""Virtual time for the simulated network: a clock with a heap of calls, and a process's view of it.
 
-twisted.internet.task.Clock sorts all calls with every call that is added; a simulated network has
-one for each packet that is under way.
+A simulated network has a call for each packet in flight, too many for twisted.internet.task.Clock,
+which sorts all calls whenever one is added.
 """
 
 from __future__ import annotations
@@ -16,16 +16,19 @@ from twisted.internet.base import DelayedCall
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
-STANDSTILL = 100_000  # calls at one moment, after which it is clear that they make each other
+STANDSTILL = 100_000  # calls at one time that prove an endless loop
 
 
 def _ignore(_: Any) -> None:
-    """A cancelled call stays in the heap until its time."""
+    """Ignore a cancelled call, which stays in the heap until its time."""
 
 
 @implementer(IReactorTime)
 class VirtualClock:
-    """Time that passes when it is told to. Calls of one moment run in the order they were made."""
+    """An IReactorTime whose time only advance() and advance_to() change.
+
+    Calls that are due at one time run in the order of their creation.
+    """
 
     def __init__(self) -> None:
         self._now = 0.0
@@ -33,39 +36,39 @@ class VirtualClock:
         self._heap: list[tuple[float, int, DelayedCall]] = []
 
     def seconds(self) -> float:
-        """The time, in seconds since the start."""
+        """The virtual time in seconds; a new clock starts at 0."""
         return self._now
 
     def callLater(
         self, delay: float, callable: Callable[..., object], *args: object, **kw: object
     ) -> DelayedCall:
-        """Call after `delay` seconds."""
+        """Call `callable` with the other arguments after `delay` seconds of virtual time."""
         when = self._now + delay
         call = DelayedCall(when, callable, args, kw, _ignore, self._push, self.seconds)
         heapq.heappush(self._heap, (when, next(self._count), call))
         return call
 
     def getDelayedCalls(self) -> list[DelayedCall]:
-        """What is still to be called."""
+        """All calls that are pending, of every process."""
         return [call for when, _, call in self._heap if call.active() and call.time == when]
 
     def next_time(self) -> float:
-        """When the next call is due, infinity for never."""
+        """The time of the next call in seconds, infinity without one."""
         while self._heap:
             when, _, call = self._heap[0]
             if call.active() and call.getTime() == when:
                 return when
             heapq.heappop(self._heap)
-            # A call that was put off, and whose other entries are gone or stale.
+            # A postponed call, whose other heap entries are gone or stale.
             if call.active() and call.time == when:
                 call.activate_delay()
                 self._push(call)
         return math.inf
 
     def advance_to(self, when: float) -> None:
-        """Let it be `when`, and run everything that is due by then.
+        """Set the time to `when` (seconds) unless it is later, and run all calls that are due.
 
-        Raises RuntimeError when that does not end.
+        Raises RuntimeError after STANDSTILL calls, which seem to make each other endlessly.
         """
         self._now = max(self._now, when)
         for _ in range(STANDSTILL):
@@ -77,7 +80,10 @@ class VirtualClock:
         raise RuntimeError(f"time stands still at {self._now}: {call}")
 
     def advance(self, amount: float) -> None:
-        """Let so many seconds pass at once, and run everything that is due by then."""
+        """Advance the time by `amount` seconds in one step, and run all calls that are due.
+
+        Raises RuntimeError like advance_to().
+        """
         self.advance_to(self._now + amount)
 
     def _push(self, call: DelayedCall) -> None:
@@ -86,7 +92,7 @@ class VirtualClock:
 
 @implementer(IReactorTime)
 class ProcessClock:
-    """The clock as one process sees it: kill() takes everything with it that was to be called."""
+    """An IReactorTime for one simulated process, whose pending calls end with kill()."""
 
     def __init__(self, clock: VirtualClock) -> None:
         self._clock = clock
@@ -94,13 +100,13 @@ class ProcessClock:
         self._alive = True
 
     def seconds(self) -> float:
-        """The time, the same for all processes."""
+        """The time of the virtual clock in seconds, the same for all processes."""
         return self._clock.seconds()
 
     def callLater(
         self, delay: float, callable: Callable[..., object], *args: object, **kw: object
     ) -> DelayedCall:
-        """Call after `delay` seconds, if the process lives then."""
+        """Call `callable` after `delay` seconds of virtual time unless the process is killed."""
         call = self._clock.callLater(delay, callable, *args, **kw)
         if not self._alive:
             call.cancel()
@@ -108,11 +114,11 @@ class ProcessClock:
         return call
 
     def getDelayedCalls(self) -> list[DelayedCall]:
-        """What is still to be called."""
+        """All pending calls of this process."""
         return [call for call in self._calls if call.active()]
 
     def kill(self) -> None:
-        """The process is gone, from one moment to the next."""
+        """Cancel all pending calls and every later one, as the end of a process does."""
         self._alive = False
         for call in self.getDelayedCalls():
             call.cancel()

@@ -5,13 +5,13 @@
     box = NATBox(network, "198.51.100.1", Mapping.EIM, Filtering.ADF)
     network.behind("10.0.1.2", box)
 
-The terms are those of RFC 4787. Mapping (section 4.1) says which external port a host's packets
-come from: endpoint-independent (EIM), address-dependent (ADM), address- and port-dependent (APDM).
-Filtering (section 5) says whose packets come back in: anyone's (EIF), those of addresses the host
-has sent to (ADF), those of address and port it has sent to (APDF).
+The terms are those of RFC 4787. The mapping (section 4.1) chooses the external port of a host's
+packets: endpoint-independent (EIM), address-dependent (ADM), or address- and port-dependent (APDM).
+The filtering (section 5) admits packets from outside: from anywhere (EIF), from addresses to which
+the host has sent (ADF), or from addresses and ports to which the host has sent (APDF).
 
-A box sits beside its hosts: it translates at the moment of sending, and what comes from outside at
-the moment of its arrival.
+A box has no delay of its own: it translates outbound packets at the time of sending, and inbound
+packets at the time of arrival.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ import enum
 from collections.abc import Hashable
 
 from p2pnet.testing.network import SimulatedNetwork
-from p2pnet.wire.address import Address
+from p2pnet.wire.address import MAX_PORT, Address
 
-LIFETIME = 30.0  # seconds without an outbound packet; Linux's for UDP that nobody answered
-PORTS = range(1024, 65536)
+LIFETIME = 30.0  # seconds without an outbound packet, as in Linux for unanswered UDP
+PORTS = range(1024, MAX_PORT + 1)  # external ports
 
 
 class Mapping(enum.StrEnum):
-    """How external ports are given out, RFC 4787 section 4.1."""
+    """The mapping of external ports (RFC 4787 section 4.1)."""
 
     NONE = "none"  # no translation
     EIM = "EIM"
@@ -38,7 +38,7 @@ class Mapping(enum.StrEnum):
 
 
 class Filtering(enum.StrEnum):
-    """Whose packets may come in, RFC 4787 section 5."""
+    """The filtering of inbound packets (RFC 4787 section 5)."""
 
     EIF = "EIF"
     ADF = "ADF"
@@ -46,7 +46,7 @@ class Filtering(enum.StrEnum):
     BLOCKED = "blocked"
 
 
-# How much of a remote address counts: nothing, its host, or host and port.
+# The number of elements of a remote address that count: 0, 1 (host) or 2 (host and port).
 _DISTINGUISHES: dict[enum.StrEnum, int] = {
     Mapping.EIM: 0,
     Mapping.ADM: 1,
@@ -59,7 +59,11 @@ _DISTINGUISHES: dict[enum.StrEnum, int] = {
 
 @dataclasses.dataclass(slots=True)
 class _Binding:
-    """One external port. `remotes`: where packets went from it, and when they last did."""
+    """The binding of one external port.
+
+    :ivar used_at: the time of the last outbound packet, in seconds of virtual time.
+    :ivar remotes: the time of the last outbound packet to each destination.
+    """
 
     inside: Address
     port: int
@@ -70,10 +74,14 @@ class _Binding:
 class NATBox:
     """A NAT with one external address.
 
-    :param lifetime: seconds after the last outbound packet (RFC 4787 REQ-6 asks for no more) for
-        which a mapping holds, and likewise the permission of a remote address.
-    :param hairpin: whether hosts inside reach each other by their external addresses.
-    :param preserves: whether a host's own port is taken if it is free; else one is drawn.
+    :param address: the external IP literal.
+    :param lifetime: seconds after the last outbound packet for which a mapping, or the permission
+        of a remote address, holds. Only outbound packets refresh (RFC 4787 REQ-6).
+    :param hairpin: whether inside hosts reach each other by their external addresses.
+    :param preserves: whether a mapping has the host's own port if that is free (port preservation,
+        RFC 4787 section 4.2.1). All other mappings have random ports.
+    :ivar address: the external IP literal.
+    :ivar hairpin: whether inside hosts reach each other by their external addresses.
     """
 
     def __init__(
@@ -98,7 +106,7 @@ class NATBox:
         self._by_port: dict[int, _Binding] = {}
 
     def outbound(self, source: Address, destination: Address) -> Address:
-        """The address that a packet of the inside host's leaves with."""
+        """The external address of an inside host's packet, whose mapping is made or refreshed."""
         now = float(self._network.clock.seconds())
         key = source, destination[: _DISTINGUISHES[self._mapping]]
         binding = self._bindings.get(key)
@@ -109,7 +117,7 @@ class NATBox:
         return self.address, binding.port
 
     def inbound(self, source: Address, port: int) -> Address | None:
-        """The inside host's address that a packet to the external `port` is for, if any's."""
+        """The inside address for a packet to the external `port`, None if the packet is dropped."""
         binding = self._by_port.get(port)
         if binding is None or self._is_over(binding.used_at):
             return None
@@ -121,7 +129,7 @@ class NATBox:
         return binding.inside if allowed else None
 
     def rebind(self) -> None:
-        """Forget every mapping, as after a restart."""
+        """Drop every mapping, as a restart of the box does."""
         self._bindings.clear()
         self._by_port.clear()
 

@@ -1,8 +1,8 @@
-"""A simulated network on a virtual clock, driven by a seed: the same seed, the same run.
+"""A simulated network on a virtual clock: runs with equal seeds are equal.
 
 The real node code runs on it: give the services of p2pnet.node `network.clock` as their reactor
-and `network.transport(address)` as their socket. What a packet meets (delay, loss, duplication,
-reordering) is drawn from one seeded generator in the order in which packets are sent.
+and `network.transport(host)` as their socket. One seeded generator decides the delay, loss,
+duplication and reordering of packets, in the order in which they are sent.
 """
 
 from __future__ import annotations
@@ -23,12 +23,15 @@ from p2pnet.wire.address import Address
 
 @dataclasses.dataclass(frozen=True)
 class Link:
-    """What packets between two hosts meet, one way.
+    """The properties of the network between two hosts in one direction.
 
-    :ivar delay: seconds. `jitter`: up to so many more, which reorders.
-    :ivar loss, duplication: probabilities.
-    :ivar rate: bytes a second, 0 for no limit. `queue`: bytes that may wait for the link.
-    :ivar mtu: larger UDP payloads are lost.
+    :ivar delay: seconds that each packet takes.
+    :ivar jitter: the most seconds that are added at random, which reorders packets.
+    :ivar loss: probability of the loss of a packet.
+    :ivar duplication: probability of the duplication of a packet.
+    :ivar rate: bytes a second, 0 for no limit.
+    :ivar queue: bytes that may wait for a link with a rate.
+    :ivar mtu: bytes of the largest UDP payload that is not lost.
     """
 
     delay: float = 0.02
@@ -42,7 +45,13 @@ class Link:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Packet:
-    """One datagram that was sent. `fate`: delivered, lost, queue, mtu, hops or nobody."""
+    """The record of one sent datagram.
+
+    :ivar at: the time of sending in seconds of virtual time.
+    :ivar size: bytes of the payload.
+    :ivar fate: delivered, lost, queue (full), mtu (too large), hops (TTL exceeded) or nobody (no
+        path to the destination).
+    """
 
     at: float
     source: Address
@@ -52,33 +61,36 @@ class Packet:
 
 
 class Box(Protocol):
-    """A NAT between hosts and the rest of the network; p2pnet.testing.nat has one.
+    """A NAT between hosts and the rest of the network, such as p2pnet.testing.nat.NATBox.
 
-    :ivar address: the one outside.
-    :ivar hairpin: whether hosts inside reach each other by their external addresses.
+    :ivar address: the external IP literal.
+    :ivar hairpin: whether inside hosts reach each other by their external addresses.
     """
 
     address: str
     hairpin: bool
 
     def outbound(self, source: Address, destination: Address) -> Address:
-        """The address that a packet of an inside host leaves with."""
+        """The external address of an inside host's packet, whose mapping is made or refreshed."""
 
     def inbound(self, source: Address, port: int) -> Address | None:
-        """The inside host's address that a packet to the external `port` is for, if any's."""
+        """The inside address for a packet to the external `port`, None if the packet is dropped."""
 
     def rebind(self) -> None:
-        """Forget every mapping."""
+        """Drop every mapping, as a restart of the box does."""
 
 
 class SimulatedNetwork:
     """Hosts that reach each other by address.
 
+    :param keep_trace: whether `trace` records every packet.
     :ivar clock: the virtual clock, a Twisted IReactorTime.
-    :ivar link: what packets meet unless links[source host, destination host] says otherwise. The
-        outside address of a NAT box stands for the hosts behind it.
-    :ivar trace: every packet, if `keep_trace`.
-    :ivar tap: called with (data, source, destination) for every packet that is sent.
+    :ivar random: the generator of all random decisions.
+    :ivar link: the Link between hosts without one in `links`.
+    :ivar links: Links by (source host, destination host). The external address of a NAT box stands
+        for the hosts behind it.
+    :ivar trace: the record of every packet, empty unless `keep_trace`.
+    :ivar tap: called with (data, source, destination) for every sent packet, unless None.
     """
 
     def __init__(self, seed: int = 0, link: Link | None = None, keep_trace: bool = False) -> None:
@@ -91,59 +103,66 @@ class SimulatedNetwork:
         self.trace = collections.deque(maxlen=None if keep_trace else 0)
         self.tap: Callable[[bytes, Address, Address], Any] | None = None
         self._bound: dict[Address, Callable[[bytes, Address], Any]] = {}
-        self._boxes: dict[str, Box] = {}  # by address outside
-        self._behind: dict[str, Box] = {}  # by host inside
+        self._boxes: dict[str, Box] = {}  # by external address
+        self._behind: dict[str, Box] = {}  # by inside host
         self._free_at: dict[tuple[str, str], float] = {}
         self._next_port = 50000
 
     def entropy(self, size: int) -> bytes:
-        """Random bytes from the seed, for the cores."""
+        """`size` random bytes that depend on the seed, for the `entropy` of cores."""
         return self.random.randbytes(size)
 
     def transport(self, host: str, port: int = 0) -> SimulatedTransport:
-        """A socket on `host`; port 0 for any."""
+        """A transport on `host`, which start() binds; port 0 stands for an unused one."""
         if port == 0:
             self._next_port += 1
             port = self._next_port
         return SimulatedTransport(self, (host, port))
 
     def connect(self, one: str, other: str, link: Link) -> None:
-        """Let packets between two hosts meet `link`, either way."""
+        """Make `link` the link between two hosts in both directions."""
         self.links[one, other] = self.links[other, one] = link
 
     def link_between(self, source: str, destination: str) -> Link:
-        """What packets from one host to another meet now."""
+        """The link from one host to another."""
         return self.links.get((source, destination), self.link)
 
     def behind(self, host: str, box: Box) -> None:
-        """Put `host` behind a NAT box. It may be the outside address of another box.
+        """Put `host` behind a NAT box; the external address of a box goes behind another box.
 
-        Hosts behind the same box reach each other directly, nobody else reaches them so: inside
-        addresses are private, but must not be used twice on one simulated network.
+        Hosts behind the same box reach each other directly by their inside addresses. These are
+        private, but must be unique on one simulated network.
         """
         self._behind[host] = self._boxes[box.address] = box
 
     def renumber(self, box: Box, address: str) -> None:
-        """Give a box another address outside; its mappings are gone."""
+        """Give a box another external address, which drops its mappings."""
         del self._boxes[box.address]
         box.address = address
         box.rebind()
         self._boxes[address] = box
 
     def bind(self, address: Address, receive: Callable[[bytes, Address], Any]) -> None:
-        """Deliver packets for `address`. Raises CannotListenError if it is taken."""
+        """Deliver packets to `address` by calls of receive(data, source).
+
+        Raises CannotListenError for an address that is bound.
+        """
         if address in self._bound:
             raise CannotListenError(address[0], address[1], OSError("address already in use"))
         self._bound[address] = receive
 
     def unbind(self, address: Address) -> None:
-        """Deliver them no more."""
+        """Drop packets to `address` from now on. Harmless if it is not bound."""
         self._bound.pop(address, None)
 
     def send(
         self, data: bytes, source: Address, destination: Address, hops: int | None = None
     ) -> None:
-        """Put a packet on its way. With a limit of `hops` it ends beyond the sender's own boxes."""
+        """Send a packet, which the destination gets after the delay of the link, if at all.
+
+        :param hops: a TTL, with which a packet opens the sender's own boxes and then ends; None for
+            the system's, with which it reaches the destination.
+        """
         if self.tap is not None:
             self.tap(data, source, destination)
         outside = self._translate(source, destination)
@@ -164,7 +183,7 @@ class SimulatedNetwork:
             self.clock.callLater(delay, self.deliver, data, outside, destination)
 
     def _translate(self, source: Address, destination: Address) -> Address | None:
-        """The source address beyond the boxes on the way, None if there is no way."""
+        """The source address beyond the sender's boxes, None without a path."""
         while (box := self._behind.get(source[0])) is not self._behind.get(destination[0]):
             if box is None or (destination[0] == box.address and not box.hairpin):
                 return None
@@ -188,7 +207,7 @@ class SimulatedNetwork:
         return free_at - now
 
     def deliver(self, data: bytes, source: Address, destination: Address) -> None:
-        """A packet arrives, whatever its way has met."""
+        """Deliver a packet now, through the boxes before `destination` but without its link."""
         inside: Address | None = destination
         while inside is not None and (box := self._boxes.get(inside[0])) is not None:
             inside = box.inbound(source, inside[1])
@@ -199,11 +218,11 @@ class SimulatedNetwork:
     # -- time ------------------------------------------------------------------------------------
 
     def run(self, seconds: float) -> None:
-        """Let that much virtual time pass."""
+        """Advance the clock by `seconds` and run all calls in between."""
         self.run_until(lambda: False, seconds)
 
     def run_until(self, done: Callable[[], Any], seconds: float = 60.0) -> bool:
-        """Let time pass until `done()`, at most so many virtual seconds. Returns whether it is."""
+        """Advance the clock until done() is true, by `seconds` at most. Returns done()."""
         clock = self.clock
         end = clock.seconds() + seconds
         while not done():
@@ -226,10 +245,10 @@ class Ether(Protocol):
 
 @implementer(IDatagramTransport)
 class SimulatedTransport:
-    """A UDP socket on a simulated network."""
+    """An IDatagramTransport on a simulated network."""
 
     gathers = False
-    forward: Forward | None = None  # nothing comes joined
+    forward: Forward | None = None  # is not called: the network joins no datagrams
 
     def __init__(self, network: Ether, address: Address) -> None:
         self._network = network
@@ -237,25 +256,25 @@ class SimulatedTransport:
         self._arrived: Callable[[bytes, Address], Any]
 
     def start(self, receive: Callable[[Datagrams], Any]) -> None:
-        """Open the socket. Raises CannotListenError if the address is taken."""
+        """Bind the address. Raises CannotListenError for an address that is bound."""
         self._arrived = lambda data, source: receive([(data, source)])
         self._network.bind(self._address, self._arrived)
 
     def send(self, datagrams: Datagrams, hops: int | None = None) -> None:
-        """Send datagrams, each on its own way."""
+        """Send datagrams one by one; see IDatagramTransport."""
         for datagram, address in datagrams:
             self._network.send(datagram, self._address, address, hops)
 
     def get_address(self) -> Address:
-        """The local address."""
+        """The local address, known before start() too."""
         return self._address
 
     def rehost(self, host: str) -> None:
-        """The open socket is on another host from now on, on the same port."""
+        """Move the started transport to another host, with the same port."""
         self._network.unbind(self._address)
         self._address = (host, self._address[1])
         self._network.bind(self._address, self._arrived)
 
     def stop(self) -> None:
-        """Close the socket."""
+        """Unbind the address. A second call does nothing."""
         self._network.unbind(self._address)

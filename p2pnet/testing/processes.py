@@ -8,7 +8,8 @@
         alice = deployment.agent("alice", {"web": "tcp:0:interface=127.0.0.1"})
         address = alice.wait_for("listening", what="web")["address"]
 
-Every process that was started is ended by its own id, also when this process dies.
+A deployment ends each process that it started, by its id. Where setpriv is installed, the processes
+also end with this one.
 """
 
 import contextlib
@@ -26,35 +27,36 @@ from typing import Any, ClassVar, Self
 
 from p2pnet import pki
 from p2pnet.identity import Role
+from p2pnet.testing.procfs import cpu_seconds, resident, stat_fields
 from p2pnet.wire.address import parse_host_port
 
-POLL = 0.02  # seconds between looks at an event log
-START_TIMEOUT = 30.0  # seconds of a Deadline for a process to do what is waited for
-STOP_TIMEOUT = 20.0  # seconds of a Deadline; a drain takes up to 10
+POLL = 0.02  # seconds between reads of an event log
+START_TIMEOUT = 30.0  # seconds of a Deadline, by which wait_for() must succeed
+STOP_TIMEOUT = 20.0  # seconds of a Deadline, by which stop() must succeed; a drain takes up to 10
 
 
 class ProcessError(Exception):
-    """A process did not do what was waited for; the message holds the end of its output."""
+    """A process failed or was too slow; the message holds the end of its output."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Service:
-    """A service of a connector: its target and the agents that may use it."""
+    """A service of a connector: the endpoint of its target, and its agents ("*" for all)."""
 
     target: str
     allow: Sequence[str] = ("*",)
 
 
 def slowness() -> float:
-    """How much longer a program may take now than on an idle machine, from 1 up.
+    """The factor by which a program may be slower now than on an idle machine, at least 1.
 
-    That is the number of processes that want to run, a mean over a minute, for each processor.
+    It is the mean number of runnable processes in the last minute for each processor.
     """
     return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 class Deadline:
-    """A limit of so many seconds, which a loaded machine extends while it lasts."""
+    """A limit in seconds, which the load of the machine extends."""
 
     def __init__(self, seconds: float) -> None:
         self._begun = time.monotonic()
@@ -62,7 +64,7 @@ class Deadline:
 
     @property
     def passed(self) -> bool:
-        """Whether the time is up."""
+        """Whether the time is over, at the present load of the machine."""
         return time.monotonic() - self._begun > self._seconds * slowness()
 
 
@@ -88,7 +90,7 @@ def run_to_end(
 
 
 def script(name: str) -> str:
-    """The path of a console script of this Python's environment, or of that name on PATH."""
+    """The path of a console script beside this Python, or else on PATH. Raises ProcessError."""
     beside = Path(sys.executable).with_name(name)
     found = str(beside) if beside.exists() else shutil.which(name)
     if found is None:
@@ -97,33 +99,19 @@ def script(name: str) -> str:
 
 
 def guarded(command: Sequence[str]) -> list[str]:
-    """`command`, made to end with this process where the system can do that."""
+    """`command` with a prefix that ends it together with this process, if setpriv is installed."""
     setpriv = shutil.which("setpriv")
     return [setpriv, "--pdeathsig", "KILL", *command] if setpriv else list(command)
-
-
-def stat_fields(pid: int) -> list[str]:
-    """What Linux tells of a process, from its state on: field 3 of proc(5) is the first."""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-
-
-def resident(pid: int) -> int:
-    """Resident memory of a process in bytes (Linux)."""
-    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
-
-
-def cpu_seconds(pid: int) -> float:
-    """Processor time that a process has used (Linux)."""
-    fields = stat_fields(pid)
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 class Process:
     """A child process whose output goes to a file.
 
-    :param prefix: a program, with arguments, that becomes the command; see Host.prefix.
+    :param command: the program and its arguments.
+    :param prefix: a program and arguments that precede the command, for example to run it in a
+        network namespace.
     :ivar directory: its working directory.
+    :ivar output_path: the file of its standard output and error, NAME.out in the directory.
     """
 
     def __init__(
@@ -136,7 +124,7 @@ class Process:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> Self:
-        """Start it."""
+        """Start the process and return this object. Raises OSError."""
         with open(self.output_path, "ab") as output:
             self._process = subprocess.Popen(
                 self._command, cwd=self.directory, stdin=subprocess.DEVNULL,
@@ -146,39 +134,39 @@ class Process:
 
     @property
     def pid(self) -> int:
-        """Its process id."""
+        """The id of the started process."""
         assert self._process is not None
         return self._process.pid
 
     @property
     def returncode(self) -> int | None:
-        """Its exit status, None while it runs."""
+        """The exit status of the process, None while it runs and before its start."""
         return None if self._process is None else self._process.poll()
 
     def output(self) -> str:
-        """What it printed."""
+        """The text that the process has printed so far."""
         return self.output_path.read_text(errors="replace")
 
     def resident(self) -> int:
-        """Resident memory in bytes of it and its children (Linux)."""
+        """The resident memory of the process and its descendants in bytes (Linux)."""
         return round(self._sum(resident))
 
     def cpu_seconds(self) -> float:
-        """Processor time that it and its children have used, as far as they still run (Linux)."""
+        """The processor time of the process and its running descendants in seconds (Linux)."""
         return self._sum(cpu_seconds)
 
     def _sum(self, figure: Callable[[int], float]) -> float:
         total = 0.0
         for pid in self.family():
-            with contextlib.suppress(OSError):  # a child that ended just now
+            with contextlib.suppress(OSError):  # it ended meanwhile
                 total += figure(pid)
         return total
 
     def family(self) -> list[int]:
-        """Its process id and those of its children, theirs included (Linux)."""
+        """The ids of the process and its descendants (Linux)."""
         children: dict[int, list[int]] = {}
         for path in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError):  # that one ended just now
+            with contextlib.suppress(OSError):  # it ended meanwhile
                 pid = int(path.name)
                 children.setdefault(int(stat_fields(pid)[1]), []).append(pid)
         family = [self.pid]
@@ -187,12 +175,12 @@ class Process:
         return family
 
     def signal(self, number: signal.Signals) -> None:
-        """Send it a signal."""
+        """Send a signal to the started process."""
         assert self._process is not None
         self._process.send_signal(number)
 
     def wait(self, timeout: float = STOP_TIMEOUT) -> int:
-        """Its exit status. Raises ProcessError after a Deadline of `timeout` seconds."""
+        """Wait for the end and return the exit status. Raises ProcessError after a Deadline."""
         assert self._process is not None
         deadline = Deadline(timeout)
         while (status := self._process.poll()) is None:
@@ -204,12 +192,12 @@ class Process:
         return status
 
     def terminate(self) -> None:
-        """Send it SIGTERM, if it runs, and do not wait."""
+        """Send SIGTERM to the process if it runs, and do not wait for its end."""
         if self._process is not None and self._process.poll() is None:
             self._process.terminate()
 
     def stop(self, timeout: float = STOP_TIMEOUT) -> None:
-        """End it: SIGTERM, and SIGKILL if that does not help."""
+        """End the process with SIGTERM, or with SIGKILL after `timeout` seconds."""
         if self._process is None or self._process.poll() is not None:
             return
         self.terminate()
@@ -219,7 +207,7 @@ class Process:
             self.kill()
 
     def kill(self) -> None:
-        """End it at once."""
+        """End the process with SIGKILL, if it runs."""
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
             self._process.wait()
@@ -229,7 +217,11 @@ class Process:
 
 
 class RoleProcess(Process):
-    """One role under twistd, with its event log."""
+    """A role under twistd, with its event log.
+
+    :param config: path of the role's TOML file.
+    :ivar event_log: path of the event log, NAME.events in the directory.
+    """
 
     def __init__(
         self, role: Role, name: str, directory: Path, config: Path, prefix: Sequence[str] = ()
@@ -248,16 +240,16 @@ class RoleProcess(Process):
         )  # fmt: skip
 
     def events(self) -> list[dict[str, Any]]:
-        """Everything in its event log."""
+        """All events in the event log so far, oldest first."""
         with contextlib.suppress(FileNotFoundError), open(self.event_log, "rb") as log:
-            log.seek(self._read)  # a log grows long, and is looked at often
+            log.seek(self._read)  # callers poll, and a log grows long
             *lines, rest = log.read().split(b"\n")
             self._read = log.tell() - len(rest)
             self._events += [json.loads(line) for line in lines]
         return list(self._events)
 
     def find(self, event: str, **fields: Any) -> list[dict[str, Any]]:
-        """The events of that name whose fields are as given."""
+        """The events with the name `event` and the given values of fields, oldest first."""
         return [
             e for e in self.events()
             if e["event"] == event and all(e.get(k) == v for k, v in fields.items())
@@ -266,7 +258,10 @@ class RoleProcess(Process):
     def wait_for(
         self, event: str, timeout: float = START_TIMEOUT, count: int = 1, **fields: Any
     ) -> dict[str, Any]:
-        """The `count`-th such event, once it is there. Raises ProcessError."""
+        """Wait for the `count`-th event with a name and given values of fields; return the event.
+
+        Raises ProcessError after a Deadline of `timeout` seconds, or at the end of the process.
+        """
         deadline = Deadline(timeout)
         while len(found := self.find(event, **fields)) < count:
             if self.returncode is not None:
@@ -280,16 +275,18 @@ class RoleProcess(Process):
 
 
 def toml_value(value: object) -> str:
-    """A string, number or list of strings as TOML (which JSON's forms of those are)."""
+    """A string, number or list of strings in TOML, whose form of these is that of JSON."""
     return json.dumps(list(value) if isinstance(value, tuple) else value)
 
 
 class Deployment:
-    """A realm of its own in `directory`, and the processes that belong to it.
+    """A new realm in a directory, and its processes; a context manager that ends them.
 
-    A `prefix` has its process run elsewhere, such as on a host of a laboratory.
+    A `prefix` runs a process elsewhere, for example in a network namespace; see Process.
 
-    :cvar defaults: settings of every role, unless it is given others.
+    :cvar defaults: settings of every role, which its own settings override.
+    :ivar processes: all processes, in the order of their start.
+    :ivar intermediates: the addresses of the Intermediates, for later Connectors and Agents.
     """
 
     defaults: ClassVar[Mapping[str, object]] = {}
@@ -311,17 +308,17 @@ class Deployment:
         self.stop()
 
     def stop(self) -> None:
-        """End every process, the last one started first."""
+        """End all processes, in the reverse order of their start."""
         for process in reversed(self.processes):
             with contextlib.suppress(ProcessLookupError):
                 process.stop()
 
     def issue(self, role: Role, name: str, **options: Any) -> None:
-        """A certificate and key for a node, in the realm's directory."""
+        """Write a certificate and key for a node to `certs`; `options` are those of pki.issue()."""
         pki.save(self.certs, name, *pki.issue(*self._authority, role, name, **options), force=True)
 
     def run(self, name: str, command: Sequence[str], prefix: Sequence[str] = ()) -> Process:
-        """Start any other program, to be ended with the rest."""
+        """Start another program, which stop() ends with the roles."""
         process = Process(name, command, self.directory, prefix).start()
         self.processes.append(process)
         return process
@@ -330,7 +327,11 @@ class Deployment:
         self, role: Role, name: str, settings: Mapping[str, object],
         tables: Iterable[tuple[str, Mapping[str, object]]] = (), prefix: Sequence[str] = (),
     ) -> RoleProcess:  # fmt: skip
-        """Write the role's configuration and start it."""
+        """Write the configuration of a role, start its process and return that.
+
+        :param settings: values of the role's table.
+        :param tables: (name, values) of each table in an array, such as ``service``.
+        """
         files = {
             "ca": str(self.certs / "ca.pem"),
             "cert": str(self.certs / f"{name}.pem"),
@@ -357,7 +358,7 @@ class Deployment:
         self, name: str, listen: str = "127.0.0.1:0", prefix: Sequence[str] = (),
         **settings: object,
     ) -> RoleProcess:  # fmt: skip
-        """Start an Intermediate, and have later nodes use it."""
+        """Start an Intermediate and let later nodes connect to it. Raises ProcessError."""
         host = parse_host_port(listen)[0]
         self.issue(Role.INTERMEDIATE, name, hosts=[host])
         process = self.role(Role.INTERMEDIATE, name, {"listen": listen, **settings}, prefix=prefix)
@@ -368,7 +369,7 @@ class Deployment:
         self, name: str, services: Mapping[str, Service], prefix: Sequence[str] = (),
         **settings: object,
     ) -> RoleProcess:  # fmt: skip
-        """Start a Connector of those services."""
+        """Start a Connector of services, given by name."""
         self.issue(Role.CONNECTOR, name, services=list(services))
         return self.role(
             Role.CONNECTOR, name, self._peer_settings(prefix, settings),
@@ -383,7 +384,7 @@ class Deployment:
         self, name: str, forwards: Mapping[str, str], prefix: Sequence[str] = (),
         **settings: object,
     ) -> RoleProcess:  # fmt: skip
-        """Start an Agent with those forwards (service to local listener)."""
+        """Start an Agent with forwards: the local listener (an endpoint string) of each service."""
         self.issue(Role.AGENT, name)
         return self.role(
             Role.AGENT, name, self._peer_settings(prefix, settings),
@@ -394,6 +395,6 @@ class Deployment:
     def _peer_settings(
         self, prefix: Sequence[str], settings: Mapping[str, object]
     ) -> dict[str, object]:
-        """What Connectors and Agents share. On this machine itself they stay on loopback."""
+        """The common settings of Connectors and Agents, with loopback sockets unless prefixed."""
         bind = {} if prefix else {"bind": "127.0.0.1:0"}
         return {"intermediates": self.intermediates, **bind, **settings}

@@ -1,4 +1,4 @@
-"""A realm on a simulated network: real nodes, made by role in one line each."""
+"""A realm of real nodes on a simulated network, each node made by one call."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -28,14 +28,20 @@ C = TypeVar("C", bound=RoleConfig)
 
 
 class Realm:
-    """A certificate authority in memory."""
+    """A realm whose certificate authority is in memory.
+
+    :ivar name: the realm's name.
+    """
 
     def __init__(self, name: str = "example") -> None:
         self.name = name
         self._authority = pki.create_authority(name, key_type="ed25519")
 
     def credentials(self, role: Role, name: str, **options: Any) -> Credentials:
-        """Credentials for a node. Ed25519, so that sizes on the wire do not vary."""
+        """Credentials of a new node; `options` are those of pki.issue().
+
+        The key is Ed25519, whose signatures have a fixed size, so that packets do not vary.
+        """
         authority = self._authority[0]
         certificate, key = pki.issue(*self._authority, role, name, key_type="ed25519", **options)
         return Credentials(
@@ -47,8 +53,9 @@ class Realm:
 class Simulation:
     """Nodes of one realm on a simulated network.
 
-    :ivar reports: what each node reported, by node.
-    :ivar defaults: settings of all nodes, in place of the shipped defaults.
+    :cvar defaults: settings of all nodes, in place of the shipped defaults.
+    :ivar nodes: all nodes, in the order of their start.
+    :ivar reports: the reports of each node, oldest first.
     """
 
     defaults: ClassVar[Mapping[str, Any]] = {}
@@ -61,38 +68,38 @@ class Simulation:
 
     @classmethod
     def config(cls, kind: type[C], **settings: Any) -> C:
-        """The configuration of a node of that kind, whose credentials are in no files."""
+        """A configuration of a kind, without files for the credentials."""
         files = dict.fromkeys(("ca", "cert", "key"), Path())
         return kind(**{**files, **cls.defaults, **settings})
 
     def start(self, node: Node) -> None:
-        """Start a node and keep its reports."""
+        """Start a node and record its reports in `reports`."""
         self.nodes.append(node)
         kept = self.reports[node] = []
         node.observers.append(kept.append)
         node.startService()
 
     def stop(self) -> None:
-        """Stop every node and let the last packets arrive."""
+        """Stop all nodes and advance the clock by 30 s, so that the last packets arrive."""
         for node in self.nodes:
             node.stopService()
         self.network.run(30.0)
 
     def process(self, host: str, port: int = 0) -> tuple[IReactorTime, SimulatedTransport]:
-        """What a node runs on: a clock, and a socket on `host`; port 0 for any."""
+        """The clock and the transport of a new node on `host`; port 0 stands for an unused one."""
         return self.network.clock, self.network.transport(host, port)
 
     def _platform(self, credentials: Credentials, transport: IDatagramTransport) -> Platform:
         return Platform(credentials, transport, entropy=self.network.entropy)
 
     def reported(self, node: Node, kind: type[reports.Report]) -> list[Any]:
-        """The reports of one kind that the node made."""
+        """The reports of a node that have the class `kind`, oldest first."""
         return [report for report in self.reports[node] if isinstance(report, kind)]
 
     def intermediate(
         self, host: str = "192.0.2.1", name: str = "relay1", **settings: Any
     ) -> IntermediateNode:
-        """An Intermediate on port 4433 of `host`."""
+        """Start an Intermediate on port 4433 of `host`; `settings` are those of its config."""
         config = self.config(IntermediateConfig, **settings)
         credentials = self.realm.credentials(Role.INTERMEDIATE, name, hosts=[host])
         clock, transport = self.process(host, 4433)
@@ -108,7 +115,11 @@ class Simulation:
         intermediates: Iterable[str] = ("192.0.2.1:4433",),
         grants: Iterable[str] | None = None,
     ) -> ConnectorNode:
-        """A Connector of services with the agents allowed to each; serve_protocol() comes next."""
+        """Start a Connector; a call of serve_protocol() for each service comes next.
+
+        :param services: the agents that may use each service, by its name.
+        :param grants: the services that its certificate grants, None for all of `services`.
+        """
         granted = list(services if grants is None else grants)
         config = self.config(
             ConnectorConfig, intermediates=tuple(intermediates),
@@ -130,7 +141,10 @@ class Simulation:
         intermediates: Iterable[str] = ("192.0.2.1:4433",),
         policy: str = "prefer-direct",
     ) -> AgentNode:
-        """An Agent whose sessions take the paths of `policy`."""
+        """Start an Agent.
+
+        :param policy: name of the path policy of all its sessions.
+        """
         config = self.config(AgentConfig, intermediates=tuple(intermediates), path=policy)
         credentials = self.realm.credentials(Role.AGENT, name)
         clock, transport = self.process(host)

@@ -1,10 +1,12 @@
-"""Transport addresses as text: parsing, printing, and one canonical form."""
+"""Transport addresses as text: parsing, formatting, and their canonical form."""
 
 import ipaddress
 from typing import NamedTuple
 
 Address = tuple[str, int]
 """An IP literal in canonical form and a UDP port. IPv4 is never IPv6-mapped."""
+
+MAX_PORT = 65535
 
 
 def is_ip_literal(host: str) -> bool:
@@ -17,10 +19,10 @@ def is_ip_literal(host: str) -> bool:
 
 
 def canonical_address(host: str, port: int) -> Address:
-    """The canonical form of an IP literal and a port.
+    """The canonical form of an IP literal and a port, without a zone id (RFC 4007 section 11).
 
-    A v4-mapped IPv6 address (what a dual-stack socket reports) becomes plain IPv4, so that an
-    address compares equal whichever socket saw it. Raises ValueError for a host name.
+    An IPv6-mapped address, as a dual-stack socket reports IPv4, becomes plain IPv4, so that equal
+    addresses of different sockets compare equal. Raises ValueError for a host name.
     """
     ip = ipaddress.ip_address(host.partition("%")[0])
     if ip.version == 6 and ip.ipv4_mapped is not None:
@@ -29,9 +31,9 @@ def canonical_address(host: str, port: int) -> Address:
 
 
 def parse_host_port(text: str) -> tuple[str, int]:
-    """Split ``host:port`` or ``[IPv6]:port``; IP literals come back in canonical form.
+    """Split ``host:port`` or ``[IPv6]:port``; the result has an IP literal in canonical form.
 
-    Raises ValueError that says what is wrong with `text`.
+    Raises ValueError, with the reason, for any other text.
     """
     host, colon, port_text = text.rpartition(":")
     if not colon:
@@ -44,8 +46,8 @@ def parse_host_port(text: str) -> tuple[str, int]:
         raise ValueError(f"{text!r}: write an IPv6 address in brackets, for example [::1]:4433")
     if not host:
         raise ValueError(f"{text!r} has no host")
-    if not (port_text.isascii() and port_text.isdigit() and int(port_text) < 65536):
-        raise ValueError(f"{text!r}: {port_text!r} is not a port (0 to 65535)")
+    if not (port_text.isascii() and port_text.isdigit() and int(port_text) <= MAX_PORT):
+        raise ValueError(f"{text!r}: {port_text!r} is not a port (0 to {MAX_PORT})")
     if is_ip_literal(host):
         host = canonical_address(host, 0)[0]
     return host, int(port_text)
@@ -58,10 +60,10 @@ def format_address(address: tuple[str, int]) -> str:
 
 
 class PeerAddress(NamedTuple):
-    """The fixed, opaque address under which QUIC knows the other end of a session.
+    """The opaque address that stands for the other end of a session in QUIC.
 
-    It never changes while the path below it does, and it can be no IP address, so nothing the
-    peer says can steer QUIC's packets elsewhere.
+    The address stays the same when the path below changes. It is no IP address, so no message of
+    the peer can direct QUIC's packets to another destination.
     """
 
     name: str

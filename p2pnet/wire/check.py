@@ -4,8 +4,8 @@ The attributes in use, all of them standard, at most 128 bytes together without 
 
     request   USERNAME "<receiver's ufrag>:<sender's ufrag>", PRIORITY,
               ICE-CONTROLLING or ICE-CONTROLLED with the tie-breaker, USE-CANDIDATE to nominate,
-              PADDING (RFC 5780 section 7.6) to see whether a datagram of that size gets through
-    success   XOR-MAPPED-ADDRESS, where the request came from
+              PADDING (RFC 5780 section 7.6) to probe whether the path carries the size
+    success   XOR-MAPPED-ADDRESS, the source address of the request
     error     ERROR-CODE 487 for a role conflict (RFC 8445 section 7.3.1.1)
     opener    an indication without attributes; it is not meant to arrive
     others    MESSAGE-INTEGRITY with the receiver's password (its own in an answer), FINGERPRINT
@@ -18,8 +18,8 @@ from p2pnet.wire import stun
 from p2pnet.wire.address import Address
 from p2pnet.wire.codes import DecodeError
 
-MAX_CHECK = 128  # bytes of a request, so that checks are of no use as a weapon
-ROLE_CONFLICT = 487
+MAX_CHECK = 128  # bytes of a request without PADDING: checks must not amplify an attack
+ROLE_CONFLICT = 487  # error code of RFC 8445 section 7.3.1.1
 _INDICATION = 0x0011
 
 
@@ -33,7 +33,18 @@ class CheckKind(enum.IntEnum):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Check:
-    """A decoded message. Believe nothing in it before is_authentic() said so."""
+    """A decoded check. No field can be trusted before is_authentic() returned True.
+
+    :ivar transaction_id: 12 bytes, the same in a request and its answer.
+    :ivar username: the receiver's and the sender's ufrag, joined by a colon; empty in answers.
+    :ivar priority: of the peer-reflexive candidate that the check may reveal.
+    :ivar controlling: whether the sender has the controlling role (RFC 8445 section 6.1.1).
+    :ivar tie_breaker: the sender's, for role conflicts (RFC 8445 section 7.3.1.1).
+    :ivar nominates: whether the request has USE-CANDIDATE.
+    :ivar mapped: the address in XOR-MAPPED-ADDRESS of a success, else None.
+    :ivar error_code: the number in ERROR-CODE of an error, else 0.
+    :ivar message: the STUN message that was decoded, None for a Check to encode.
+    """
 
     kind: CheckKind
     transaction_id: bytes
@@ -51,15 +62,16 @@ class Check:
         return self.message.xor_mapped_address() if self.message is not None else None
 
     def is_authentic(self, password: str) -> bool:
-        """Whether its MESSAGE-INTEGRITY was made with `password` (RFC 8489 section 14.5)."""
+        """Whether a holder of `password` made MESSAGE-INTEGRITY (RFC 8489 section 14.5)."""
         return self.message is not None and self.message.is_authentic(password)
 
 
 def encode_request(check: Check, password: str, size: int = 0) -> bytes:
-    """A binding request. `password` is the receiver's.
+    """The bytes of a binding request.
 
-    :param size: bytes that it has with padding, a multiple of four and more than MAX_CHECK; 0 for
-        none.
+    :param password: the receiver's.
+    :param size: bytes of the request with padding, a multiple of four and more than MAX_CHECK; 0
+        for no padding.
     """
     role = stun.ICE_CONTROLLING if check.controlling else stun.ICE_CONTROLLED
     attributes = [
@@ -71,27 +83,34 @@ def encode_request(check: Check, password: str, size: int = 0) -> bytes:
         attributes.append((stun.USE_CANDIDATE, b""))
     request = stun.encode(CheckKind.REQUEST, check.transaction_id, attributes, password)
     if size:
-        # A foreign peer may answer PADDING with error 420: then nothing is known, as without.
+        # A foreign peer may answer PADDING with error 420, from which we learn no packet size.
         attributes.insert(0, (stun.PADDING, bytes(size - len(request) - 4)))
         request = stun.encode(CheckKind.REQUEST, check.transaction_id, attributes, password)
     return request
 
 
 def encode_success(transaction_id: bytes, mapped: Address, password: str) -> bytes:
-    """The answer to an authentic request that came from `mapped`. `password` is our own."""
+    """The success response to an authentic request from the address `mapped`.
+
+    :param password: our own.
+    """
     value = stun.encode_xor_address(mapped, transaction_id)
     attributes = [(stun.XOR_MAPPED_ADDRESS, value)]
     return stun.encode(CheckKind.SUCCESS, transaction_id, attributes, password)
 
 
 def encode_error(transaction_id: bytes, code: int, reason: str, password: str) -> bytes:
-    """The refusal of an authentic request. `password` is our own."""
+    """The error response to an authentic request.
+
+    :param code: 300 to 699.
+    :param password: our own.
+    """
     attributes = [(stun.ERROR_CODE, stun.encode_error_code(code, reason))]
     return stun.encode(CheckKind.ERROR, transaction_id, attributes, password)
 
 
 def encode_opener(transaction_id: bytes) -> bytes:
-    """A binding indication: whoever it reaches has nothing to answer (RFC 8489 section 3)."""
+    """A binding indication, which no receiver answers (RFC 8489 section 3)."""
     return stun.encode(_INDICATION, transaction_id)
 
 

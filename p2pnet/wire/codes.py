@@ -1,4 +1,4 @@
-"""The one error of the wire layer, and the codes that travel in it."""
+"""The error of the wire layer, and the error codes of the protocol."""
 
 import enum
 
@@ -10,24 +10,24 @@ class DecodeError(ValueError):
 class ErrorCode(enum.IntEnum):
     """Application error codes (RFC 9000 section 20.2), the same on all legs.
 
-    They travel in RESET_STREAM, STOP_SENDING and CONNECTION_CLOSE frames and in the refusals of
-    the control stream, so a number is never given a second meaning.
+    RESET_STREAM, STOP_SENDING and CONNECTION_CLOSE frames and refusals on the control stream carry
+    them, so a number never gets a second meaning.
     """
 
     NO_ERROR = 0x00
-    UNKNOWN_SERVICE = 0x10  # no live connector serves it
+    UNKNOWN_SERVICE = 0x10  # no connected connector serves the service
     NOT_AUTHORIZED = 0x11  # the connector does not allow this agent
     TARGET_REFUSED = 0x12  # the target refused the connection
-    TARGET_UNREACHABLE = 0x13  # the target could not be reached
-    OVER_LIMIT = 0x14  # a quota or a cap is used up
+    TARGET_UNREACHABLE = 0x13  # the connector could not reach the target
+    OVER_LIMIT = 0x14  # a limit of the configuration is reached
     NOT_GRANTED = 0x15  # the connector's certificate does not grant the service
-    CANCELLED = 0x16  # the other end gave the stream up (a TCP reset)
+    CANCELLED = 0x16  # the other end reset the stream (as a TCP reset does)
     PROTOCOL_ERROR = 0x17  # malformed or unexpected bytes
     DRAINING = 0x18  # the intermediate is shutting down
-    SUPERSEDED = 0x19  # another process registered with the same certificate
+    SUPERSEDED = 0x19  # another process connected with the same certificate
     PEER_LOST = 0x1A  # the other end of the session left the intermediate
-    WRONG_PEER = 0x1B  # the end that answered is not the announced one
-    UNREACHABLE = 0x1C  # no intermediate could be reached in time
+    WRONG_PEER = 0x1B  # the peer is not the node that the intermediate announced
+    UNREACHABLE = 0x1C  # the agent could not reach any intermediate in time
     SHUTDOWN = 0x1D  # the node stops on purpose
     RESTARTED = 0x1E  # the peer is a new process, which does not know this connection
     BAD_CERTIFICATE = 0x1F  # one end refused the other's certificate in the TLS handshake

@@ -1,11 +1,11 @@
-"""Telling apart what shares the one UDP socket, by first byte (RFC 9443).
+"""Demultiplexing of the protocols on the one UDP socket by their first byte (RFC 9443).
 
 ::
 
     0x00 - 0x03   STUN, if the magic cookie follows (RFC 8489 section 5)
     0x20 - 0x2f   relay frame, the low nibble is its version
     0x40 - 0xff   QUIC (RFC 9000 section 17); 0x80 - 0xbf only as version negotiation
-    others        no protocol of ours: counted and dropped
+    the rest      unknown: counted and dropped
 """
 
 import enum
@@ -14,7 +14,7 @@ MAGIC_COOKIE = b"\x21\x12\xa4\x42"
 
 
 class Kind(enum.Enum):
-    """The protocol of a datagram, as its first bytes tell."""
+    """The protocol of a datagram."""
 
     STUN = enum.auto()
     RELAY = enum.auto()

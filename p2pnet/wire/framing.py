@@ -1,4 +1,4 @@
-"""Messages in a stream of bytes: each has its length before it, four bytes big-endian."""
+"""Messages in a stream of bytes, each behind its length of four bytes, big-endian."""
 
 from p2pnet.wire.codes import DecodeError
 
@@ -7,7 +7,7 @@ _LENGTH = 4  # bytes
 
 
 def add_length(body: bytes) -> bytes:
-    """The message as it goes into the stream. Raises ValueError above MAX_MESSAGE bytes."""
+    """The message behind its length. Raises ValueError above MAX_MESSAGE bytes."""
     if len(body) > MAX_MESSAGE:
         raise ValueError(f"message of {len(body)} bytes is longer than {MAX_MESSAGE}")
     return len(body).to_bytes(_LENGTH, "big") + body
@@ -20,7 +20,7 @@ class StreamCutter:
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The bodies that `data` completes. Raises DecodeError for one that is too long."""
+        """The bodies that `data` completes. Raises DecodeError for one above MAX_MESSAGE bytes."""
         self._buffer += data
         bodies = []
         while len(self._buffer) >= _LENGTH:

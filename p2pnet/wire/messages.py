@@ -1,8 +1,8 @@
 """Messages of the control stream between a node and the Intermediate.
 
-Each travels as a four-byte big-endian length and a MessagePack map whose ``t`` names its type.
-Fields that this version does not know are ignored and so are types (a peer of a newer minor
-version sends them); a known type with a missing or ill-typed field is a protocol error.
+Each is a four-byte big-endian length and a MessagePack map whose ``t`` names the type. A receiver
+ignores unknown fields and types, which a peer of a newer minor version sends; a known type with a
+missing or ill-typed field is a protocol error.
 """
 
 from typing import Annotated, Any, Literal
@@ -10,66 +10,81 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from p2pnet.wire.address import MAX_PORT
 from p2pnet.wire.codes import DecodeError
 from p2pnet.wire.framing import StreamCutter, add_length
 from p2pnet.wire.names import NAME_PATTERN
+from p2pnet.wire.relay_frame import CHANNEL_LENGTH
 
 ALPN = "p2pnet/1"
+MAX_REASON = 512  # characters of a reason; a sender cuts longer ones
 CONTROL_STREAM = 0  # id of the one stream of a control connection, which the node opens
 VERSION = (1, 0)
 
 Name = Annotated[str, Meta(pattern=rf"^{NAME_PATTERN.pattern}\Z")]
-Text = Annotated[str, Meta(max_length=512)]
+Text = Annotated[str, Meta(max_length=MAX_REASON)]
 SessionId = Annotated[bytes, Meta(min_length=16, max_length=16)]
-Channel = Annotated[bytes, Meta(min_length=8, max_length=8)]
+Channel = Annotated[bytes, Meta(min_length=CHANNEL_LENGTH, max_length=CHANNEL_LENGTH)]
 Instance = Annotated[bytes, Meta(min_length=8, max_length=8)]
 Code = Annotated[int, Meta(ge=0, le=0xFFFF)]
-Port = Annotated[int, Meta(ge=0, le=65535)]
+RequestId = Annotated[int, Meta(ge=0, le=2**53)]
+PolicyName = Annotated[str, Meta(max_length=32)]
+Host = Annotated[str, Meta(max_length=45)]  # the longest IPv6 literal
+Port = Annotated[int, Meta(ge=0, le=MAX_PORT)]
 Services = Annotated[tuple[Name, ...], Meta(max_length=256)]
 
 
 class Message(Struct, frozen=True, tag_field="t"):
-    """Base of the messages of the control stream; `t` names the type of each."""
+    """Base of the messages of the control stream."""
 
 
 class Hello(Message, frozen=True, tag="hello"):
-    """Node to Intermediate, first: the version spoken and a number for this process's life."""
+    """Node to Intermediate, the first message of a connection.
+
+    :ivar version: major and minor version that the node speaks.
+    :ivar instance: a random number that the node's process keeps for its life.
+    """
 
     version: tuple[int, int]
     instance: Instance
 
 
 class Welcome(Message, frozen=True, tag="welcome"):
-    """Intermediate to node, answer to Hello: the version to speak (the lower minor of the two)."""
+    """Intermediate to node, the answer to Hello.
+
+    :ivar version: the version that both speak from now on, with the lower minor of the two.
+    """
 
     version: tuple[int, int]
 
 
 class ObservedAddress(Message, frozen=True, tag="observed-address"):
-    """Intermediate to node: the address its packets come from, again whenever that changes.
+    """Intermediate to node: the source address of the node's packets, sent on each change.
 
-    The fields of OBSERVED_ADDRESS in draft-ietf-quic-address-discovery; `sequence` only grows.
+    The fields are those of OBSERVED_ADDRESS in draft-ietf-quic-address-discovery.
+
+    :ivar sequence: grows with each message; a receiver ignores a lower number.
     """
 
     sequence: Annotated[int, Meta(ge=0)]
-    host: Annotated[str, Meta(max_length=45)]
+    host: Host
     port: Port
 
 
 class Register(Message, frozen=True, tag="register"):
-    """Connector to Intermediate: the services it serves from now on (replaces earlier ones)."""
+    """Connector to Intermediate: all services that the connector serves from now on."""
 
     services: Services
 
 
 class Registered(Message, frozen=True, tag="registered"):
-    """Intermediate to Connector: these are in the registry now."""
+    """Intermediate to Connector: the registry now lists these services for the connector."""
 
     services: Services
 
 
 class RegistrationRefused(Message, frozen=True, tag="registration-refused"):
-    """Intermediate to Connector: this service is not, and why."""
+    """Intermediate to Connector: the registry does not list this service, and why."""
 
     service: Name
     code: Code
@@ -77,25 +92,30 @@ class RegistrationRefused(Message, frozen=True, tag="registration-refused"):
 
 
 class SessionRequest(Message, frozen=True, tag="session-request"):
-    """Agent to Intermediate: join me with a connector of `service`.
+    """Agent to Intermediate: introduce me to a connector of `service`.
 
-    `session` is chosen by the Agent, at random. Asking again with the same one (and the
-    connector's name) gives a living end-to-end connection a new path through this Intermediate.
-    Services whose paths are chosen alike (`policy`, the Agent's own word) share a session.
+    :ivar request: the Agent's number for this request, which the answer repeats.
+    :ivar session: a random id. A request that repeats the id of a session, with the connector's
+        name, gives that end-to-end connection a new path through this Intermediate.
+    :ivar connector: the only connector that will do, None for any that serves the service.
+    :ivar policy: name of the path policy; services with the same policy share a session.
     """
 
-    request: Annotated[int, Meta(ge=0, le=2**53)]
+    request: RequestId
     session: SessionId
     service: Name
     connector: Name | None = None
-    policy: Annotated[str, Meta(max_length=32)] = ""
+    policy: PolicyName = ""
 
 
 class SessionOffer(Message, frozen=True, tag="session-offer"):
-    """Intermediate to Connector: an agent (its name as authenticated) asks for a session.
+    """Intermediate to Connector: an agent asks for a session.
 
-    `send_channel` goes into the relay frames that the receiver of this message sends,
-    `receive_channel` is in those that it gets.
+    :ivar agent: the name that the agent's certificate proved.
+    :ivar instance: the instance in the agent's Hello.
+    :ivar send_channel: the channel of the relay frames that the connector sends.
+    :ivar receive_channel: the channel of the relay frames that the connector receives.
+    :ivar policy: name of the agent's path policy.
     """
 
     session: SessionId
@@ -104,11 +124,11 @@ class SessionOffer(Message, frozen=True, tag="session-offer"):
     service: Name
     send_channel: Channel
     receive_channel: Channel
-    policy: Annotated[str, Meta(max_length=32)] = ""
+    policy: PolicyName = ""
 
 
 class SessionAnswer(Message, frozen=True, tag="session-answer"):
-    """Connector to Intermediate: taken (code 0) or refused."""
+    """Connector to Intermediate: the connector accepts (code 0) or refuses an offered session."""
 
     session: SessionId
     code: Code = 0
@@ -116,12 +136,16 @@ class SessionAnswer(Message, frozen=True, tag="session-answer"):
 
 
 class SessionOpened(Message, frozen=True, tag="session-opened"):
-    """Intermediate to Agent: the session stands. It may be one that this agent already has.
+    """Intermediate to Agent: the connector accepted the session.
 
-    `peer_rtt` is the round-trip time between Intermediate and Connector in seconds, 0 if unknown.
+    :ivar session: the id of the session, which may be one that the agent already has.
+    :ivar instance: the instance in the connector's Hello.
+    :ivar send_channel: the channel of the relay frames that the agent sends.
+    :ivar receive_channel: the channel of the relay frames that the agent receives.
+    :ivar peer_rtt: seconds of a round trip between Intermediate and Connector, 0 if unknown.
     """
 
-    request: Annotated[int, Meta(ge=0, le=2**53)]
+    request: RequestId
     session: SessionId
     connector: Name
     instance: Instance
@@ -131,15 +155,15 @@ class SessionOpened(Message, frozen=True, tag="session-opened"):
 
 
 class SessionRefused(Message, frozen=True, tag="session-refused"):
-    """Intermediate to Agent: no session for that request, and why."""
+    """Intermediate to Agent: the request gets no session, and why."""
 
-    request: Annotated[int, Meta(ge=0, le=2**53)]
+    request: RequestId
     code: Code
     reason: Text
 
 
 class SessionClosed(Message, frozen=True, tag="session-closed"):
-    """Either way: this session is no longer relayed here."""
+    """Either way: the sender ended the session, and the Intermediate relays it no longer."""
 
     session: SessionId
     code: Code
@@ -147,10 +171,10 @@ class SessionClosed(Message, frozen=True, tag="session-closed"):
 
 
 class CandidateInfo(Struct, frozen=True, array_like=True):
-    """One candidate: type, host, port, priority and foundation (RFC 8445 section 5.1)."""
+    """One candidate address of a node (RFC 8445 section 5.1)."""
 
     type: Literal["host", "srflx", "prflx", "relay"]
-    host: Annotated[str, Meta(max_length=45)]
+    host: Host
     port: Port
     priority: Annotated[int, Meta(ge=0, le=2**31 - 1)]
     foundation: Annotated[str, Meta(min_length=1, max_length=32)]
@@ -162,9 +186,9 @@ Password = Annotated[str, Meta(pattern=r"^[A-Za-z0-9+/]{22,64}\Z")]
 
 
 class CandidateOffer(Message, frozen=True, tag="candidate-offer"):
-    """Agent to Connector, through the Intermediate: how to reach and how to check me.
+    """Agent to Connector, through the Intermediate: the agent's candidates and check credentials.
 
-    A later offer in the same session asks for another round of checks.
+    A later offer in the same session asks for another round of checks (RFC 8445 section 9).
     """
 
     session: SessionId
@@ -174,7 +198,10 @@ class CandidateOffer(Message, frozen=True, tag="candidate-offer"):
 
 
 class CandidateAnswer(Message, frozen=True, tag="candidate-answer"):
-    """Connector to Agent, through the Intermediate: the same from the other side."""
+    """Connector to Agent, through the Intermediate, in answer to an offer.
+
+    It carries the connector's candidates and check credentials.
+    """
 
     session: SessionId
     username_fragment: UsernameFragment
@@ -183,21 +210,24 @@ class CandidateAnswer(Message, frozen=True, tag="candidate-answer"):
 
 
 class CandidateUpdate(Message, frozen=True, tag="candidate-update"):
-    """Either end to the other: more candidates (trickle), or other ones after a move."""
+    """Either end to the other: further candidates (RFC 8838), or new ones after a move."""
 
     session: SessionId
     candidates: Candidates
 
 
 class StartPunching(Message, frozen=True, tag="start-punching"):
-    """Intermediate to both ends: begin the checks in `delay` ms, so that both begin together."""
+    """Intermediate to both ends: begin the checks.
+
+    :ivar delay: milliseconds to wait first, so that both ends begin at the same time.
+    """
 
     session: SessionId
     delay: Annotated[int, Meta(ge=0, le=10_000)]
 
 
 class PunchingResult(Message, frozen=True, tag="punching-result"):
-    """Either end to the other: whether it has a direct path now, and why not."""
+    """Either end to the other: whether the sender has a direct path now, and if not, why."""
 
     session: SessionId
     direct: bool
@@ -209,13 +239,13 @@ SignalMessage = CandidateMessage | StartPunching
 
 
 class Draining(Message, frozen=True, tag="draining"):
-    """Intermediate to node: no new sessions here; the rest ends within `seconds`."""
+    """Intermediate to node: no new sessions; the Intermediate ends all others in `seconds`."""
 
     seconds: Annotated[float, Meta(ge=0, le=3600)]
 
 
 class Goodbye(Message, frozen=True, tag="goodbye"):
-    """Either way, last: why the connection is about to be closed."""
+    """Either way, the last message: why the sender closes the connection."""
 
     code: Code
     reason: Text

@@ -7,15 +7,15 @@
     | 0x20 version 0|  channel id, 64 random bits   | payload ...
     +---------------+-------------------------------+------------
 
-A channel belongs to one session and one direction. The Intermediate reads these nine bytes and no
-more, and forwards the frame unchanged.
+A channel belongs to one session and one direction. The Intermediate reads these nine bytes and
+nothing else, and forwards the frame unchanged.
 """
 
 from p2pnet.wire.codes import DecodeError
 
 RELAY_VERSION_0 = b"\x20"
-CHANNEL_LENGTH = 8
-RELAY_OVERHEAD = 1 + CHANNEL_LENGTH
+CHANNEL_LENGTH = 8  # bytes
+RELAY_OVERHEAD = 1 + CHANNEL_LENGTH  # bytes of the header
 
 
 def relay_header(channel: bytes) -> bytes:

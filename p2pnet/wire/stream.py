@@ -24,11 +24,11 @@ from p2pnet.wire.names import MAX_NAME
 from p2pnet.wire.varint import decode_varint, encode_varint
 
 ACCEPTED = b"\x00"
-MAX_DATAGRAM = 65535
+MAX_DATAGRAM = 65535  # bytes, as many as a capsule's length field can say
 
 
 class StreamKind(enum.IntEnum):
-    """What a service stream carries: bytes, or the datagrams of a UDP flow."""
+    """The content of a service stream: plain bytes, or the datagrams of a UDP flow."""
 
     BYTES = 0x01
     FLOW = 0x02
@@ -36,13 +36,13 @@ class StreamKind(enum.IntEnum):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class StreamHeader:
-    """The first bytes of a service stream: which service, and bytes or datagrams."""
+    """The header of a service stream: the content's kind and the service's name."""
 
     kind: StreamKind
     service: str
 
     def encode(self) -> bytes:
-        """The header's bytes. Raises ValueError for a name that does not fit."""
+        """The bytes of the header. Raises ValueError for a name that is empty or too long."""
         name = self.service.encode("ascii")
         if not 0 < len(name) <= MAX_NAME:
             raise ValueError(f"service name {self.service!r} must have 1 to {MAX_NAME} characters")
@@ -69,26 +69,25 @@ def decode_stream_header(data: bytes) -> tuple[StreamHeader, int] | None:
 
 
 def encode_flow_datagram(flow_id: int, payload: bytes) -> bytes:
-    """The content of a DATAGRAM frame that carries `payload`. Raises ValueError for a flow id that
-    is no varint."""
+    """The content of a DATAGRAM frame. Raises ValueError for a flow id that is no varint."""
     return encode_varint(flow_id) + payload
 
 
 def decode_flow_datagram(data: bytes) -> tuple[int, bytes]:
-    """(flow id, payload) of a DATAGRAM frame's content. Raises DecodeError."""
+    """(flow id, payload) of a DATAGRAM frame's content. Raises DecodeError without a flow id."""
     flow_id, offset = decode_varint(data)
     return flow_id, data[offset:]
 
 
 def encode_capsule(payload: bytes) -> bytes:
-    """A datagram for the flow's stream. Raises ValueError above 65535 bytes."""
+    """`payload` as a capsule on the flow's stream. Raises ValueError above MAX_DATAGRAM bytes."""
     if len(payload) > MAX_DATAGRAM:
         raise ValueError(f"datagram of {len(payload)} bytes")
     return len(payload).to_bytes(2, "big") + payload
 
 
 def decode_capsules(buffer: bytearray) -> list[bytes]:
-    """Take the complete datagrams off the front of `buffer`, leaving an incomplete one in it."""
+    """Remove the complete datagrams from the front of `buffer` and return their payloads."""
     payloads = []
     offset = 0
     while len(buffer) - offset >= 2:

@@ -100,7 +100,7 @@ class EarlyTests(SimulationCase):
         agent, connector, _ = self.trio(simulation)
         target: Deferred[Any] = Deferred()
         connector.unserve("web")
-        connector.serve("web", StreamForwarder(Later(target), connector.driver).take)
+        connector.serve("web", StreamForwarder(Later(target), connector.driver).forward)
         transport = agent.open("web")
         transport.connect(Talk())
         return simulation, transport, target

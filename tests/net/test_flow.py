@@ -128,7 +128,7 @@ class FlowTests(SimulationCase):
         """Let the service lead to a target."""
         self.connector.unserve("web")
         wake = self.connector.driver.wake
-        self.connector.serve("web", FlowForwarder(self.reactor, host, port, limit, wake).take)
+        self.connector.serve("web", FlowForwarder(self.reactor, host, port, limit, wake).forward)
 
     def target(self) -> Repeater:
         """One that answers."""

@@ -16,10 +16,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from p2pnet.net import watch
-from p2pnet.net.watch import INTERVAL, LATE, LONGEST_SETTLE, SETTLE, NetworkWatch
+from p2pnet.net.watch import DEBOUNCE, INTERVAL, LATE, MAX_DEBOUNCE, NetworkWatch
 from tests.net.support import FakeReactor
 
-STEP = SETTLE / 2
+STEP = DEBOUNCE / 2
 NEW_ADDRESS, NEW_ROUTE = 20, 24  # RTM_* of Linux' rtnetlink.h
 
 
@@ -102,7 +102,7 @@ class ListeningTests(WatchCase):
         for count in (1, 2):
             self.say(NEW_ADDRESS, NEW_ROUTE, NEW_ADDRESS)
             self.assertEqual(count - 1, len(self.reports))
-            self.reactor.advance(SETTLE)
+            self.reactor.advance(DEBOUNCE)
             self.assertEqual(["addresses"] * count, self.reports)
             self.pass_time(INTERVAL)
             self.assertEqual(["addresses"] * count, self.reports)
@@ -110,17 +110,17 @@ class ListeningTests(WatchCase):
     def test_a_renewed_address_is_no_change(self) -> None:
         """Unless another one is preferred now. What was said before it is over."""
         self.say()
-        self.pass_time(SETTLE)
+        self.pass_time(DEBOUNCE)
         self.reports.clear()
         self.say(NEW_ADDRESS, NEW_ADDRESS)
-        self.pass_time(SETTLE)
+        self.pass_time(DEBOUNCE)
         self.assertEqual([], self.reports)
         self.say(NEW_ADDRESS)
         self.addresses = ["192.0.2.2"]
-        self.pass_time(SETTLE)
+        self.pass_time(DEBOUNCE)
         self.assertEqual(["addresses"], self.reports)
         self.say(NEW_ADDRESS)
-        self.pass_time(SETTLE)
+        self.pass_time(DEBOUNCE)
         self.assertEqual(["addresses"], self.reports)
 
     def test_messages_that_come_together_are_one_change(self) -> None:
@@ -136,7 +136,7 @@ class ListeningTests(WatchCase):
     def test_a_storm_does_not_postpone_the_report_for_ever(self) -> None:
         """While it lasts there is one now and then."""
         storms = 5
-        for _ in range(round(storms * LONGEST_SETTLE / STEP)):
+        for _ in range(round(storms * MAX_DEBOUNCE / STEP)):
             self.say()
             self.reactor.advance(STEP)
         self.assertIn(len(self.reports), (storms - 1, storms))
@@ -157,7 +157,7 @@ class ListeningTests(WatchCase):
         self.patch(self, "changed", fail)
         for _ in range(2):
             self.say()
-            self.pass_time(SETTLE)
+            self.pass_time(DEBOUNCE)
         self.assertEqual(["addresses"] * 2, self.reports)
         self.assertEqual(2, len(self.flushLoggedErrors(ValueError)))
 
@@ -208,14 +208,14 @@ class TroubleTests(WatchCase):
         reader = self.start_with(errno.ENOBUFS)
         for count in (1, 2):
             reader.doRead()
-            self.pass_time(SETTLE)
+            self.pass_time(DEBOUNCE)
             self.assertEqual(["addresses"] * count, self.reports)
         self.assertEqual([reader], self.reactor.getReaders())
 
     def test_after_any_other_error_the_watch_goes_on_without_messages(self) -> None:
         """What was missed meanwhile counts as a change."""
         self.start_with(errno.EBADMSG).doRead()
-        self.pass_time(SETTLE)
+        self.pass_time(DEBOUNCE)
         self.assertEqual(["addresses"], self.reports)
         self.assert_polling()
 
@@ -224,7 +224,7 @@ class TroubleTests(WatchCase):
         self.watch.start(lambda reason: self.changed(reason))
         for reader in self.reactor.removeAll():
             reader.connectionLost(Failure(ConnectionDone()))
-        self.pass_time(SETTLE)
+        self.pass_time(DEBOUNCE)
         self.assertEqual(["addresses"], self.reports)
         self.assert_polling()
 

@@ -57,7 +57,7 @@ class SimulatedPool(WorkerPool):
         self.cores[number] = core = RelayWorker()
         for message in self.owner.worker_added(number):
             core.receive_message(message, self.clock.seconds())
-        self.owner.worker_began(number, number)
+        self.owner.worker_started(number, number)
 
     def kill(self, number: int) -> None:
         """A worker dies, with what it had not told."""
@@ -76,7 +76,7 @@ class SimulatedPool(WorkerPool):
                 self.send(core.datagrams_to_send(self.clock.seconds()))
                 self.hear(number)
 
-    def tell(self, message: WorkerMessage) -> None:
+    def broadcast(self, message: WorkerMessage) -> None:
         """Tell all, before what is sent now arrives."""
         for number, core in self.cores.items():
             core.receive_message(message, self.clock.seconds())
@@ -100,7 +100,7 @@ class SimulatedPool(WorkerPool):
         if isinstance(message, Stray):
             self.receive([(message.data, message.source)])
         elif self.cores.get(number) is core:
-            self.owner.worker_said(number, message)
+            self.owner.worker_message(number, message)
 
     def due(self, number: int) -> None:
         """A worker reports."""

@@ -56,11 +56,11 @@ class LyingControl(ControlConnections):
     lies: Sequence[Address] = ()
     greetings: Sequence[messages.Message] = ()
 
-    def _take(self, node: ConnectedNode, message: messages.Message, now: float) -> None:
+    def _handle_message(self, node: ConnectedNode, message: messages.Message, now: float) -> None:
         if isinstance(message, messages.CandidateOffer | messages.CandidateAnswer):
             candidates = infos(self.lies) + message.candidates
             message = msgspec.structs.replace(message, candidates=candidates)
-        super()._take(node, message, now)
+        super()._handle_message(node, message, now)
         if isinstance(message, messages.Hello):
             for greeting in self.greetings:
                 node.send(greeting)

@@ -1,4 +1,4 @@
-"""What p2pnet adds to Twisted: three `twistd` plugins and the ``p2p:`` endpoints.
+"""The plugins of p2pnet for Twisted: three `twistd` services and the ``p2p:`` endpoints.
 
 Every `twistd` command on the machine imports this module, so it imports nothing of p2pnet itself.
 """
@@ -25,12 +25,12 @@ class P2PEndpointParser:
 
     prefix = "p2p"
 
-    # An option of a string may have any name: none is to be taken for "reactor".
+    # An endpoint string may have an option "reactor", so the parameter is positional only.
 
     def parseStreamClient(  # type: ignore[override]
         self, reactor: IReactorCore, /, *args: Any, **kwargs: Any
     ) -> IStreamClientEndpoint:
-        """The endpoint that connects to a service."""
+        """The endpoint that connects to a service; see p2pnet.endpoints.parse_client()."""
         from p2pnet.endpoints import parse_client
 
         return parse_client(reactor, args, kwargs)
@@ -38,7 +38,7 @@ class P2PEndpointParser:
     def parseStreamServer(  # type: ignore[override]
         self, reactor: IReactorCore, /, *args: Any, **kwargs: Any
     ) -> IStreamServerEndpoint:
-        """The endpoint that serves a service."""
+        """The endpoint that serves a service; see p2pnet.endpoints.parse_server()."""
         from p2pnet.endpoints import parse_server
 
         return parse_server(reactor, args, kwargs)

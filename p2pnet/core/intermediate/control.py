@@ -1,4 +1,4 @@
-"""What control connections bring: nodes that greet, register, ask for sessions, and leave."""
+"""The control connections of an Intermediate and their messages: a node's life from Hello on."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ GREETING_TIMEOUT = 10.0  # seconds from the first packet to Hello
 
 
 class ControlConnections:
-    """The control connections of an Intermediate.
+    """Handles the packets, events and messages of the control connections of an Intermediate.
 
-    :param emit: gets the reports.
+    :param emit: called with each report.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class ControlConnections:
     # -- packets and events of connections -------------------------------------------------------
 
     def packet_arrived(self, connection: Connection, now: float) -> None:
-        """Note that a packet came: the node is new, lives, or has another address."""
+        """Handle the arrival of a packet: add a new node, or update the state of a known one."""
         node = self._nodes.find(connection)
         if node is not None:
             node.is_silent = False
@@ -52,15 +52,15 @@ class ControlConnections:
             self._timers.call_at(now + GREETING_TIMEOUT, lambda _: self._check_greeting(node))
 
     def handle(self, connection: Connection, event: quic_events.Event, now: float) -> None:
-        """Take one event of a control connection; those of a node that left are ignored."""
+        """Handle one event of a connection."""
         node = self._nodes.find(connection)
         match event:
             case quic_events.StreamDataReceived(stream_id, data, _) if node is not None:
-                self._received(node, stream_id, data, now)
+                self._receive(node, stream_id, data, now)
             case quic_events.ConnectionClosed(_, reason) if node is not None:
                 self._lost(node, event.error_code, reason)
             case quic_events.ConnectionClosed(_, reason) if connection.owner is None:
-                self._refused(connection, reason)  # it ended in the handshake
+                self._refused(connection, reason)  # the handshake failed
 
     def _moved(self, node: ConnectedNode) -> None:
         node.address = node.connection.peer_address
@@ -91,14 +91,14 @@ class ControlConnections:
 
     # -- messages --------------------------------------------------------------------------------
 
-    def _received(self, node: ConnectedNode, stream_id: int, data: bytes, now: float) -> None:
+    def _receive(self, node: ConnectedNode, stream_id: int, data: bytes, now: float) -> None:
         try:
             for message in node.receive(stream_id, data):
-                self._take(node, message, now)
+                self._handle_message(node, message, now)
         except DecodeError as error:
             node.connection.close(ErrorCode.PROTOCOL_ERROR, str(error))
 
-    def _take(self, node: ConnectedNode, message: messages.Message, now: float) -> None:
+    def _handle_message(self, node: ConnectedNode, message: messages.Message, now: float) -> None:
         if not node.connection.is_open:
             return
         match message:

@@ -25,21 +25,24 @@ from p2pnet.wire.address import Address
 from p2pnet.wire.codes import ErrorCode
 from p2pnet.wire.demux import Kind, classify
 
-QUIET = 1.0  # seconds without a frame after which a session does not hold up a drain
+QUIET = 1.0  # seconds without a frame after which a drain no longer waits for a session
 
 
 class IntermediateCore:
     """The sans-IO core of an Intermediate, driven like PeerCore.
 
     A relay frame goes to the forwarder, which names the address to send the frame on to. A QUIC
-    packet goes to the multiplexer; what the packet brings (a message, the end of a connection)
-    goes to ControlConnections, which keeps ConnectedNodes and asks Introductions.
+    packet goes to the multiplexer, whose events (a message, the end of a connection) go to
+    ControlConnections, which keeps ConnectedNodes and asks Introductions.
 
-    :param credentials: who this Intermediate is.
+    :param credentials: the certificate and key of this Intermediate. Raises ValueError for those of
+        another role.
     :param directory: the IServiceDirectory of the realm's services.
-    :param options: what the configuration decides.
-    :ivar nodes: the nodes that are connected.
-    :ivar introductions: the sessions that are relayed.
+    :param options: the choices of the configuration.
+    :param utcnow: the wall clock, for the dates of certificates.
+    :param entropy: returns that many random bytes.
+    :ivar nodes: the connected nodes.
+    :ivar introductions: the relayed sessions.
     :ivar forwarder: forwards the relay frames, with the relay workers if there are any.
     """
 
@@ -78,7 +81,7 @@ class IntermediateCore:
 
     @property
     def credentials(self) -> Credentials:
-        """Who this Intermediate is; set it to use another certificate for new connections."""
+        """The certificate and key that new connections use; may be replaced at any time."""
         assert self._mux.server is not None
         return self._mux.server.credentials
 
@@ -88,7 +91,7 @@ class IntermediateCore:
 
     @property
     def dropped(self) -> dict[str, int]:
-        """How many datagrams were dropped so far, by cause."""
+        """The number of dropped datagrams by cause."""
         return {
             **self._unwanted,
             "quic": self._mux.dropped,
@@ -99,13 +102,13 @@ class IntermediateCore:
 
     @property
     def retries_sent(self) -> int:
-        """Retry packets sent, to make sources prove their address (RFC 9000 section 8.1.2)."""
+        """The number of Retry packets sent to validate addresses (RFC 9000 section 8.1.2)."""
         return self._mux.admission.retries_sent
 
     # -- the five verbs --------------------------------------------------------------------------
 
     def receive_datagram(self, data: bytes, address: Address, now: float) -> None:
-        """Take a datagram that arrived from `address` (canonical form)."""
+        """Handle a datagram that arrived from `address` (canonical form)."""
         self._now = now
         kind = classify(data)
         if kind is Kind.RELAY:
@@ -124,7 +127,7 @@ class IntermediateCore:
         datagrams, self._forwarded = self._forwarded, []
         while self._mux.may_send:
             datagrams += self._mux.datagrams_to_send(now)
-            self._handle_connections(now)  # which may give more to send
+            self._handle_connections(now)  # its answers may be more to send
         return datagrams
 
     def next_event(self) -> events.Event | None:
@@ -134,12 +137,12 @@ class IntermediateCore:
         return self._events.popleft() if self._events else None
 
     def get_timer(self) -> float | None:
-        """When to call handle_timer(), None for never."""
+        """The time of the next handle_timer(), None for never."""
         times = [t for t in (self._mux.get_timer(), self._timers.get_timer()) if t is not None]
         return min(times, default=None)
 
     def handle_timer(self, now: float) -> None:
-        """Do what is due at `now`: timers, and what they make happen on connections."""
+        """Run all timers that are due at `now`: the core's own and those of connections."""
         self._timers.handle_timer(now)
         self._mux.handle_timer(now)
         self._handle_connections(now)
@@ -151,7 +154,11 @@ class IntermediateCore:
     # -- shutting down ---------------------------------------------------------------------------
 
     def drain(self, seconds: float, now: float) -> None:
-        """Take no new sessions; DrainFinished follows once nothing is relayed, or in `seconds`."""
+        """Refuse new sessions from now on, and announce the drain to all nodes.
+
+        The event DrainFinished follows once no session is busy, after `seconds` at the latest. A
+        second call does nothing.
+        """
         if not self.introductions.accepting:
             return
         self.introductions.accepting = False

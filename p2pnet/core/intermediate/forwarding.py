@@ -8,12 +8,17 @@ from typing import NamedTuple
 from p2pnet.wire.address import Address
 from p2pnet.wire.relay_frame import RELAY_OVERHEAD, RELAY_VERSION_0
 
-BURST_SECONDS = 0.25  # of the quota, which a session may use at once
-LEAST_BURST = 16 * 1024  # bytes; below a few frames a low quota would let nothing pass at all
+BURST_SECONDS = 0.25  # seconds of the quota that a session may use in one burst
+LEAST_BURST = 16 * 1024  # bytes: with less than a few frames, a low quota would let nothing pass
 
 
 class Traffic(NamedTuple):
-    """Frames and bytes that were forwarded, and frames that were dropped as over the quota."""
+    """A count of forwarded traffic.
+
+    :ivar frames: frames forwarded.
+    :ivar bytes: bytes of those frames.
+    :ivar dropped: frames dropped because they were over the quota.
+    """
 
     frames: int = 0
     bytes: int = 0
@@ -24,9 +29,12 @@ class Channel:
     """One direction of a session, with its quota.
 
     :param rate: the quota in bytes a second, 0 for none.
-    :ivar sender: where its frames come from; `receiver`: where they go.
-    :ivar frames, bytes: forwarded so far; `dropped`: frames over the quota.
-    :ivar used_at: when a frame came last, in seconds of the caller's clock.
+    :ivar sender: the address from which the frames come.
+    :ivar receiver: the address to which the frames go.
+    :ivar frames: frames forwarded.
+    :ivar bytes: bytes of those frames.
+    :ivar dropped: frames dropped because they were over the quota.
+    :ivar used_at: the time of the last frame, in seconds of the caller's clock.
     """
 
     __slots__ = (
@@ -44,9 +52,9 @@ class Channel:
         self._filled_at = now
 
     def admit(self, size: int, now: float, frames: int = 1) -> bool:
-        """Count `frames` frames of together `size` bytes.
+        """Count `frames` frames with a sum of `size` bytes, and return True.
 
-        Returns False, and does not count them, if they are over the quota.
+        Frames over the quota are not counted, and the result is False.
         """
         self.used_at = now
         if self._rate:
@@ -64,9 +72,10 @@ class Channel:
 class Circuit:
     """The two channels of a session.
 
-    :ivar upward: the id (8 bytes) of the channel from agent to connector, by which the circuit is
-        known too; `downward`: of the other one.
-    :ivar rate: bytes a second and direction, 0 for no limit.
+    :ivar upward: the id (8 bytes) of the channel from agent to connector, and of the circuit.
+    :ivar downward: the id (8 bytes) of the channel from connector to agent.
+    :ivar rate: the quota in bytes a second and direction, 0 for none.
+    :ivar channels: the upward and the downward Channel.
     """
 
     __slots__ = ("channels", "downward", "rate", "upward")
@@ -87,18 +96,18 @@ class Circuit:
 
     @property
     def ends(self) -> tuple[Address, Address]:
-        """The addresses of agent and connector."""
+        """The address of the agent and that of the connector."""
         return self.channels[0].sender, self.channels[0].receiver
 
     def move(self, agent: Address, connector: Address) -> None:
-        """Forward from and to these addresses of the two ends from now on."""
+        """Change the addresses of the two ends."""
         up, down = self.channels
         up.sender = down.receiver = agent
         down.sender = up.receiver = connector
 
     @property
     def used_at(self) -> float:
-        """When a frame came last, either way, in seconds of the caller's clock."""
+        """The time of the last frame in either direction, in seconds of the caller's clock."""
         return max(channel.used_at for channel in self.channels)
 
     @property
@@ -116,7 +125,7 @@ class Circuit:
         channel.used_at = now
 
     def take_traffic(self) -> Traffic:
-        """The traffic since the last call; counting begins anew."""
+        """The traffic of both directions together; the counts restart at 0."""
         traffic = self.traffic
         for channel in self.channels:
             channel.frames = channel.bytes = channel.dropped = 0
@@ -124,9 +133,9 @@ class Circuit:
 
 
 class Forwarder:
-    """The circuits of one process, and the way of each frame.
+    """The circuits of one process: finds the receiver of each frame. Its length: channels.
 
-    :ivar dropped: frames for no channel, or from an address that is not the sender's.
+    :ivar dropped: frames for an unknown channel, or from another address than the sender's.
     """
 
     def __init__(self) -> None:
@@ -139,11 +148,11 @@ class Forwarder:
 
     @property
     def circuits(self) -> Collection[Circuit]:
-        """All circuits whose frames are forwarded."""
+        """All circuits whose frames this process forwards."""
         return self._circuits.values()
 
     def open(self, circuit: Circuit) -> None:
-        """Forward the circuit's frames from now on."""
+        """Forward the frames of a circuit from now on."""
         self._circuits[circuit.upward] = circuit
         self._channels[circuit.upward], self._channels[circuit.downward] = circuit.channels
 
@@ -159,9 +168,9 @@ class Forwarder:
         return circuit
 
     def forward(self, frame: bytes, source: Address, now: float) -> Address | None:
-        """The address to send `frame` on to, unchanged; None to drop it in silence.
+        """The address to send `frame` on to, unchanged; None for a frame to drop.
 
-        :param source: where the frame came from.
+        :param source: the address from which the frame came.
         """
         channel = self._channels.get(frame[1:RELAY_OVERHEAD])
         if channel is None or frame[:1] != RELAY_VERSION_0 or channel.sender != source:
@@ -177,8 +186,8 @@ class Forwarder:
     ) -> Address | None:
         """The address to send several frames on to, which the kernel joined into one buffer.
 
-        Returns None, and counts nothing, if the frames are not all of one channel or not all
-        within the quota: then call forward() for each.
+        Returns None, and counts nothing, unless all frames belong to one channel and are within
+        the quota. The caller then calls forward() for each frame.
 
         :param size: bytes of each frame; the last may be shorter.
         """
@@ -187,7 +196,7 @@ class Forwarder:
         if channel is None or header[:1] != RELAY_VERSION_0 or channel.sender != source:
             return None
         count = -(-len(frames) // size)
-        # Byte by byte of the header in all frames: no object for each of them.
+        # Comparing the headers column by column creates no object for each frame.
         for offset, byte in enumerate(header):
             if frames[offset::size].count(byte) != count:
                 return None

@@ -1,4 +1,4 @@
-"""The introductions of an Intermediate: which two nodes a session joins, and how it began."""
+"""The introductions of an Intermediate: sessions between an agent and a connector."""
 
 from __future__ import annotations
 
@@ -16,11 +16,10 @@ from p2pnet.wire import messages
 from p2pnet.wire.codes import ErrorCode
 from p2pnet.wire.relay_frame import CHANNEL_LENGTH
 
-MAX_REQUESTS = 256  # of an agent that wait for one connector to answer
-MAX_REASON = 512  # characters; what a message holds
-OFFER_TIMEOUT = 2.0  # seconds, at least, for a connector's answer
-OFFER_ROUND_TRIPS = 6  # round trips that the answer may take on a slow path
-PUNCHING_DELAY = 0.05  # seconds, at least, from StartPunching to the first check
+MAX_REQUESTS = 256  # of one agent that wait for a connector's answer
+OFFER_TIMEOUT = 2.0  # seconds at least until a connector's answer
+OFFER_ROUND_TRIPS = 6  # round trips until the answer on a slow path
+PUNCHING_DELAY = 0.05  # seconds at least from StartPunching to the first check
 
 
 @dataclasses.dataclass(slots=True, eq=False)
@@ -28,8 +27,9 @@ class Introduction:
     """An agent and a connector that a session joins.
 
     :ivar session: the id of the session, which the agent chose.
-    :ivar service: the service of the request that began it.
-    :ivar policy: the agent's word for how paths are chosen; requests with another one do not share.
+    :ivar service: the service of the first request.
+    :ivar circuit: the circuit that relays the session.
+    :ivar policy: name of the agent's path policy; only requests with the same policy share.
     :ivar requests: the agent's requests that wait for the connector's answer.
     :ivar answered: whether the connector accepted.
     """
@@ -44,19 +44,19 @@ class Introduction:
     answered: bool = False
 
     def other_end(self, node: ConnectedNode) -> ConnectedNode:
-        """The end that is not `node`, one of the two."""
+        """The end of the session that is not `node`."""
         return self.connector if node is self.agent else self.agent
 
 
 class Introductions:
     """All introductions of an Intermediate. Each ends with the connection of either of its nodes.
 
-    :param connectors: the connectors that are connected, by name.
-    :param emit: gets the reports.
-    :param entropy: the source of random bytes, for channel ids.
-    :param max_sessions: of all nodes together.
-    :param max_per_node: sessions of one connection.
-    :param rate: bytes a second and direction that a session may relay, 0 for no limit.
+    :param connectors: the connected connectors by name.
+    :param emit: called with each report.
+    :param entropy: returns that many random bytes, for channel ids.
+    :param max_sessions: limit of the sessions of all nodes together.
+    :param max_per_node: limit of the sessions of one connection.
+    :param rate: the quota of a session in bytes a second and direction, 0 for none.
     :ivar accepting: whether new sessions are accepted.
     """
 
@@ -89,11 +89,11 @@ class Introductions:
         return len(self._introductions)
 
     def count_busy(self, since: float) -> int:
-        """How many sessions relayed a frame after the time `since`."""
+        """The number of sessions that relayed a frame after the time `since`."""
         return sum(each.circuit.used_at > since for each in self._introductions.values())
 
     def moved(self, node: ConnectedNode) -> None:
-        """Forward the node's frames from and to its new address."""
+        """Move the circuits of all sessions of a node to the node's new address."""
         for session in node.sessions:
             introduction = self._introductions[session]
             ends = introduction.agent.address, introduction.connector.address
@@ -108,9 +108,9 @@ class Introductions:
         now: float,
         silent: ConnectedNode | None = None,
     ) -> None:
-        """Introduce an agent to a connector of the service that it asks for.
+        """Introduce an agent to a connector of the requested service, or refuse the request.
 
-        :param silent: a connector that did not answer, and is not asked again.
+        :param silent: a connector that left an offer unanswered, and gets no other one.
         """
         connector = self._choose(agent, request)
         if connector is None or connector is silent:
@@ -134,8 +134,11 @@ class Introductions:
     def _choose(
         self, agent: ConnectedNode, request: messages.SessionRequest
     ) -> ConnectedNode | None:
-        """The connector for a request: the named one, else one that answers, then one that the
-        agent shares a session with, then the one with the fewest sessions."""
+        """The connector for a request: the named one, or the best of those that serve the service.
+
+        A connector that answers is better than a silent one; then comes one with which the agent
+        shares a session, then the one with the fewest sessions.
+        """
         if request.connector is not None:
             return self._connectors.get(request.connector)
         candidates: list[ConnectedNode] = self._directory.lookup(
@@ -150,8 +153,10 @@ class Introductions:
     def _between(
         self, agent: ConnectedNode, connector: ConnectedNode, request: messages.SessionRequest
     ) -> Introduction | None:
-        """An introduction of the two that serves the request. A request that names a connector
-        resumes a session, so only the introduction of that session serves it."""
+        """An introduction of the two nodes that the request can share, None if there is none.
+
+        A request that names a connector resumes a session, so it can only share that session's.
+        """
         for session in sorted(agent.sessions & connector.sessions):
             introduction = self._introductions[session]
             if request.connector is not None and session != request.session:
@@ -204,7 +209,7 @@ class Introductions:
         return introduction
 
     def _check_answer(self, introduction: Introduction, now: float) -> None:
-        """Ask another connector if this one did not answer: it may be dead."""
+        """Offer the session to another connector if this one, which may be dead, is silent."""
         session, silent = introduction.session, introduction.connector
         if introduction.answered or self._introductions.get(session) is not introduction:
             return
@@ -216,10 +221,10 @@ class Introductions:
             self.request(introduction.agent, request, now, silent)
 
     def _refuse(self, agent: ConnectedNode, request: int, code: ErrorCode, reason: str) -> None:
-        agent.send(messages.SessionRefused(request, code, reason[:MAX_REASON]))
+        agent.send(messages.SessionRefused(request, code, reason[: messages.MAX_REASON]))
 
     def answer(self, connector: ConnectedNode, answer: messages.SessionAnswer, now: float) -> None:
-        """Take a connector's answer to an offer. Ignored unless the session was offered to it."""
+        """Handle a connector's answer to an offer; the answer of any other node is ignored."""
         introduction = self._introductions.get(answer.session)
         if introduction is None or introduction.connector is not connector or introduction.answered:
             return
@@ -265,8 +270,11 @@ class Introductions:
     # -- signaling -------------------------------------------------------------------------------
 
     def signal(self, node: ConnectedNode, message: messages.CandidateMessage) -> None:
-        """Pass a message about candidates on to the other end, after an answer with StartPunching
-        for both. Ignored unless the node is an end of the session that may send the message."""
+        """Pass a message about candidates on to the other end of the session.
+
+        After a CandidateAnswer both ends get StartPunching. A message is ignored unless its sender
+        is an end of the session and may send that type.
+        """
         introduction = self._introductions.get(message.session)
         if introduction is None or node not in (introduction.agent, introduction.connector):
             return
@@ -280,8 +288,10 @@ class Introductions:
             self._start_punching(introduction)
 
     def _start_punching(self, introduction: Introduction) -> None:
-        """Let both ends begin their checks at the same time. No clocks are compared: each end is
-        to wait for what its half of the round-trip time leaves of a common delay."""
+        """Let both ends begin their checks at the same time, without comparing clocks.
+
+        Each end waits for a common delay less half of its own round-trip time.
+        """
         ends = (introduction.agent, introduction.connector)
         halves = [(end.connection.smoothed_rtt or 0.0) / 2 for end in ends]
         common = max(*halves, PUNCHING_DELAY)
@@ -292,8 +302,10 @@ class Introductions:
     # -- closing ---------------------------------------------------------------------------------
 
     def leave(self, node: ConnectedNode, closed: messages.SessionClosed) -> None:
-        """End a session because one of its ends does; the other end gets the code and the reason.
-        Ignored unless the node is an end of that session."""
+        """End a session at the request of one end; the other end gets the code and the reason.
+
+        Ignored unless the node is an end of that session.
+        """
         if closed.session in node.sessions:
             self._close(self._introductions[closed.session], node, closed.code, closed.reason)
 
@@ -310,7 +322,9 @@ class Introductions:
         if not introduction.answered and other is introduction.agent:
             for request in introduction.requests:
                 self._refuse(other, request.request, ErrorCode.PEER_LOST, reason)
-        other.send(messages.SessionClosed(introduction.session, code, reason[:MAX_REASON]))
+        other.send(
+            messages.SessionClosed(introduction.session, code, reason[: messages.MAX_REASON])
+        )
 
     def _remove(self, introduction: Introduction, reason: str) -> None:
         del self._introductions[introduction.session]
@@ -327,7 +341,7 @@ class Introductions:
 def _no_connector(
     request: messages.SessionRequest, silent: ConnectedNode | None
 ) -> tuple[ErrorCode, str]:
-    """The code and the reason of a refusal for want of a connector that answers."""
+    """The code and the reason of a refusal because no connector answers."""
     if silent is not None:
         return ErrorCode.UNREACHABLE, f"connector {silent.identity.name} does not answer"
     if request.connector is not None:

@@ -14,12 +14,12 @@ MAX_BACKLOG = 1 << 20  # bytes of control messages that a node may leave unread
 
 
 class ConnectedNode:
-    """One control connection, and the node that it comes from.
+    """One control connection, and the node at its other end.
 
-    :ivar address: where the node's packets come from now.
-    :ivar instance: the number of the node's process, b"" before its Hello.
-    :ivar sessions: ids of the sessions that the node is an end of.
-    :ivar is_silent: whether the node left an offer unanswered, and sent no packet since.
+    :ivar address: the source address of the node's last packet.
+    :ivar instance: the random number of the node's process, b"" before its Hello.
+    :ivar sessions: ids of the sessions of which the node is an end.
+    :ivar is_silent: whether the node left an offer unanswered and has sent no packet since.
     """
 
     def __init__(self, connection: Connection, address: Address) -> None:
@@ -33,7 +33,7 @@ class ConnectedNode:
 
     @property
     def identity(self) -> Identity:
-        """Who the node proved to be in the handshake."""
+        """The identity that the node proved in the handshake."""
         peer = self.connection.peer
         assert peer is not None
         return peer
@@ -49,7 +49,7 @@ class ConnectedNode:
         return self.identity.role is Role.AGENT
 
     def receive(self, stream_id: int, data: bytes) -> list[messages.Message]:
-        """The messages that `data` completes. Raises DecodeError."""
+        """The messages that `data` completes. Raises DecodeError for a malformed one."""
         self.connection.consume(stream_id, len(data))
         return self._buffer.feed(data)
 
@@ -60,7 +60,7 @@ class ConnectedNode:
             self.connection.close(0, "control messages are not being read")
 
     def send_address(self) -> None:
-        """Report the observed address (QUIC Address Discovery, as a control message)."""
+        """Send the node its observed address (as in draft-ietf-quic-address-discovery)."""
         self._sequence += 1
         self.send(messages.ObservedAddress(self._sequence, *self.address))
 
@@ -72,9 +72,9 @@ class ConnectedNode:
 
 
 class ConnectedNodes:
-    """All control connections, and which of them speaks for a name.
+    """All control connections, and the node that represents each name.
 
-    One process at a time may use a connector's certificate, many an agent's.
+    One process at a time may use a connector's certificate; several may use an agent's.
     """
 
     def __init__(self) -> None:
@@ -94,20 +94,20 @@ class ConnectedNodes:
         return self._connectors
 
     def find(self, connection: Connection) -> ConnectedNode | None:
-        """The node of a control connection, None once it is removed."""
+        """The node of a control connection, None before add() and after remove()."""
         return self._nodes.get(connection)
 
     def add(self, connection: Connection) -> ConnectedNode:
-        """Add the node of a new control connection."""
+        """Add and return the node of a new control connection, as the connection's owner."""
         node = ConnectedNode(connection, connection.peer_address)
         self._nodes[connection] = connection.owner = node
         return node
 
     def greet(self, node: ConnectedNode, instance: bytes) -> ConnectedNode | None:
-        """Let the node speak for its name from now on.
+        """Let the node represent its name from now on.
 
-        :param instance: the number of the node's process.
-        :returns: the node that did until now; its connection is a dead process's, or another's.
+        :param instance: the random number of the node's process.
+        :returns: the node that represented the name until now, None if there was none.
         """
         node.instance = instance
         name = node.identity.name
@@ -120,7 +120,7 @@ class ConnectedNodes:
         return earlier
 
     def remove(self, node: ConnectedNode) -> None:
-        """Remove a node whose connection is over."""
+        """Remove a node whose connection is over. Raises KeyError for an unknown node."""
         del self._nodes[node.connection]
         if not node.has_greeted:
             return

@@ -1,4 +1,4 @@
-"""What a configuration decides for the core of an Intermediate."""
+"""The choices of a configuration for the core of an Intermediate."""
 
 import dataclasses
 
@@ -7,14 +7,13 @@ from p2pnet.quic.admission import Limits
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class IntermediateOptions:
-    """Choices of the operator. They have no defaults here: the settings of p2pnet.config have them.
+    """Choices of the operator, without defaults: the settings of p2pnet.config have those.
 
-    :ivar engine: how QUIC packets are made, a name of p2pnet.quic.profile.ENGINES.
-    :ivar limits: how many connections it takes.
-    :ivar max_sessions: how many sessions it relays at a time.
-    :ivar max_sessions_per_node: how many of them one node may be an end of.
-    :ivar session_rate: bytes a second that it relays of one session in one direction, 0 for no
-        limit.
+    :ivar engine: the implementation of QUIC packets, a name of p2pnet.quic.profile.ENGINES.
+    :ivar limits: limits of connections and handshakes.
+    :ivar max_sessions: limit of relayed sessions.
+    :ivar max_sessions_per_node: limit of relayed sessions of one node.
+    :ivar session_rate: the quota of a session in bytes a second and direction, 0 for none.
     """
 
     engine: str

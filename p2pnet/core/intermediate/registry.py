@@ -1,4 +1,4 @@
-"""The registry of services: which connector serves which, in memory."""
+"""The registry of an Intermediate: the connectors of each service, in memory."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from p2pnet.interfaces import IServiceDirectory
 
 @implementer(IServiceDirectory)
 class MemoryDirectory:
-    """The IServiceDirectory of a single Intermediate; its length is the number of services."""
+    """The IServiceDirectory of a single Intermediate. Its length: services with a connector."""
 
     def __init__(self) -> None:
         self._keys: dict[tuple[str, str], dict[Any, None]] = {}
@@ -19,7 +19,7 @@ class MemoryDirectory:
         return len(self._keys)
 
     def register(self, realm: str, services: tuple[str, ...], key: Any) -> None:
-        """The node `key` serves exactly these services from now on."""
+        """List the node `key` for exactly these services; its earlier ones end."""
         self.unregister(realm, key)
         if services:
             self._services[realm, key] = services
@@ -27,7 +27,7 @@ class MemoryDirectory:
             self._keys.setdefault((realm, service), {})[key] = None
 
     def unregister(self, realm: str, key: Any) -> None:
-        """The node `key` serves nothing any more."""
+        """List the node `key` for no service. Harmless if it is not registered."""
         for service in self._services.pop((realm, key), ()):
             keys = self._keys[realm, service]
             del keys[key]

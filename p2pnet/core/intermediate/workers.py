@@ -1,7 +1,7 @@
-"""Forwarding in several processes: the Intermediate's messages to its workers, and the workers.
+"""Forwarding in several processes: the Intermediate's side, and the core of a relay worker.
 
-The Intermediate decides everything. It forwards frames itself, and so does each worker, which has a
-copy of all circuits. Frames are spread over the processes by their channel
+The Intermediate makes all decisions. It forwards frames itself, and so does each worker, which has
+a copy of all circuits. The kernel spreads frames over the processes by their channel
 (net/workers/reuseport.py), but GRO may join datagrams of several channels and deliver all of them
 where the first one belongs. So every process can forward every frame, and hands anything else to
 the Intermediate.
@@ -33,7 +33,10 @@ REPORT_INTERVAL = 0.25  # seconds between reports of a worker that forwards
 
 @dataclasses.dataclass(slots=True, eq=False)
 class _Closing:
-    """A circuit that is closed, and the workers whose last counts of it are still to come."""
+    """A closed circuit, and the workers that still owe their last counts of it.
+
+    :ivar counted: called with the traffic of all processes once no worker owes a count.
+    """
 
     circuit: Circuit
     counted: Callable[[Traffic], object]
@@ -41,9 +44,9 @@ class _Closing:
 
 
 class SharedForwarder(Forwarder):
-    """The Intermediate's forwarder, whose circuits the workers know too.
+    """The Intermediate's forwarder, which shares its circuits with all relay workers.
 
-    :param emit: gets each MessageNeeded, for all workers.
+    :param emit: called with each MessageNeeded, a message to all workers.
     """
 
     def __init__(self, emit: Callable[[events.Event], None]) -> None:
@@ -53,19 +56,19 @@ class SharedForwarder(Forwarder):
         self._closing: dict[bytes, _Closing] = {}
 
     def open(self, circuit: Circuit) -> None:
-        """Forward the circuit's frames from now on."""
+        """Forward the frames of a circuit from now on, in all processes."""
         super().open(circuit)
         self._send(_describe(circuit))
 
     def move(self, circuit: Circuit, agent: Address, connector: Address) -> None:
-        """Forward the circuit's frames from and to these addresses from now on."""
+        """Change the addresses of the two ends of a circuit, in all processes."""
         circuit.move(agent, connector)
         self._send(_describe(circuit))
 
     def close(self, circuit: Circuit, counted: Callable[[Traffic], object]) -> None:
-        """Stop forwarding the circuit's frames.
+        """Stop forwarding the frames of a circuit, in all processes.
 
-        :param counted: called with the traffic of all processes, once all of them reported.
+        :param counted: called with the traffic of all processes once all workers reported theirs.
         """
         self.remove(circuit.upward)
         self._send(Forget(circuit.upward))
@@ -85,20 +88,19 @@ class SharedForwarder(Forwarder):
     # -- workers ---------------------------------------------------------------------------------
 
     def add_worker(self, worker: int) -> list[WorkerMessage]:
-        """Add a worker, by its number. Returns the messages that the worker must get first."""
+        """Add the worker with a number. Returns its first messages, which describe all circuits."""
         self._workers.add(worker)
         return [_describe(circuit) for circuit in self.circuits]
 
     def remove_worker(self, worker: int) -> None:
-        """Remove a worker that ended; counts that it did not report are lost. Harmless when there
-        is none."""
+        """Remove a worker that ended, if it is known. Counts that it did not report are lost."""
         self._workers.discard(worker)
         for upward, closing in list(self._closing.items()):
             closing.workers.discard(worker)
             self._check_counted(upward)
 
     def receive_message(self, worker: int, message: WorkerMessage, now: float) -> None:
-        """Take a worker's message about circuits; any other message is ignored."""
+        """Handle a worker's message about circuits; any other message is ignored."""
         match message:
             case Forwarded(counts, unknown):
                 self.dropped += unknown
@@ -122,7 +124,8 @@ def _describe(circuit: Circuit) -> Forward:
 class RelayWorker:
     """The sans-IO core of a relay worker, driven like IntermediateCore.
 
-    Messages of the Intermediate come by receive_message(); those for it are MessageNeeded events.
+    Messages from the Intermediate come by receive_message(); MessageNeeded events are messages to
+    the Intermediate.
     """
 
     def __init__(self) -> None:
@@ -132,7 +135,7 @@ class RelayWorker:
         self._report_at: float | None = None
 
     def receive_message(self, message: WorkerMessage, now: float) -> None:
-        """Take a message of the Intermediate about a circuit."""
+        """Handle a message from the Intermediate about a circuit."""
         match message:
             case Forward(upward, downward, agent, connector, rate):
                 circuit = self._forwarder.find(upward)
@@ -147,8 +150,10 @@ class RelayWorker:
                 self._send(Forgotten(upward))
 
     def receive_datagram(self, data: bytes, address: Address, now: float) -> None:
-        """Take a datagram that arrived from `address` (canonical form): a relay frame to forward,
-        or a datagram that the Intermediate gets."""
+        """Handle a datagram that arrived from `address` (canonical form).
+
+        A relay frame is forwarded; any other datagram goes to the Intermediate.
+        """
         if classify(data) is Kind.RELAY:
             target = self._forwarder.forward(data, address, now)
             if target is not None:
@@ -161,7 +166,7 @@ class RelayWorker:
     def forward_joined(
         self, frames: bytes, size: int, source: Address, now: float
     ) -> Address | None:
-        """See Forwarder.forward_joined(); the frames are counted for the next report too."""
+        """The address to send joined frames on to, as by Forwarder.forward_joined()."""
         if self._report_at is None:
             self._report_at = now + REPORT_INTERVAL
         return self._forwarder.forward_joined(frames, size, source, now)
@@ -176,7 +181,7 @@ class RelayWorker:
         return self._events.popleft() if self._events else None
 
     def get_timer(self) -> float | None:
-        """When to call handle_timer(): REPORT_INTERVAL after a frame came, else None for never."""
+        """The time of the next report, REPORT_INTERVAL after the first frame; None for never."""
         return self._report_at
 
     def handle_timer(self, now: float) -> None:

@@ -1,1 +1,1 @@
-"""The relay workers: processes that forward beside the Intermediate, on its port."""
+"""Relay workers: processes that forward frames on the Intermediate's port."""

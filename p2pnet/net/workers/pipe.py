@@ -1,4 +1,4 @@
-"""Messages between an Intermediate and one of its workers, over a Unix socket that they share."""
+"""The pipe between an Intermediate and one of its workers: messages over a Unix socket pair."""
 
 import socket
 from collections.abc import Callable
@@ -12,25 +12,25 @@ from zope.interface import implementer
 from p2pnet.wire.codes import DecodeError
 from p2pnet.wire.worker_messages import WorkerMessage, WorkerMessageBuffer, encode_worker_message
 
-CHUNK = 1 << 16  # bytes
-BUFFER_SIZE = 1 << 17  # bytes asked of the kernel, which takes twice as much
-MAX_CHUNKS = 8  # read in one turn: more than the kernel holds, so all that waited
+CHUNK = 1 << 16  # bytes of one recv()
+BUFFER_SIZE = 1 << 17  # bytes of the send buffer; the kernel doubles the number
+MAX_CHUNKS = 8  # read in one turn: more than the kernel's buffer holds
 ENDED = "the process ended"
-PATIENCE = 5.0  # seconds for which the other process may read nothing of what it is sent
+PATIENCE = 5.0  # seconds without a read, after which the other process counts as stuck
 
 
 @implementer(IReadDescriptor, IWriteDescriptor)
 class Pipe:
-    """One end of the socket between an Intermediate and a worker.
+    """One end of the pipe.
 
-    A message is written at once, if the system takes it, where Twisted's transports would wait for
-    the reactor's next turn. A process that drains the pipe before it reads UDP therefore knows
-    everything that was written before that datagram was sent.
+    send() writes a message at once, where Twisted's transports wait for the reactor's next turn. A
+    process that drains the pipe before it reads UDP therefore knows everything that was written
+    before that datagram was sent.
 
     :param reactor: provides IReactorFDSet and IReactorTime.
-    :param opened: a connected stream socket, which is the pipe's own from now on.
-    :param receive: gets each message that comes.
-    :param lost: called with the reason, once, when the other process is gone or stuck; not after
+    :param opened: a connected stream socket, which the pipe closes.
+    :param receive: gets each message from the other process. Exceptions that it raises are logged.
+    :param lost: called once, with the reason, when the other process ended or is stuck; not after
         close().
     """
 
@@ -55,7 +55,7 @@ class Pipe:
         reactor.addReader(self)
 
     def close(self) -> None:
-        """Close the socket: nothing more is read or written, and `lost` is not called."""
+        """Close the socket and discard unsent messages. A second call does nothing."""
         if self._socket is not None:
             self._reactor.removeReader(self)  # while it still has its descriptor
             self._stop_waiting()
@@ -69,21 +69,21 @@ class Pipe:
             self._lost(reason)
 
     def logPrefix(self) -> str:
-        """The name of this end in Twisted's own log lines."""
+        """The name of this descriptor in Twisted's log."""
         return "relay worker"
 
     def fileno(self) -> int:
-        """The socket's file descriptor, -1 once it is closed."""
+        """The descriptor of the socket, -1 after close()."""
         return -1 if self._socket is None else self._socket.fileno()
 
     def connectionLost(self, reason: Failure) -> None:
-        """The reactor gives the socket up: the other process counts as gone."""
+        """Report the pipe as lost, because the reactor removed the socket after an error."""
         self._lose(reason.getErrorMessage())
 
     # -- receiving -------------------------------------------------------------------------------
 
     def doRead(self) -> None:
-        """Read the messages that wait; the reactor calls again if more came meanwhile."""
+        """Deliver all waiting messages, up to MAX_CHUNKS * CHUNK bytes in one call."""
         try:
             for _ in range(MAX_CHUNKS):
                 if self._socket is None:
@@ -92,36 +92,36 @@ class Pipe:
                 if not data:
                     self._lose(ENDED)
                 for message in self._buffer.feed(data):
-                    self._take(message)
+                    self._deliver(message)
         except BlockingIOError:
             pass
         except ConnectionError:
-            self._lose(ENDED)  # and had not read everything
+            self._lose(ENDED)  # the other process left bytes unread
         except (OSError, DecodeError) as error:
             self._lose(str(error))
 
-    def _take(self, message: WorkerMessage) -> None:
+    def _deliver(self, message: WorkerMessage) -> None:
         try:
             self._receive(message)
         except Exception:
-            self.log.failure("while taking {message}", message=message)
+            self.log.failure("while handling {message}", message=message)
 
     # -- sending ---------------------------------------------------------------------------------
 
     @property
     def backlog(self) -> int:
-        """Bytes of messages that wait until the other process reads some."""
+        """Bytes that wait until the other process reads."""
         return len(self._unsent)
 
     def send(self, message: WorkerMessage) -> None:
-        """Send a message, if the pipe is open. Raises ValueError for one that is too long."""
+        """Send a message; a closed pipe drops it. Raises ValueError above MAX_MESSAGE bytes."""
         if self._socket is not None:
             self._unsent += encode_worker_message(message)
             if self._overdue is None:
                 self.doWrite()
 
     def doWrite(self) -> None:
-        """Write as many of the waiting bytes as the system takes."""
+        """Write as much of the unsent bytes as the kernel accepts."""
         if self._socket is None:
             return
         try:

@@ -1,8 +1,8 @@
 """One UDP port that an Intermediate shares with relay workers, which are processes of their own.
 
 Each process has a socket of its own on the port, and the kernel spreads the frames over them
-(reuseport.py). All of the sockets are opened here and stay open here. So little changes when a
-worker dies: until the next one is ready, its socket is read here.
+(reuseport.py). The Intermediate opens all of the sockets and keeps them open. When a process dies,
+the Intermediate reads its socket until the next process is ready.
 """
 
 import functools
@@ -27,10 +27,8 @@ from p2pnet.net.workers.process import transport_on
 from p2pnet.wire.address import Address
 from p2pnet.wire.worker_messages import Begin, Begun, Stray, WorkerMessage
 
-FIRST_DELAY = (
-    0.1  # seconds to the second restart, doubled with every one after it; the first is now
-)
-MAX_DELAY = 10.0  # seconds; a worker that lived for longer begins anew
+FIRST_DELAY = 0.1  # seconds to the second restart; the first is immediate, later delays double
+MAX_DELAY = 10.0  # seconds; a process that lived for longer resets the delay
 
 
 def is_available(reactor: object) -> bool:
@@ -39,25 +37,25 @@ def is_available(reactor: object) -> bool:
 
 
 class WorkerOwner(Protocol):
-    """What a WorkerPool asks of its Intermediate, and tells it. Workers are numbered from 1."""
+    """Receives the events of the workers of a pool. Workers have numbers from 1."""
 
     def worker_added(self, worker: int) -> Iterable[WorkerMessage]:
-        """A worker's process started. Returns the messages that it must get first."""
+        """Handle the start of the worker's process. Returns the messages to send to it first."""
 
-    def worker_began(self, worker: int, pid: int) -> None:
-        """The worker's process, of that process id, forwards frames from now on."""
+    def worker_started(self, worker: int, pid: int) -> None:
+        """Handle that the worker's process, with the id `pid`, reads its UDP socket now."""
 
-    def worker_said(self, worker: int, message: WorkerMessage) -> None:
-        """The worker sent a message about its circuits."""
+    def worker_message(self, worker: int, message: WorkerMessage) -> None:
+        """Handle a message from the worker."""
 
     def worker_lost(self, worker: int, reason: str, restart_in: float) -> None:
-        """The worker's process ended; another one starts in `restart_in` seconds."""
+        """Handle the end of the worker's process; the next starts in `restart_in` seconds."""
 
 
 class _Process:
     """A process that runs p2pnet.net.workers.process with a UDP socket, and the pipe to it.
 
-    :ivar started_at: when, by the reactor's clock.
+    :ivar started_at: the time of its start, in seconds of the reactor's clock.
     """
 
     def __init__(
@@ -72,7 +70,7 @@ class _Process:
         ours, theirs = socket.socketpair()
         descriptors = udp.fileno(), theirs.fileno()
         command = [sys.executable, "-P", "-m", relay_worker.__name__, *map(str, descriptors), kind]
-        # Modules are where this process found them, and with -P not where it works.
+        # The worker finds modules where this process does; -P keeps its working directory out.
         modules = os.pathsep.join(filter(None, sys.path))
         with theirs:
             try:
@@ -88,18 +86,21 @@ class _Process:
         self.pipe = Pipe(reactor, ours, receive, lost)
 
     def end(self) -> None:
-        """End it at once; it has nothing to lose."""
+        """Kill the process, which has no state to save."""
         self.pipe.close()
         self._process.kill()
         self._process.wait()
 
 
 class _Worker:
-    """One worker: its socket, which stays open, and its process, which may end and start again.
+    """One worker: a socket, and the processes that read it one after the other.
 
-    :param owner: learns what the process does, by the worker's number.
-    :param read: reads the socket in this process, while no other one does.
-    :param receive: gets datagrams that the process passes on.
+    :param number: the worker's, from 1.
+    :param udp: the socket, which stays open.
+    :param kind: "batched" or "plain", the transport on the socket.
+    :param owner: gets the events of the worker.
+    :param read: starts a transport on the socket in this process, while no other one reads it.
+    :param receive: gets the datagrams that the process passes on.
     """
 
     def __init__(
@@ -120,16 +121,16 @@ class _Worker:
         self._read = read
         self._receive = receive
         self._process: _Process | None = None
-        self._stand_in: IDatagramTransport | None = None  # while the process is not there
-        self._delay = 0.0  # seconds before the next start, if there is need of one
+        self._stand_in: IDatagramTransport | None = None  # reads the socket while no process does
+        self._delay = 0.0  # seconds before the next restart
         self._start_call: IDelayedCall | None = None
 
     def start(self) -> None:
-        """Read the socket here, and start a process that will."""
+        """Start a process, and read the socket in this one until the process does."""
         self._start_call = None
         try:
             self._step_in()
-            process = _Process(self._reactor, self._udp, self._kind, self._take, self._lost)
+            process = _Process(self._reactor, self._udp, self._kind, self._handle, self._lost)
         except (OSError, CannotListenError) as error:
             self._start_later(str(error))
             return
@@ -138,13 +139,13 @@ class _Worker:
             process.pipe.send(message)
         process.pipe.send(Begin())
 
-    def tell(self, message: WorkerMessage) -> None:
-        """Tell the process, if there is one."""
+    def send(self, message: WorkerMessage) -> None:
+        """Send a message to the process, if there is one."""
         if self._process is not None:
             self._process.pipe.send(message)
 
     def stop(self) -> Any:
-        """End it. Returns None, or a Deferred that fires when its socket is not read any more."""
+        """End the process. Returns None, or a Deferred that fires when nothing reads the socket."""
         if self._start_call is not None:
             self._start_call.cancel()
         if self._process is not None:
@@ -160,16 +161,16 @@ class _Worker:
         stand_in, self._stand_in = self._stand_in, None
         return None if stand_in is None else stand_in.stop()
 
-    def _take(self, message: WorkerMessage) -> None:
+    def _handle(self, message: WorkerMessage) -> None:
         match message:
             case Begun():
                 self._step_back()
                 assert self._process is not None
-                self._owner.worker_began(self._number, self._process.pid)
+                self._owner.worker_started(self._number, self._process.pid)
             case Stray(data, source):
                 self._receive([(data, source)])
             case _:
-                self._owner.worker_said(self._number, message)
+                self._owner.worker_message(self._number, message)
 
     def _lost(self, reason: str) -> None:
         process, self._process = self._process, None
@@ -186,19 +187,20 @@ class _Worker:
         try:
             self._step_in()
         except CannotListenError:
-            pass  # there is no descriptor left; what comes waits for the next process
+            pass  # no descriptor is left; datagrams wait in the socket for the next process
 
 
 @implementer(IDatagramTransport)
 class WorkerPool:
-    """The UDP socket of an Intermediate that has workers.
+    """The IDatagramTransport of an Intermediate with workers.
 
-    :param reactor: provides what IDatagramTransports of that kind do, and IReactorFDSet.
-    :param host: an IP literal; "::" takes IPv4 too.
+    :param reactor: provides IReactorFDSet, and the interfaces that transports of `kind` need.
+    :param host: an IP literal; "::" also binds IPv4.
     :param port: 0 for any.
-    :param workers: how many, besides this process.
-    :param kind: how the sockets are used, batched or plain.
-    :ivar count: of workers; `owner`: the WorkerOwner, to be set before it starts.
+    :param workers: number of workers, this process not counted.
+    :param kind: "batched" or "plain", the transport on each socket.
+    :ivar count: number of workers.
+    :ivar owner: the WorkerOwner, to be set before start().
     """
 
     owner: WorkerOwner
@@ -216,7 +218,7 @@ class WorkerPool:
 
     @property
     def gathers(self) -> bool:
-        """See IDatagramTransport; all sockets of the pool are of one kind."""
+        """Whether one call of `receive` gets all waiting datagrams; see IDatagramTransport."""
         return bool(self._transport.gathers)
 
     def start(self, receive: Callable[[Datagrams], Any]) -> None:
@@ -237,29 +239,28 @@ class WorkerPool:
             worker.start()
 
     def _read(self, receive: Callable[[Datagrams], Any], udp: socket.socket) -> IDatagramTransport:
-        """Read a socket in this process. Raises CannotListenError."""
+        """Return a started transport on a socket of the pool. Raises CannotListenError."""
         transport = transport_on(self._reactor, udp, self._kind)
         transport.forward = self.forward
         transport.start(receive)
         return transport
 
     def send(self, datagrams: Datagrams, hops: int | None = None) -> None:
-        """Send, best effort, from the socket of this process."""
+        """Send datagrams from the socket of this process; see IDatagramTransport."""
         self._transport.send(datagrams, hops)
 
-    def tell(self, message: WorkerMessage) -> None:
-        """Send a message to every worker; each knows it before a datagram that is sent afterwards
-        arrives anywhere."""
+    def broadcast(self, message: WorkerMessage) -> None:
+        """Send a message to all workers, which read it before any datagram that is sent later."""
         for worker in self._workers:
-            worker.tell(message)
+            worker.send(message)
 
     def get_address(self) -> Address:
-        """The local address of the shared port, once the pool is started."""
+        """The local address of the started transport."""
         address: Address = self._transport.get_address()
         return address
 
     def stop(self) -> Deferred[Any]:
-        """End the workers and close the sockets."""
+        """End the workers and close the sockets. Fires once all of them are closed."""
         stopping = [maybeDeferred(worker.stop) for worker in self._workers]
         if self._transport is not None:
             stopping.append(maybeDeferred(self._transport.stop))

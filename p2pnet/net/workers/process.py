@@ -1,7 +1,7 @@
-"""A process that forwards frames for an Intermediate, which starts it with both of its sockets.
+"""The program of a relay worker, which the Intermediate starts and which ends with it.
 
-It ends when the Intermediate does. Run as ``python -m p2pnet.net.workers.process UDP PIPE KIND``:
-the descriptors of both sockets, and how the UDP socket is used (the setting `udp`).
+The command is ``python -m p2pnet.net.workers.process UDP PIPE KIND``: the inherited descriptors of
+the UDP socket and the pipe, and the kind of transport (batched or plain).
 """
 
 import signal
@@ -29,12 +29,15 @@ from p2pnet.net.workers.pipe import Pipe
 from p2pnet.wire.address import Address
 from p2pnet.wire.worker_messages import Begin, Begun, Stray, WorkerMessage
 
-MAX_BACKLOG = 1 << 20  # bytes that the Intermediate did not read, above which strays are lost
-IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # sent to a group, meant for its leader
+MAX_BACKLOG = 1 << 20  # bytes left unread by the Intermediate, above which strays are dropped
+IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # of a process group; its leader acts
 
 
 def transport_on(reactor: Any, opened: socket.socket, kind: str) -> IDatagramTransport:
-    """A transport of that kind, batched or plain, on a duplicate of a socket that is bound."""
+    """A transport on a duplicate of a bound socket.
+
+    :param kind: "batched" or "plain".
+    """
     host, port = opened.getsockname()[:2]
     if kind == "plain":
         return UDPTransport(reactor, host, port, adopt=opened)
@@ -42,26 +45,29 @@ def transport_on(reactor: Any, opened: socket.socket, kind: str) -> IDatagramTra
 
 
 class _UpToDateDriver(Driver):
-    """Reads the Intermediate's messages before each datagram: one that was sent before the datagram
-    must count for it."""
+    """Drains the pipe before it handles datagrams: a circuit is known before its first frame.
 
-    read_messages: Callable[[], Any]
+    :ivar drain_pipe: handles all waiting messages of the Intermediate.
+    """
+
+    drain_pipe: Callable[[], Any]
 
     def _receive(self, datagrams: Datagrams) -> None:
-        self.read_messages()
+        self.drain_pipe()
         super()._receive(datagrams)
 
     def _forward(self, datagrams: bytes, size: int, source: Address) -> Address | None:
-        self.read_messages()
+        self.drain_pipe()
         return super()._forward(datagrams, size, source)
 
 
 class Worker:
-    """A relay worker: its core, its UDP socket and the pipe to its Intermediate.
+    """A relay worker in this process; it opens its UDP socket at the message Begin.
 
-    :param udp: a bound socket on the Intermediate's port; `pipe`: connected to the Intermediate.
-    :param kind: how the UDP socket is used, batched or plain.
-    :param lost: called with the reason when the Intermediate has ended.
+    :param udp: the bound UDP socket.
+    :param pipe: the socket to the Intermediate.
+    :param kind: "batched" or "plain", the transport on `udp`.
+    :param lost: called with the reason when the Intermediate ended or is stuck.
     """
 
     def __init__(
@@ -69,14 +75,14 @@ class Worker:
         lost: Callable[[str], Any],
     ) -> None:  # fmt: skip
         self._core = RelayWorker()
-        self._pipe = Pipe(reactor, pipe, self._take, lost)
+        self._pipe = Pipe(reactor, pipe, self._receive, lost)
         transport = transport_on(reactor, udp, kind)
         self._driver = _UpToDateDriver(
             self._core, transport, reactor, self._handle, self._core.forward_joined
         )
-        self._driver.read_messages = self._pipe.doRead
+        self._driver.drain_pipe = self._pipe.doRead
 
-    def _take(self, message: WorkerMessage) -> None:
+    def _receive(self, message: WorkerMessage) -> None:
         if isinstance(message, Begin):
             self._driver.start()
             self._pipe.send(Begun())
@@ -91,7 +97,7 @@ class Worker:
 
 
 def main() -> None:
-    """Run a relay worker on the descriptors of the command line until the Intermediate ends."""
+    """Run the worker that the command line describes until the Intermediate ends."""
     from twisted.internet import reactor
 
     loop: Any = reactor
@@ -102,7 +108,8 @@ def main() -> None:
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
     use_elapsed_time(loop)
     udp, pipe = (socket.socket(fileno=int(number)) for number in sys.argv[1:3])
-    udp.setblocking(False)  # Python takes it for blocking, and would make the Intermediate's so too
+    # Python assumes a blocking socket, and would set that on the Intermediate's descriptor as well.
+    udp.setblocking(False)
     Worker(loop, udp, pipe, sys.argv[3], lambda reason: loop.stop())
     loop.run(installSignalHandlers=False)
 

@@ -59,11 +59,11 @@ class Owner:
         """A worker that knows what is known."""
         return self.known
 
-    def worker_began(self, worker: int, pid: int) -> None:
+    def worker_started(self, worker: int, pid: int) -> None:
         """It relays."""
         self.pids[worker] = pid
 
-    def worker_said(self, worker: int, message: WorkerMessage) -> None:
+    def worker_message(self, worker: int, message: WorkerMessage) -> None:
         """It says this."""
         self.said.append(message)
 
@@ -160,7 +160,7 @@ class PoolTests(PoolCase):
     def test_each_worker_forwards_the_frames_of_its_channels(self) -> Any:
         """As soon as it was told, without waiting; and it reports them."""
         for byte in (1, 2):
-            self.pool.tell(self.circuit(byte))
+            self.pool.broadcast(self.circuit(byte))
             frame = encode_relay_frame(channel(byte), PAYLOAD)
             self.send(frame)
             self.assertEqual(frame, (yield self.relayed()))
@@ -172,10 +172,10 @@ class PoolTests(PoolCase):
         """A hundred times, though both wait for the worker at once."""
         frame = encode_relay_frame(channel(1), PAYLOAD)
         for _ in range(100):
-            self.pool.tell(self.circuit(1))
+            self.pool.broadcast(self.circuit(1))
             self.send(frame)
             self.assertEqual(frame, (yield self.relayed()))
-            self.pool.tell(Forget(channel(1)))
+            self.pool.broadcast(Forget(channel(1)))
         yield self.until(lambda: self.owner.said.count(Forgotten(channel(1))) == 200)
         self.assertEqual(100, self.owner.frames)
 
@@ -193,7 +193,7 @@ class PoolTests(PoolCase):
     def test_what_was_joined_with_a_frame_gets_where_it_belongs(self) -> Any:
         """A worker forwards the frame of another one, and passes on what is no frame."""
         for byte in (1, 2):
-            self.pool.tell(self.circuit(byte))
+            self.pool.broadcast(self.circuit(byte))
         frames = [encode_relay_frame(channel(byte), PAYLOAD) for byte in (1, 2)]
         self.send(*frames, QUIC)
         for frame in frames:
@@ -238,7 +238,7 @@ class ProcessTests(PoolCase):
         stuck = self.owner.pids[2]
         os.kill(stuck, signal.SIGSTOP)
         for _ in range(200):
-            self.pool.tell(Stray(bytes(10_000), ("192.0.2.1", 1)))
+            self.pool.broadcast(Stray(bytes(10_000), ("192.0.2.1", 1)))
         yield self.until(lambda: self.owner.lost)
         self.assertEqual([(2, "it read nothing for 0.5 s", 0.0)], self.owner.lost)
         self.assertFalse(is_running(stuck))
@@ -259,7 +259,7 @@ class ProcessTests(PoolCase):
         """A terminal and systemd send them to all; the Intermediate has sessions to drain."""
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             os.kill(self.owner.pids[1], number)
-        self.pool.tell(self.circuit(1))
+        self.pool.broadcast(self.circuit(1))
         self.send(encode_relay_frame(channel(1), PAYLOAD))
         yield self.relayed()
         self.assertEqual([], self.owner.lost)
