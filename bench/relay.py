@@ -146,11 +146,11 @@ class Course:
         self._until(reports.ControlConnected, agent)
         core.open_stream("web", time.monotonic())
         self._until(reports.HandshakeCompleted, agent, self.connector)
-        (session,) = core.sessions.values()
+        (session,) = core.sessions
         ((self._address, way),) = core.paths_of(session).relays.items()
         worker = way.header[1] % workers
         self._sources[worker] = agent, frame_for(way)
-        back = self.connector.core.find_session(session.id)
+        back = self.connector.core.sessions.find(session.id)
         assert back is not None
         back_way = self.connector.core.paths_of(back).relays[self._address]
         self._backs[worker] = frame_for(back_way)

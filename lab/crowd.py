@@ -143,7 +143,7 @@ class Crowd:
                 yield self._transfer(node)
             yield deferLater(reactor, self._random.uniform(0.0, STAY))
             self.tally.direct += any(
-                node.core.paths_of(session).is_direct for session in node.core.sessions.values()
+                node.core.paths_of(session).is_direct for session in node.core.sessions
             )
             yield self._leave(node)
 

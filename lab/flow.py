@@ -5,11 +5,9 @@ written down by the threads that read it, and looked at later: nothing here wait
 """
 
 import asyncio
-import bisect
 import contextlib
 import dataclasses
 import hashlib
-import itertools
 import os
 import socket
 import threading
@@ -17,88 +15,14 @@ import time
 from typing import Self
 
 from lab.namespaces import Host
-from p2pnet.testing.processes import ProcessError
+from lab.traffic import Direction, connect, listen
 
 TICK = 0.02  # seconds between blocks: shorter than any round trip that matters
 DOWN, UP = 8192, 256  # bytes of a block: a download of 400 kB/s and somebody typing
 UNNOTICED = 0.1  # seconds without a byte that nobody calls an interruption
-JOIN_TIMEOUT = 20.0  # seconds for a connection to reach the other host, or for its last byte
+JOIN_TIMEOUT = 20.0  # seconds for the last byte
 REQUEST_TIMEOUT = 20.0  # seconds, then a request failed
 QUESTION, ANSWER = 64, 1024  # bytes of a request
-
-
-class Direction:
-    """Random bytes from one socket to another, a block each TICK, until `end()`.
-
-    :ivar sent: bytes handed over so far; `received`: those that came.
-    :ivar problem: why sending or receiving broke off, "" if it did not; `ended_at`: when the
-        receiver saw the end, proper or not.
-    """
-
-    def __init__(self, source: socket.socket, sink: socket.socket, block: int) -> None:
-        self.sent = self.received = 0
-        self.problem = ""
-        self.ended_at: float | None = None
-        self._source, self._sink, self._block = source, sink, block
-        self._hashes = hashlib.sha256(), hashlib.sha256()
-        self._arrivals: list[tuple[int, float]] = []  # bytes received until then, and when
-        self._ending = threading.Event()
-        self._threads = [
-            threading.Thread(target=work, daemon=True) for work in (self._send, self._receive)
-        ]
-        for thread in self._threads:
-            thread.start()
-
-    def _send(self) -> None:
-        try:
-            while not self._ending.wait(TICK):
-                data = os.urandom(self._block)
-                self._hashes[0].update(data)
-                self.sent += len(data)
-                self._source.sendall(data)
-            self._source.shutdown(socket.SHUT_WR)
-        except OSError as error:
-            self.problem = self.problem or f"sending: {error}"
-
-    def _receive(self) -> None:
-        try:
-            while data := self._sink.recv(1 << 16):
-                self.received += len(data)
-                self._arrivals.append((self.received, time.time()))
-                self._hashes[1].update(data)
-        except OSError as error:
-            self.problem = self.problem or f"receiving: {error}"
-        self.ended_at = time.time()
-
-    def end(self) -> None:
-        """Send no more."""
-        self._ending.set()
-
-    def join(self, deadline: float) -> None:
-        """Wait until that time (seconds since 1970) for everything to have arrived."""
-        for thread in self._threads:
-            thread.join(max(0.0, deadline - time.time()))
-
-    def arrival(self, offset: int) -> float | None:
-        """When the first byte beyond `offset` came, None if it did not yet."""
-        index = bisect.bisect_right(self._arrivals, offset, key=lambda arrival: arrival[0])
-        return self._arrivals[index][1] if index < len(self._arrivals) else None
-
-    def longest_silence(self, since: float) -> tuple[float, float]:
-        """The longest time without a byte that ended after `since`: its seconds, and its end."""
-        times = [when for _, when in self._arrivals] + [self.ended_at or time.time()]
-        gaps = ((b - a, b) for a, b in itertools.pairwise(times) if b > since)
-        return max(gaps, default=(0.0, since))
-
-    @property
-    def lost(self) -> int:
-        """Bytes that were sent and did not come."""
-        return self.sent - self.received
-
-    @property
-    def is_intact(self) -> bool:
-        """Whether all that came is all that was sent."""
-        return self._hashes[0].digest() == self._hashes[1].digest()
 
 
 class Flow:
@@ -112,20 +36,10 @@ class Flow:
     def __init__(
         self, client: Host, address: tuple[str, int], server: Host, port: int
     ) -> None:  # fmt: skip
-        with server.enter():
-            listener = socket.create_server(("127.0.0.1", port))
-        try:
-            with listener:
-                listener.settimeout(JOIN_TIMEOUT)
-                with client.enter():
-                    self._near = socket.create_connection(address, JOIN_TIMEOUT)
-                self._far, _ = listener.accept()
-        except OSError as error:
-            raise ProcessError(f"no connection through the forward: {error}") from None
-        for end in (self._near, self._far):
-            end.settimeout(None)
-        self.down = Direction(self._far, self._near, DOWN)
-        self.up = Direction(self._near, self._far, UP)
+        with listen(server, port) as listener:
+            self._near, self._far = connect(client, address, listener)
+        self.down = Direction(self._far, self._near, DOWN, TICK)
+        self.up = Direction(self._near, self._far, UP, TICK)
         self.directions = self.down, self.up
 
     def __enter__(self) -> Self:

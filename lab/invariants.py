@@ -85,7 +85,7 @@ class Watch:
         for site in self._sites.values():
             if isinstance(site, NodeSite) and site.node is not None:
                 self._look_at_links(site, site.node)
-                for session in site.node.core.sessions.values():
+                for session in site.node.core.sessions:
                     self._look_at_paths(site, session)
         for talker in self.talkers:
             if talker.agent.node is not None:
@@ -142,7 +142,7 @@ class Watch:
         if agent.node is not None:
             times += [
                 max(session.created, self._calm_since(agent.name, session.peer_name))
-                for session in agent.node.core.sessions.values()
+                for session in agent.node.core.sessions
                 if session.peer_name in connectors and agent.node.core.paths_of(session).is_direct
             ]
         return min(times)
@@ -167,7 +167,7 @@ class Watch:
         site = self._sites[session.peer_name]
         if not self._scenario.can_be_direct(talker.agent.name, site.name):
             return True
-        theirs = site.node.core.find_session(session.id) if site.node is not None else None
+        theirs = site.node.core.sessions.find(session.id) if site.node is not None else None
         if site.node is None or theirs is None or talker.agent.node is None:
             return False
         ends = talker.agent.node.core.paths_of(session), site.node.core.paths_of(theirs)

@@ -7,7 +7,8 @@ import time
 from collections.abc import Iterator, Sequence
 
 from lab.nat import Behavior
-from lab.switching import Passage, Receiver, Sender
+from lab.switching import Passage
+from lab.traffic import Direction
 from lab.trial import Cell, Conduct
 from lab.wire import Conditions
 from p2pnet.testing.processes import ProcessError
@@ -53,15 +54,12 @@ def _transfer(cell: Cell, loss: float, seconds: float) -> Rung:
     with Passage(cell) as passage:
         # Little in the kernel, or the end is long in coming where the path is slow.
         passage.far.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
-        sender, receiver = Sender(passage.far), Receiver(passage.near)
         begun = time.time()
-        receiver.start()
-        sender.start()
+        carried = Direction(passage.far, passage.near)
         time.sleep(seconds)
-        received, ended = receiver.received, time.time()
-        sender.finish.set()
-        sender.join()
-        receiver.join()
+        received, ended = carried.received, time.time()
+        carried.end()
+        carried.join()
         switches = passage.switches()["agent"]
         try:
             problems = passage.finish()
@@ -69,6 +67,5 @@ def _transfer(cell: Cell, loss: float, seconds: float) -> Rung:
             problems = [str(error)]
     if not received:
         problems.append("nothing arrived")
-    intact = sender.hash.digest() == receiver.hash.digest()
-    rate = received / (ended - begun)
-    return Rung(loss, received, rate, receiver.stall, intact, switches, problems)
+    rate, (stall, _) = received / (ended - begun), carried.longest_silence()
+    return Rung(loss, received, rate, stall, carried.is_intact, switches, problems)

@@ -11,13 +11,10 @@ A switch to the relay is forced by losing everything between the two sites witho
 by joining them again. Rates are of the time between switches, when the path has settled.
 """
 
-import bisect
 import contextlib
 import dataclasses
-import hashlib
 import itertools
 import math
-import os
 import select
 import socket
 import struct
@@ -25,6 +22,7 @@ import threading
 import time
 from typing import Self
 
+from lab.traffic import BLOCK, Direction, connect, listen
 from lab.trial import Cell
 from p2pnet.testing.processes import POLL, ProcessError, RoleProcess, Service
 from p2pnet.wire.address import parse_host_port
@@ -32,9 +30,6 @@ from p2pnet.wire.address import parse_host_port
 DIRECT, RELAY, SWITCHING = "direct", "relay", "switching"
 POLICIES = {DIRECT: "prefer-direct", RELAY: "relay-only"}
 MEBIBYTE = 1 << 20
-BLOCK = 1 << 16  # bytes sent at a time
-PATTERN = os.urandom(MEBIBYTE - 1)  # an odd length: a lost or repeated block changes the hash
-SAMPLE = 0.01  # seconds between notes of how much was received
 SETTLE = 0.5  # seconds after a switch that belong to no phase,
 SLOW_START = 80  # and delays of a link: ten round trips by way of the relay
 OUTAGE = 5.0  # seconds on the relay; after 10 direct is given up, and not tried again at once
@@ -95,75 +90,6 @@ class Echoes:
     problems: list[str]
 
 
-class Carrier(threading.Thread):
-    """Has one end of the connection, and says what went wrong in `problem`."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        super().__init__(daemon=True)
-        self._connection = connection
-        self.hash = hashlib.sha256()
-        self.problem = ""
-        self.finish = threading.Event()
-
-
-class Sender(Carrier):
-    """Sends as fast as it can until `finish` is set, then ends its direction."""
-
-    sent = 0
-
-    def run(self) -> None:
-        """Send."""
-        with contextlib.suppress(OSError):  # bytes that are missing are noticed
-            while not self.finish.is_set():
-                start = self.sent % len(PATTERN)
-                data = PATTERN[start : start + BLOCK]
-                self.hash.update(data)
-                self.sent += len(data)
-                self._connection.sendall(data)
-            self._connection.shutdown(socket.SHUT_WR)
-
-
-class Receiver(Carrier):
-    """Reads to the end, and notes when it had how much.
-
-    :ivar stall: the longest time in seconds in which nothing arrived.
-    """
-
-    received = 0
-    stall = 0.0
-
-    def __init__(self, connection: socket.socket) -> None:
-        super().__init__(connection)
-        self._times = [time.time()]
-        self._totals = [0]
-
-    def run(self) -> None:
-        """Read."""
-        last = time.time()
-        try:
-            while data := self._connection.recv(BLOCK):
-                now = time.time()
-                self.hash.update(data)
-                self.received += len(data)
-                self.stall, last = max(self.stall, now - last), now
-                if now - self._times[-1] >= SAMPLE:
-                    self._totals.append(self.received)
-                    self._times.append(now)
-        except OSError as error:
-            self.problem = str(error)
-
-    def wait_for(self, total: int, until: float = math.inf) -> None:
-        """Return once so many bytes were received, no more will be, or at `until`."""
-        while self.received < total and self.is_alive() and time.time() < until:
-            time.sleep(POLL)
-
-    def rate(self, start: float, end: float) -> float:
-        """Bytes/s between two times (seconds since 1970)."""
-        first, last = (bisect.bisect(self._times, when) - 1 for when in (start, end))
-        seconds = self._times[last] - self._times[first]
-        return (self._totals[last] - self._totals[first]) / seconds if seconds > 0 else 0.0
-
-
 def reflect(connection: socket.socket) -> None:
     """Send back what comes, to the end."""
     with contextlib.suppress(OSError):
@@ -171,14 +97,18 @@ def reflect(connection: socket.socket) -> None:
             connection.sendall(data)
 
 
-class EchoClient(Carrier):
+class EchoClient(threading.Thread):
     """Sends a numbered message at every interval until `finish` is set, and waits for the rest.
 
     :ivar sent: when each message was sent; `answers`: when each came back (monotonic seconds).
+    :ivar problem: what went wrong, "" if nothing did.
     """
 
     def __init__(self, connection: socket.socket) -> None:
-        super().__init__(connection)
+        super().__init__(daemon=True)
+        self._connection = connection
+        self.problem = ""
+        self.finish = threading.Event()
         self._unread = b""
         self.sent: list[float] = []
         self.answers: list[float] = []
@@ -251,9 +181,7 @@ class Passage:
         # Names are new each time: the Intermediate may not have noticed yet that others are gone.
         number = len(cell.deployment.processes)
         service = f"service{number}"
-        with there.host.enter():
-            listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-        listener.settimeout(TIMEOUT)
+        listener = stack.enter_context(listen(there.host))
         target = Service(f"tcp:127.0.0.1:{listener.getsockname()[1]}")
         connector = cell.deployment.connector(
             f"connector{number}", {service: target}, there.host.prefix
@@ -268,11 +196,9 @@ class Passage:
             node.wait_for("control_connected")
         connector.wait_for("registered")
         address = parse_host_port(agent.wait_for("listening", what=service)["address"])
-        with here.host.enter():
-            self.near = stack.enter_context(socket.create_connection(address, TIMEOUT))
-        self.far = stack.enter_context(listener.accept()[0])
+        self.near, self.far = connect(here.host, address, listener, TIMEOUT)
         for end in (self.near, self.far):
-            end.settimeout(TIMEOUT)
+            stack.enter_context(end)
             end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def switch(self, path: str) -> float:
@@ -332,35 +258,31 @@ def transfer(cell: Cell, course: Course, path: str, *, switching: bool = False) 
     share = size // (course.switches + 1)
     with Passage(cell, path) as passage:
         ends = (passage.near, passage.far) if course.upload else (passage.far, passage.near)
-        sender, receiver = Sender(ends[0]), Receiver(ends[1])
-        receiver.start()
-        sender.start()
         begun = switched = time.time()
+        carried = Direction(*ends)
         for number in range(course.switches + 1):
             if number and switching:
                 path = RELAY if path == DIRECT else DIRECT
                 switched = passage.switch(path)
-            rates[path].append(_phase(cell, receiver, share, path, switched))
-        receiver.wait_for(size)
-        sender.finish.set()
-        sender.join()
-        receiver.join()
+            rates[path].append(_phase(cell, carried, share, path, switched))
+        carried.wait_for(size)
+        carried.end()
+        carried.join()
         seconds = time.time() - begun
         switches, problems = passage.switches(), passage.finish()
-    intact = sender.hash.digest() == receiver.hash.digest()
-    if not intact:
-        problems.append(f"{receiver.received} of {sender.sent} bytes arrived, {receiver.problem}")
-    lost = max(0, sender.sent - receiver.received)
-    return Transfer(lost, intact, seconds, receiver.stall, rates, switches, problems)
+    if not carried.is_intact:
+        problems.append(f"{carried.received} of {carried.sent} bytes arrived, {carried.problem}")
+    lost, (stall, _) = max(0, carried.lost), carried.longest_silence()
+    return Transfer(lost, carried.is_intact, seconds, stall, rates, switches, problems)
 
 
-def _phase(cell: Cell, receiver: Receiver, share: int, path: str, switched: float) -> float:
+def _phase(cell: Cell, carried: Direction, share: int, path: str, switched: float) -> float:
     """Bytes/s of the next `share` bytes, once the path taken at `switched` has settled."""
     delay = cell.conduct.conditions.delay if cell.conduct.conditions else 0.0
     start = max(time.time(), switched + SETTLE + SLOW_START * delay)
     time.sleep(max(0.0, start - time.time()))
-    receiver.wait_for(receiver.received + share, start + OUTAGE if path == RELAY else math.inf)
-    return receiver.rate(start, time.time())
+    carried.wait_for(carried.received + share, start + OUTAGE if path == RELAY else math.inf)
+    return carried.rate(start, time.time())
 
 
 def compare(cell: Cell, course: Course) -> dict[str, Transfer]:

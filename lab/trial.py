@@ -12,19 +12,16 @@ new processes in each, and the routers forget their mappings in between.
 
 import contextlib
 import dataclasses
-import hashlib
-import os
-import socket
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 from lab.expectations import Outcome
-from lab.namespaces import MTU, Host, Lab
+from lab.namespaces import MTU, Lab
 from lab.nat import Behavior
 from lab.topology import Topology
+from lab.traffic import Direction, connect, listen
 from lab.wire import Conditions
 from p2pnet.testing.processes import POLL, Deployment, ProcessError, RoleProcess, Service
 from p2pnet.wire.address import parse_host_port
@@ -73,62 +70,6 @@ class Trial:
     lost: int = 0
     intact: bool = False
     reason: str = ""
-
-
-class Source(threading.Thread):
-    """A TCP server on a host: to its one client it sends random bytes, slowly, until `hurry()`."""
-
-    def __init__(self, host: Host) -> None:
-        super().__init__(daemon=True)
-        with host.enter():
-            self._listener = socket.create_server(("127.0.0.1", 0))
-        self._listener.settimeout(TRANSFER_TIMEOUT)
-        self._hurry = threading.Event()
-        self.port: int = self._listener.getsockname()[1]
-        self.sent = 0
-        self.hash = hashlib.sha256()
-
-    def hurry(self) -> None:
-        """Send the tail and end."""
-        self._hurry.set()
-
-    def run(self) -> None:
-        """Serve."""
-        with contextlib.suppress(OSError), self._listener:  # bytes that are missing are noticed
-            connection, _ = self._listener.accept()
-            with connection:
-                connection.settimeout(TRANSFER_TIMEOUT)
-                while not self._hurry.wait(BLOCK / RATE):
-                    self._send(connection, BLOCK)
-                self._send(connection, TAIL)
-
-    def _send(self, connection: socket.socket, size: int) -> None:
-        data = os.urandom(size)
-        self.hash.update(data)
-        self.sent += size
-        connection.sendall(data)
-
-
-class Download(threading.Thread):
-    """A TCP client on a host that reads to the end."""
-
-    def __init__(self, host: Host, address: tuple[str, int]) -> None:
-        super().__init__(daemon=True)
-        with host.enter():
-            self._connection = socket.create_connection(address, TRANSFER_TIMEOUT)
-        self.received = 0
-        self.hash = hashlib.sha256()
-        self.problem = ""
-
-    def run(self) -> None:
-        """Read."""
-        try:
-            with self._connection:
-                while data := self._connection.recv(1 << 16):
-                    self.hash.update(data)
-                    self.received += len(data)
-        except OSError as error:
-            self.problem = str(error)
 
 
 class Cell:
@@ -221,29 +162,29 @@ class Cell:
         return Trial(Outcome.UNREACHABLE)
 
     def _transfer(self) -> Trial:
-        source = Source(self.sites[1].host)
-        source.start()
-        with self.nodes(source.port) as nodes:
+        with (
+            listen(self.sites[1].host) as listener,
+            self.nodes(listener.getsockname()[1]) as nodes,
+        ):
             agent, connector = nodes
             for node in nodes:
                 node.wait_for("control_connected")
             connector.wait_for("registered")
             forward = agent.wait_for("listening", what=f"source{self._number}")
-            download = Download(self.sites[0].host, parse_host_port(forward["address"]))
-            download.start()
-            opened = agent.wait_for("session_opened")
-            direct = self._wait_for_direct(nodes, opened["session"])
-            time.sleep(SETTLE)
-            before = self.relay.host.received("wan")
-            source.hurry()
-            download.join()
-            relayed = self.relay.host.received("wan") - before
-        intact = source.hash.digest() == download.hash.digest()
-        result = Trial(
-            Outcome.RELAYED, lost=max(0, source.sent - download.received), intact=intact
-        )  # fmt: skip
-        if not intact:
-            problem = f"{download.received} of {source.sent} bytes arrived, {download.problem}"
+            address = parse_host_port(forward["address"])
+            near, far = connect(self.sites[0].host, address, listener, TRANSFER_TIMEOUT)
+            with near, far:
+                download = Direction(far, near, BLOCK, BLOCK / RATE)
+                opened = agent.wait_for("session_opened")
+                direct = self._wait_for_direct(nodes, opened["session"])
+                time.sleep(SETTLE)
+                before = self.relay.host.received("wan")
+                download.end(TAIL)
+                download.join()
+                relayed = self.relay.host.received("wan") - before
+        result = Trial(Outcome.RELAYED, lost=max(0, download.lost), intact=download.is_intact)
+        if not download.is_intact:
+            problem = f"{download.received} of {download.sent} bytes arrived, {download.problem}"
             return dataclasses.replace(result, outcome=Outcome.FAILED, reason=problem)
         if (direct is None) != (relayed > TAIL / 2):
             problem = f"path_selected direct: {direct}, but {relayed} bytes went by the relay"

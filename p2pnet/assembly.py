@@ -1,6 +1,8 @@
 """From a configuration to the node that it describes."""
 
+import dataclasses
 import os
+from collections.abc import Callable
 from typing import Any
 
 from p2pnet.config.cores import (
@@ -17,6 +19,7 @@ from p2pnet.config.roles import (
     PeerConfig,
 )
 from p2pnet.config.setting import ConfigError
+from p2pnet.identity import Credentials
 from p2pnet.interfaces import ICandidateSource, IDatagramTransport
 from p2pnet.net import batched
 from p2pnet.net.batched import BatchedUDPTransport
@@ -28,7 +31,7 @@ from p2pnet.net.workers.pool import WorkerPool
 from p2pnet.node.agent import AgentNode
 from p2pnet.node.connector import ConnectorNode
 from p2pnet.node.intermediate import IntermediateNode
-from p2pnet.node.peer import Locality
+from p2pnet.node.peer import NOWHERE, Locality
 from p2pnet.sources.interfaces import InterfaceSource
 from p2pnet.sources.static import StaticSource
 from p2pnet.wire.address import parse_host_port
@@ -62,31 +65,67 @@ def _count_processes(reactor: Any, configured: int | str) -> int:
     return configured
 
 
-def intermediate_node(reactor: Any, config: IntermediateConfig) -> IntermediateNode:
-    """The Intermediate of a configuration. Raises CredentialsError or ConfigError."""
-    core = intermediate_core(config, load_credentials(config), utcnow=utcnow)
-    processes = _count_processes(reactor, config.workers)
-    transport = _udp_transport(reactor, config.udp, config.listen, processes=processes)
+@dataclasses.dataclass(frozen=True)
+class Platform:
+    """What a node runs on besides its reactor.
+
+    :ivar credentials: who the node is.
+    :ivar transport: the IDatagramTransport that is its one socket.
+    :ivar locality: where an Agent or a Connector is.
+    :ivar entropy: the source of random bytes.
+    """
+
+    credentials: Credentials
+    transport: IDatagramTransport
+    locality: Locality = NOWHERE
+    entropy: Callable[[int], bytes] = os.urandom
+
+
+def intermediate_node(
+    reactor: Any, config: IntermediateConfig, platform: Platform | None = None
+) -> IntermediateNode:
+    """The Intermediate of a configuration. Raises CredentialsError or ConfigError.
+
+    :param platform: in place of the files and the UDP socket that the configuration names.
+    """
+    if platform is None:
+        credentials = load_credentials(config)
+        processes = _count_processes(reactor, config.workers)
+        transport = _udp_transport(reactor, config.udp, config.listen, processes=processes)
+        platform = Platform(credentials, transport)
+    core = intermediate_core(config, platform.credentials, utcnow=utcnow, entropy=platform.entropy)
     return IntermediateNode(
-        reactor, core, transport, config.event_log, drain_seconds=config.drain_seconds
+        reactor, core, platform.transport, config.event_log, drain_seconds=config.drain_seconds
     )
 
 
-def connector_node(reactor: Any, config: ConnectorConfig) -> ConnectorNode:
+def connector_node(
+    reactor: Any, config: ConnectorConfig, platform: Platform | None = None
+) -> ConnectorNode:
     """The Connector of a configuration; its services are not handled yet.
 
-    Raises CredentialsError.
+    Raises CredentialsError. `platform`: as of intermediate_node().
     """
-    core = connector_core(config, load_credentials(config), utcnow=utcnow)
-    transport = _udp_transport(reactor, config.udp, config.bind, rests=True)
-    return ConnectorNode(reactor, core, transport, config.event_log, _locality(reactor, config))
+    platform = platform or _peer_platform(reactor, config)
+    core = connector_core(config, platform.credentials, utcnow=utcnow, entropy=platform.entropy)
+    return ConnectorNode(reactor, core, platform.transport, config.event_log, platform.locality)
 
 
-def agent_node(reactor: Any, config: AgentConfig) -> AgentNode:
-    """The Agent of a configuration, without its forwards. Raises CredentialsError."""
-    core = agent_core(config, load_credentials(config), utcnow=utcnow)
+def agent_node(reactor: Any, config: AgentConfig, platform: Platform | None = None) -> AgentNode:
+    """The Agent of a configuration, without its forwards.
+
+    Raises CredentialsError. `platform`: as of intermediate_node().
+    """
+    platform = platform or _peer_platform(reactor, config)
+    core = agent_core(config, platform.credentials, utcnow=utcnow, entropy=platform.entropy)
+    return AgentNode(reactor, core, platform.transport, config.event_log, platform.locality)
+
+
+def _peer_platform(reactor: Any, config: PeerConfig) -> Platform:
+    """The platform that the configuration of an Agent or a Connector names."""
+    credentials = load_credentials(config)
     transport = _udp_transport(reactor, config.udp, config.bind, rests=True)
-    return AgentNode(reactor, core, transport, config.event_log, _locality(reactor, config))
+    return Platform(credentials, transport, _locality(reactor, config))
 
 
 def _locality(reactor: Any, config: PeerConfig) -> Locality:

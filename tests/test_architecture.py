@@ -15,7 +15,6 @@ ROOT = Path(__file__).absolute().parent.parent
 FILE_BUDGET = 400
 FUNCTION_BUDGET = 50
 ATTRIBUTE_BUDGET = 12
-ATTRIBUTES_AT_MOST = 21
 TOLERANCE = 1.5
 """Budgets are to design by; what is beyond this multiple of one fails."""
 LIGHT = "import sys; from twisted.plugins import p2pnet_plugin; print(*sorted(sys.modules))"
@@ -92,7 +91,7 @@ class ArchitectureTests(SynchronousTestCase):
         over = [f"{size} attributes: {place}" for size, place in found if size > ATTRIBUTE_BUDGET]
         print(f"\n{len(over)} of {len(found)} classes over {ATTRIBUTE_BUDGET} attributes",
               *over, sep="\n  ")  # fmt: skip
-        self.assertEqual([], [item for item in found if item[0] > ATTRIBUTES_AT_MOST])
+        self.assertEqual([], [item for item in found if item[0] > TOLERANCE * ATTRIBUTE_BUDGET])
 
     def test_twisted_is_not_made_a_package_of_ours(self) -> None:
         """An __init__.py in our part of twisted/ would hide Twisted's own."""

@@ -8,6 +8,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from p2pnet import assembly, pki
+from p2pnet.config.cores import peer_options
 from p2pnet.config.roles import MAX_WORKERS, AgentConfig, ConnectorConfig, IntermediateConfig
 from p2pnet.config.setting import ConfigError
 from p2pnet.identity import Role
@@ -16,6 +17,8 @@ from p2pnet.net.batched import BatchedUDPTransport
 from p2pnet.net.udp import UDPTransport
 from p2pnet.net.workers import pool as workers
 from p2pnet.net.workers.pool import WorkerPool
+from p2pnet.testing.network import SimulatedNetwork, SimulatedTransport
+from p2pnet.testing.realm import Simulation
 from tests.net.support import FakeReactor
 
 
@@ -67,6 +70,26 @@ class TransportTests(RealmCase):
         """A reactor that does not take descriptors is elsewhere."""
         self.assertEqual([UDPTransport] * 3, self.transports(Clock()))
         self.assertEqual([UDPTransport] * 3, self.transports(FakeReactor(), udp="plain"))
+
+
+class PlatformTests(SynchronousTestCase):
+    """What a node runs on in place of files and a UDP socket."""
+
+    def test_a_simulated_node_has_the_shipped_defaults(self) -> None:
+        """No file is read: there is none."""
+        simulation = Simulation(SimulatedNetwork())
+        self.addCleanup(simulation.stop)
+        relay = simulation.intermediate()
+        office, alice = simulation.connector({"web": ["alice"]}), simulation.agent()
+        shipped: dict[str, Any] = {
+            "ca": Path(),
+            "cert": Path(),
+            "key": Path(),
+            "intermediates": ("relay",),
+        }
+        options = peer_options(AgentConfig(**shipped))
+        self.assertEqual([options] * 2, [node.core.profiles.options for node in (office, alice)])
+        self.assertIsInstance(relay.transport, SimulatedTransport)
 
 
 class WorkersTests(RealmCase):

@@ -1,1 +1,1 @@
-"""The figures of the house: sizes, circles, owners, and the trips of a datagram."""
+"""Figures of the structure of p2pnet: import circles, attributes, sizes, trips of a datagram."""

@@ -1,4 +1,4 @@
-"""The figures of the house, beside those of 47920a3 and those to reach.
+"""Print figures of the structure of p2pnet beside those of 47920a3 and the goals.
 
 ::
 
@@ -6,10 +6,10 @@
     python -m bench.house TREE       of another checkout
     python -m bench.house --json
 
-The table says by how much the graph of objects and files became simpler: import circles of all
-rooms, attributes of classes, attributes that hold an owner, sizes, docstrings of few words, lines
-that the wheel ships, and the trips of datagrams (bench/house/trips.py). The laboratory does not
-count but for its lines. What this program measured of 47920a3 is in bench/house/before.json.
+The figures: import circles of all rooms, attributes of classes, attributes that hold an owner,
+sizes of files and functions, docstrings of few words, lines that the wheel ships, and the trips of
+datagrams (bench/house/trips.py). Only circles and lines include the laboratory. This program
+measured bench/house/before.json at 47920a3.
 """
 
 import argparse
@@ -43,29 +43,29 @@ GOALS: Mapping[str, int] = {
     "relayed data at the agent: files outside quic": 10,
     **{f"relayed data at the agent: {name}()": 1 for name in trips.ONCE},
 }
-"""What is to be reached at most."""
+"""The largest value that each figure is to have."""
 COLUMNS = {
     "files": "files", "files_outside_quic": "files outside quic", "moves": "moves",
     "calls": "calls",
 }  # fmt: skip
-"""What is told of a trip."""
+"""The figures of a trip, with their headings."""
 SHOWN = 5  # of the largest
 TRIPS_TIMEOUT = 300.0  # seconds
 LABORATORY = ("p2pnet/lab/", "p2pnet/cli/lab", "p2pnet/cli/bench")
 
 
 def is_laboratory(place: str) -> bool:
-    """Whether a file of the package belongs to the laboratory, as it did before it left."""
+    """Return whether a file of the package belongs to the laboratory."""
     return place.startswith(LABORATORY)
 
 
 def lines(path: Path) -> int:
-    """The lines of a file."""
+    """Return the number of lines of a file."""
     return len(path.read_text().splitlines())
 
 
 def sources(checkout: Path) -> dict[str, Any]:
-    """What the syntax says: figures, and the places behind them."""
+    """Return the figures of the syntax trees, and the places behind them."""
     trees = {
         path.relative_to(checkout).as_posix(): tree for path, tree in modules(checkout / "p2pnet")
     }
@@ -107,7 +107,7 @@ def sources(checkout: Path) -> dict[str, Any]:
 
 
 def measured_trips(checkout: Path) -> dict[str, Any]:
-    """The trips in nodes of a checkout. Raises ProcessError."""
+    """Return the trips through the nodes of a checkout by name. Raises ProcessError."""
     command = ["env", f"PYTHONPATH={checkout}", sys.executable, str(trips.__file__)]
     done = subprocess.run(
         command, cwd="/", stdin=subprocess.DEVNULL, capture_output=True, text=True,
@@ -120,7 +120,7 @@ def measured_trips(checkout: Path) -> dict[str, Any]:
 
 
 def flat(found: Mapping[str, Any]) -> dict[str, int]:
-    """The figures of trips that have a goal, by one name each."""
+    """Return those figures of trips that have a goal, by one name each."""
     figures = {}
     for name, trip in found.items():
         for column, title in COLUMNS.items():
@@ -131,7 +131,7 @@ def flat(found: Mapping[str, Any]) -> dict[str, int]:
 
 
 def measure(checkout: Path) -> dict[str, Any]:
-    """Everything. Raises ProcessError."""
+    """Measure a checkout. Raises ProcessError."""
     number, named = circles(checkout)
     found = sources(checkout)
     walked = measured_trips(checkout)
@@ -142,7 +142,7 @@ def measure(checkout: Path) -> dict[str, Any]:
 
 
 def show(found: Mapping[str, Any], before: Mapping[str, Any]) -> None:
-    """Print the table, and the places behind the figures that miss their goals."""
+    """Print the tables, and the places behind the figures."""
     console = Console(width=None if sys.stdout.isatty() else 110)
     table = Table(title="The house")
     table.add_column("figure")
@@ -176,7 +176,7 @@ def show(found: Mapping[str, Any], before: Mapping[str, Any]) -> None:
 
 
 def main() -> int:
-    """Print the figures; the exit status is 1 if some could not be measured."""
+    """Print the figures; returns the exit status, 1 if a measurement failed."""
     parser = argparse.ArgumentParser(
         prog="python -m bench.house", description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

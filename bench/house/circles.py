@@ -24,9 +24,10 @@ _WITHIN = re.compile(r"No cycles are allowed in (\S+)\.$", re.MULTILINE)
 
 
 def circles(checkout: Path) -> tuple[int, list[str]]:
-    """How many dependencies between siblings close a circle, and as many as the tool names.
+    """Return how many dependencies between siblings close circles, and those that are named.
 
-    Imports for the type checker count. Raises ProcessError if import-linter cannot run.
+    import-linter names the first few of each package. Imports under TYPE_CHECKING count. Raises
+    ProcessError if import-linter cannot run.
     """
     packages = sorted(path.parent for path in (checkout / PACKAGE).rglob("__init__.py"))
     names = [".".join(path.relative_to(checkout).parts) for path in packages]
@@ -45,7 +46,7 @@ def circles(checkout: Path) -> tuple[int, list[str]]:
 
 
 def _named(output: str) -> list[str]:
-    """The arrows with the package that each is in."""
+    """Return the named dependencies, each behind its package."""
     parts = _WITHIN.split(output)[1:]
     return [
         f"{package}: {arrow}"

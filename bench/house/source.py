@@ -1,4 +1,4 @@
-"""What the syntax of a checkout says: classes and their attributes, sizes, docstrings."""
+"""Figures that the syntax trees of a checkout give: attributes, owners, docstrings."""
 
 import ast
 import dataclasses
@@ -10,7 +10,7 @@ VALUES = ("NamedTuple", "Struct", "RoleConfig", "Report")
 """Names of bases whose subclasses have annotations as fields."""
 PROTOCOL = "Protocol"
 SELF = "self"
-FEW_WORDS = 4  # of a docstring, which then says nothing that the name does not
+FEW_WORDS = 4  # a docstring of so few says nothing that the name does not say
 
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -31,7 +31,7 @@ class Class:
     :ivar stored: attributes that __init__ makes of a parameter, by the parameter's position and
         name.
     :ivar annotations: the names in each parameter's annotation.
-    :ivar wards: what its methods pass on to what they call.
+    :ivar wards: the calls in its methods that get `self`, a parameter or an attribute.
     """
 
     name: str

@@ -21,12 +21,12 @@ from typing import Any
 
 from twisted.internet.protocol import Factory, Protocol
 
-NETWORKS = ("p2pnet.testing.network", "p2pnet.testing.network")
-REALMS = ("p2pnet.testing.realm", "p2pnet.testing.realm")
-"""Where the simulation is, and where it was."""
+NETWORKS = ("p2pnet.testing.network", "p2pnet.lab.simnet")
+REALMS = ("p2pnet.testing.realm", "p2pnet.lab.simulation")
+"""The modules of the simulation, today's and those of older checkouts."""
 NOT_MEASURED = {"testing", "lab"}
 ONCE = ("classify", "decode_relay_frame", "take_events")
-"""Functions that a datagram needs once."""
+"""Functions that one datagram has to enter at most once."""
 INTERMEDIATE, CONNECTOR, AGENT = "192.0.2.1", "198.51.100.1", "203.0.113.1"
 HOSTS = {INTERMEDIATE: "intermediate", CONNECTOR: "connector", AGENT: "agent"}
 TRIPS = (
@@ -43,7 +43,7 @@ Calls = list[tuple[str, str]]
 
 
 def home(names: tuple[str, ...]) -> Any:
-    """The first of these modules that there is."""
+    """Import the first of these modules that exists."""
     for name in names:
         try:
             return importlib.import_module(name)
@@ -57,15 +57,15 @@ PACKAGE = Path(importlib.import_module("p2pnet").__file__ or "").parent
 
 
 class Echo(Protocol):
-    """The target."""
+    """The target of the stream: an echo server."""
 
     def dataReceived(self, data: bytes) -> None:
-        """Send it back."""
+        """Send the data back."""
         self.transport.write(data)  # type: ignore[union-attr]
 
 
 def traced(action: Callable[[], Any]) -> Calls:
-    """The calls of functions of p2pnet that an action causes."""
+    """Return the calls of functions of p2pnet while `action` runs, in their order."""
     calls: Calls = []
     top = f"{PACKAGE}/"
 
@@ -84,7 +84,7 @@ def traced(action: Callable[[], Any]) -> Calls:
 
 
 def kind(data: bytes) -> str:
-    """What a datagram is by its first byte (RFC 9443): a packet of QUIC, a check, or a frame."""
+    """Return what a datagram is by its first byte (RFC 9443): "packet", "check" or "frame"."""
     if data[0] & 0x40:
         return "packet"
     return "check" if data[0] < 4 else "frame"
@@ -109,7 +109,7 @@ class Trips:
         self.stream.connect(Protocol())
 
     def run(self) -> None:
-        """Measure all that happens."""
+        """Write some data, and keep the calls of each delivery."""
         for _ in range(WARM_UP):
             self.write()
         network_module.SimulatedTransport.gathers = True  # the driver sends within the delivery
@@ -120,21 +120,21 @@ class Trips:
         network_module.SimulatedTransport.gathers = False
 
     def send(self) -> None:
-        """Write, and let the driver send."""
+        """Write, and let the driver send, without any time passing."""
         self.stream.write(DATA)
         self.network.run(0.0)
 
     def write(self) -> None:
-        """Write, and let the answer come."""
+        """Write, and let time pass until the echo is back."""
         self.stream.write(DATA)
         self.network.run(PERIOD)
 
     def keep(self, name: str, calls: Calls) -> None:
-        """A trip."""
+        """Keep the calls of one trip."""
         self.found.setdefault(name, []).append(calls)
 
     def deliver(self, data: bytes, source: Any, destination: Any) -> None:
-        """A datagram arrives."""
+        """Deliver a datagram as the network does, and keep the calls."""
         calls = traced(lambda: self._deliver(data, source, destination))
         what, node = kind(data), HOSTS[destination[0]]
         relayed = INTERMEDIATE in (source[0], destination[0])
@@ -150,7 +150,7 @@ class Trips:
 
 
 def describe(trips: list[Calls]) -> dict[str, Any]:
-    """The figures of the median trip by calls."""
+    """Return the figures of the trip with the median number of calls."""
     calls = sorted(trips, key=len)[len(trips) // 2]
     files = [file for file, _ in calls]
     entered = [file for file, before in zip(files, [None, *files], strict=False) if file != before]

@@ -1,1 +1,1 @@
-"""Two checkouts side by side: what the newer one costs as a multiple of the older one."""
+"""Comparison of two checkouts: both run side by side and take short batches by turns."""

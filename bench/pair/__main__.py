@@ -1,4 +1,4 @@
-"""What the checkout NEW costs as a multiple of the checkout OLD, both alive side by side.
+"""Compare the checkout NEW with the checkout OLD while both run side by side.
 
 ::
 
@@ -8,18 +8,19 @@
 
 OLD and NEW are paths of checkouts or revisions of this one; a revision is checked out below
 build/pair and kept there. Both run under this interpreter. Each round starts a realm of processes
-for either, which then take turns in short batches, so that both meet the same machine; a round more
-averages over the luck of a process, a batch more over that of the moment. The ratio of a figure is
-the cost of NEW as a multiple of that of OLD, batch by batch, for a rate the inverse: below 1 NEW is
-better. The table has the median of these ratios and its bootstrap interval of 95 %.
+for each checkout. The two realms take short batches by turns, so that both meet the same state of
+the machine. More batches average over moments, more rounds over the luck of a process's start. Each
+batch gives a ratio: cost of NEW divided by cost of OLD. The cost of a rate is its inverse, so that
+below 1 NEW is always better. The table has the median of the ratios with its bootstrap interval of
+95 %.
 
-requests: 100 bytes and as many back, on one connection. opening: a new connection for each, over a
-session that is there. cold: the first connection of an Agent. up, down: bulk. memory: of idle
-nodes. handshakes: at the Intermediate, each node with a certificate of its own, or all with one.
+requests: 100 bytes and as many back, on one connection. opening: a new connection for each request,
+over an existing session. cold: the first connection of an Agent. up, down: bulk. memory: nodes with
+an idle session. handshakes: at the Intermediate, each node with a certificate of its own;
+handshakes-known: all with one.
 
-All load comes from this checkout and goes to loopback, that of the cases "...-1452" to the loopback
-of a network namespace with an MTU of 1500, for which the user has to be root. The exit status is 1
-if a case failed.
+All load comes from this checkout and goes to loopback. The cases "...-1452" run in a new network
+namespace whose loopback has an MTU of 1500; they need root. The exit status is 1 if a case failed.
 """
 
 import argparse
@@ -52,12 +53,12 @@ Found = dict[tuple[str, str], list[Pair]]
 
 
 def has_namespaces() -> bool:
-    """Whether this process can make a network namespace."""
+    """Return whether this process can make a network namespace."""
     return os.geteuid() == 0 and bool(shutil.which("unshare") and shutil.which("ip"))
 
 
 def measure(plan: Plan, prefix: Sequence[str]) -> Mapping[str, Sequence[Batch]]:
-    """Run a round of some cases in a process of its own. Raises ProcessError."""
+    """Run a round of some cases in a new process behind `prefix`. Raises ProcessError."""
     with tempfile.TemporaryDirectory(prefix="pair-") as directory:
         plan = msgspec.structs.replace(plan, directory=directory)
         command = [
@@ -77,7 +78,7 @@ def measure(plan: Plan, prefix: Sequence[str]) -> Mapping[str, Sequence[Batch]]:
 
 
 def rounds(plan: Plan, count: int) -> Found:
-    """All rounds of all cases."""
+    """Run all rounds of all cases; a round that fails goes to standard error."""
     stages = {
         (): [name for name in plan.cases if name in CASES],
         NAMESPACE: [name for name in plan.cases if name in SMALL_PACKETS],
@@ -101,7 +102,7 @@ def rounds(plan: Plan, count: int) -> Found:
 
 
 def rows(found: Found) -> Iterator[tuple[str, str, Comparison]]:
-    """Each figure that has pairs."""
+    """Yield case, figure and comparison of each figure."""
     for (name, figure), pairs in found.items():
         yield name, figure, compare(figure, pairs)
 
@@ -125,7 +126,7 @@ def show(trees: Sequence[Tree], compared: Sequence[tuple[str, str, Comparison]])
 
 
 def options() -> argparse.Namespace:
-    """What the command line says."""
+    """Parse the command line."""
     usual = Effort()
     names = [*CASES, *SMALL_PACKETS]
     parser = argparse.ArgumentParser(
@@ -137,7 +138,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--cases", nargs="+", choices=names, metavar="CASE", default=names,
                         help=f"some of {', '.join(names)}")  # fmt: skip
     parser.add_argument("--rounds", type=int, default=3, help="starts of all processes (3)")
-    parser.add_argument("--batches", type=int, default=20, help="turns of a case a round (20)")
+    parser.add_argument("--batches", type=int, default=20, help="batches of a case in a round (20)")
     parser.add_argument("--seconds", type=float, default=usual.seconds,
                         help=f"of a bulk batch, about ({usual.seconds})")  # fmt: skip
     parser.add_argument("--requests", type=int, default=usual.requests,
@@ -156,7 +157,7 @@ def options() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Compare; the exit status is 1 if a case has no figures."""
+    """Compare the checkouts; returns the exit status, 1 if a case has no figures."""
     arguments = options()
     cases = list(arguments.cases)
     if not has_namespaces():

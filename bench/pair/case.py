@@ -1,4 +1,4 @@
-"""What a case of the comparison is: it loads one site for a moment and says what that took."""
+"""A case of the comparison loads one site for a moment and returns times, CPU and sizes."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -12,12 +12,12 @@ Figures = Mapping[str, float]
 
 @dataclasses.dataclass(frozen=True)
 class Effort:
-    """How much a batch is, of each site.
+    """Load of one batch on each site.
 
-    :ivar requests: one after the other on an open connection.
-    :ivar connections: opened one after the other.
-    :ivar seconds: that a bulk transfer lasts about, at the rate of the first site.
-    :ivar nodes: that connect to the Intermediate.
+    :ivar requests: number sent one after the other on an open connection.
+    :ivar connections: number opened one after the other.
+    :ivar seconds: approximate duration of a bulk transfer, at the rate of the first site.
+    :ivar nodes: number that connect to the Intermediate.
     """
 
     requests: int = 200
@@ -27,12 +27,12 @@ class Effort:
 
 
 class Sample(NamedTuple):
-    """What one turn of a site took.
+    """Measurements of one turn of a site.
 
     :ivar times: seconds of each request, connection or transfer.
-    :ivar cpu: seconds of the site's processes.
+    :ivar cpu: processor time of the site's processes in seconds.
     :ivar size: bytes of a transfer.
-    :ivar found: what has neither, by its name.
+    :ivar found: finished figures by name, of cases that have no times.
     """
 
     times: Sequence[float] = ()
@@ -44,22 +44,22 @@ class Sample(NamedTuple):
 class Case:
     """Base of the cases. A batch is several turns of either site.
 
-    :cvar share: of the batches of a round that this case has, at least one.
+    :cvar share: share of the batches of a round that this case runs, at least one batch.
     """
 
     share: ClassVar[float] = 1.0
 
     def prepare(self, site: Site, effort: Effort) -> None:
-        """Prepare a site once, before its first batch. Raises ProcessError or OSError."""
+        """Prepare a site before its first batch. Raises ProcessError or OSError."""
 
     def turns(self, effort: Effort) -> int:
-        """The turns of a batch."""
+        """Return the number of turns in a batch."""
         return 1
 
     def measure(self, site: Site, effort: Effort) -> Sample:
-        """Load the site for one turn. Raises ProcessError or OSError."""
+        """Load the site for one turn and measure it. Raises ProcessError or OSError."""
         raise NotImplementedError
 
     def figures(self, samples: Sequence[Sample]) -> Figures:
-        """What the samples of a batch come to."""
+        """Return the figures of a batch from the samples of all its turns."""
         raise NotImplementedError

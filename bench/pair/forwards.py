@@ -15,8 +15,7 @@ from p2pnet.wire.address import Address
 ONE_REQUEST = 100  # bytes, and as many of the answer
 AWAKE = 2  # requests before those that count, for a connection that was idle meanwhile
 CALIBRATION = 1.0  # megabytes
-DIRECT_TIMEOUT = 30.0  # seconds
-MTU_SEARCH = 2.0  # seconds within which a direct path has its packet size, on loopback
+DIRECT_TIMEOUT = 30.0  # seconds for the direct path, and for its packet size
 
 
 @dataclasses.dataclass
@@ -26,12 +25,13 @@ class OnWay(Case):
     way: Callable[[Site], Way]
 
     def prepare(self, site: Site, effort: Effort) -> None:
-        """Have the session, and the path that it stays on."""
+        """Open the session; for a direct path, wait until both ends know its packet size."""
         way = self.way(site)
         exchange(way.address, 1)
-        if self.way is direct and not way.agent.find("packet_size_found"):
+        if self.way is direct:
             way.agent.wait_for("path_selected", DIRECT_TIMEOUT, path="direct")
-            time.sleep(MTU_SEARCH)
+            found = way.agent.wait_for("packet_size_found", DIRECT_TIMEOUT)
+            site.connector.wait_for("packet_size_found", DIRECT_TIMEOUT, session=found["session"])
 
 
 @dataclasses.dataclass
@@ -42,18 +42,18 @@ class Requests(OnWay):
     at_a_turn = 20
 
     def prepare(self, site: Site, effort: Effort) -> None:
-        """Open the connection."""
+        """Open the connection and send a batch that does not count."""
         super().prepare(site, effort)
         connection = self.connections[site] = load.connect(self.way(site).address)
         connection.sendall(load.ECHO)
         round_trips(connection, effort.requests)
 
     def turns(self, effort: Effort) -> int:
-        """Few requests a turn."""
+        """Spread the requests over turns of 20, so that both sites meet the same moments."""
         return -(-effort.requests // self.at_a_turn)
 
     def measure(self, site: Site, effort: Effort) -> Sample:
-        """From request to response."""
+        """Time some requests, each from its first byte to the end of the response."""
         connection, processes = self.connections[site], self.way(site).processes
         round_trips(connection, AWAKE)
         began = cpu(processes)
@@ -61,7 +61,7 @@ class Requests(OnWay):
         return Sample(times, cpu(processes) - began)
 
     def figures(self, samples: Sequence[Sample]) -> Figures:
-        """Quantiles, and processor time a request, in microseconds."""
+        """Return quantiles and processor time per request, in microseconds."""
         times = [seconds for sample in samples for seconds in sample.times]
         found = load.quantiles(times)
         used = sum(sample.cpu for sample in samples)
@@ -73,23 +73,23 @@ class Requests(OnWay):
 
 
 class Opening(OnWay):
-    """A new TCP connection for each request, over a session that is there."""
+    """A new TCP connection for each request, over an existing session."""
 
     at_a_turn = 2
 
     def turns(self, effort: Effort) -> int:
-        """Few connections a turn."""
+        """Spread the connections over turns of two."""
         return -(-effort.connections // self.at_a_turn)
 
     def measure(self, site: Site, effort: Effort) -> Sample:
-        """From connecting to the end of the answer."""
+        """Time some connections, each from connect() to the end of the response."""
         way = self.way(site)
         began = cpu(way.processes)
         times = [exchange(way.address, ONE_REQUEST) for _ in range(self.at_a_turn)]
         return Sample(times, cpu(way.processes) - began)
 
     def figures(self, samples: Sequence[Sample]) -> Figures:
-        """Median, and processor time a connection, in milliseconds."""
+        """Return the median and the processor time per connection, in milliseconds."""
         times = [seconds for sample in samples for seconds in sample.times]
         used = sum(sample.cpu for sample in samples)
         return {"p50_ms": statistics.median(times) * 1e3, "cpu_ms": used / len(times) * 1e3}
@@ -97,13 +97,16 @@ class Opening(OnWay):
 
 @dataclasses.dataclass
 class Bulk(OnWay):
-    """One stream, as much for either site as the first one carries in the time."""
+    """One transfer on one stream, of the same size for both sites.
+
+    :ivar megabytes: the size; the first site's rate decides it.
+    """
 
     transfer: Callable[[Address, float], Mapping[str, float]]
     megabytes: float = 0.0
 
     def prepare(self, site: Site, effort: Effort) -> None:
-        """Fill the windows, and choose the size."""
+        """Let the windows grow, and choose the size."""
         super().prepare(site, effort)
         size = CALIBRATION
         for _ in range(2):
@@ -112,14 +115,14 @@ class Bulk(OnWay):
         self.megabytes = self.megabytes or size
 
     def measure(self, site: Site, effort: Effort) -> Sample:
-        """One transfer on a connection of its own."""
+        """Time one transfer on a new connection."""
         way = self.way(site)
         began = cpu(way.processes)
         done = self.transfer(way.address, self.megabytes)
         return Sample([done["seconds"]], cpu(way.processes) - began, int(done["bytes"]))
 
     def figures(self, samples: Sequence[Sample]) -> Figures:
-        """The rate, and processor time a gigabyte."""
+        """Return the rate, and processor time in seconds per gigabyte."""
         size = sum(sample.size for sample in samples)
         return {
             "MB/s": size / sum(sum(sample.times) for sample in samples) / 1e6,
@@ -129,12 +132,12 @@ class Bulk(OnWay):
 
 @dataclasses.dataclass
 class ManyClients(OnWay):
-    """Connections of several clients at once, with a request each."""
+    """Several clients at once, each of which opens a connection per request."""
 
     clients = 8
 
     def measure(self, site: Site, effort: Effort) -> Sample:
-        """All connections of a batch."""
+        """Run all connections of a batch."""
         way = self.way(site)
         with ThreadPoolExecutor(self.clients) as pool:
             used, began = cpu(way.processes), time.perf_counter()
@@ -145,23 +148,23 @@ class ManyClients(OnWay):
         return Sample(times, used, found={"per_second": count / elapsed})
 
     def figures(self, samples: Sequence[Sample]) -> Figures:
-        """The rate, and processor time a connection in milliseconds."""
+        """Return connections per second, and processor time per connection in milliseconds."""
         (sample,) = samples
         return {**sample.found, "cpu_ms": sample.cpu / len(sample.times) * 1e3}
 
 
 def direct(site: Site) -> Way:
-    """The site's forward over a direct path."""
+    """Return the site's forward over a direct path."""
     return site.direct
 
 
 def relayed(site: Site) -> Way:
-    """The site's forward over its Intermediate."""
+    """Return the site's forward over its Intermediate."""
     return site.relayed
 
 
 def round_trips(connection: socket.socket, count: int) -> list[float]:
-    """Seconds of each of so many requests."""
+    """Send `count` requests one after the other; returns the seconds of each."""
     times, request = [], bytes(ONE_REQUEST)
     for _ in range(count):
         began = time.perf_counter()
@@ -172,7 +175,7 @@ def round_trips(connection: socket.socket, count: int) -> list[float]:
 
 
 def exchange(address: Address, size: int) -> float:
-    """Seconds from connecting to the end of an answer of `size` bytes."""
+    """Return the seconds from connect() to the end of a response of `size` bytes."""
     began = time.perf_counter()
     with load.connect(address) as connection:
         connection.sendall(load.ECHO + bytes(size))
@@ -181,5 +184,5 @@ def exchange(address: Address, size: int) -> float:
 
 
 def upload(address: Address, megabytes: float) -> Mapping[str, float]:
-    """Send so much, until the target has all of it."""
+    """Send `megabytes` until the target confirms all of them."""
     return load.upload(address, 0.0, 1, megabytes)

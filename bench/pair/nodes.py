@@ -1,4 +1,4 @@
-"""Cases about nodes themselves: their memory, their first session, their handshakes."""
+"""Cases that measure nodes: idle memory, the first session, handshakes."""
 
 import itertools
 import time
@@ -16,13 +16,13 @@ from p2pnet.identity import Credentials, Identity, Role
 from p2pnet.testing.processes import ProcessError
 from p2pnet.wire.address import parse_host_port
 
-SETTLE = 1.0  # seconds in which a node that started comes to rest
-AFTER_HANDSHAKES = 0.05  # seconds for what follows a handshake
+SETTLE = 1.0  # seconds after its start in which a node still works on its own
+AFTER_HANDSHAKES = 0.05  # seconds for acknowledgements and new connection IDs
 KIB = 1024
 
 
 def memory(pid: int) -> dict[str, int]:
-    """Resident and proportional set size of a process in bytes (Linux)."""
+    """Return the resident and the proportional set size of a process in bytes (Linux)."""
     fields = (
         line.split() for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
     )
@@ -31,17 +31,17 @@ def memory(pid: int) -> dict[str, int]:
 
 
 class Memory(Case):
-    """What each role has resident while a session idles."""
+    """Memory of each role while a session idles."""
 
     share = 0.0
 
     def prepare(self, site: Site, effort: Effort) -> None:
-        """Have the session."""
+        """Open the session."""
         exchange(direct(site).address, 1)
         time.sleep(SETTLE)
 
     def measure(self, site: Site, effort: Effort) -> Sample:
-        """Megabytes of each role."""
+        """Read the memory of each role in megabytes."""
         nodes = {"agent": direct(site).agent, "connector": site.connector, "relay": site.relay}
         found: dict[str, float] = {}
         for name, node in nodes.items():
@@ -52,23 +52,29 @@ class Memory(Case):
         return Sample(found=found)
 
     def figures(self, samples: Sequence[Sample]) -> Figures:
-        """As they were measured."""
+        """Return the figures of the only turn."""
         (sample,) = samples
         return sample.found
 
 
 class Cold(Case):
-    """The first connection of an Agent that just started: a session's set-up."""
+    """The first connection of an Agent that just started: a session's set-up.
+
+    :param path: how the Agent chooses its paths.
+    """
 
     share = 0.5
 
+    def __init__(self, path: str) -> None:
+        self._path = path
+
     def prepare(self, site: Site, effort: Effort) -> None:
-        """Have a first session, for what the Connector does once only."""
+        """Open a session, because the Connector's first session costs more."""
         self.measure(site, effort)
 
     def measure(self, site: Site, effort: Effort) -> Sample:
-        """From connecting to the first byte."""
-        way = site.agent()
+        """Start an Agent, and time from connect() to the first byte of a response."""
+        way = site.agent(self._path)
         try:
             time.sleep(SETTLE)
             used = cpu(way.processes)
@@ -79,15 +85,15 @@ class Cold(Case):
             site.deployment.processes.remove(way.agent)
 
     def figures(self, samples: Sequence[Sample]) -> Figures:
-        """In milliseconds."""
+        """Return the time and the processor time in milliseconds."""
         (sample,) = samples
         return {"ms": sample.times[0] * 1e3, "cpu_ms": sample.cpu * 1e3}
 
 
 class Handshakes(Case):
-    """Nodes that connect to the Intermediate, and are welcomed.
+    """Nodes that connect to the Intermediate and get its welcome.
 
-    :param known: whether all have one certificate, as nodes that come back.
+    :param known: whether all nodes have the same certificate, as a node that returns.
     """
 
     def __init__(self, *, known: bool) -> None:
@@ -95,7 +101,7 @@ class Handshakes(Case):
         self._crowds: dict[Site, tuple[Crowd, Iterator[Credentials]]] = {}
 
     def prepare(self, site: Site, effort: Effort) -> None:
-        """Connect some first, for what is done once only."""
+        """Connect some nodes, because an Intermediate's first handshakes cost more."""
         site.deployment.issue(Role.AGENT, "crowd")
         credentials = load_credentials(site.deployment.certs, "crowd")
         address = parse_host_port(site.deployment.intermediates[0])
@@ -106,7 +112,7 @@ class Handshakes(Case):
         self._crowds[site] = crowd, newcomers
 
     def measure(self, site: Site, effort: Effort) -> Sample:
-        """So many nodes that come, and leave."""
+        """Connect nodes, measure the Intermediate's processor time, and disconnect them."""
         crowd, newcomers = self._crowds[site]
         nodes = list(itertools.islice(newcomers, effort.nodes))
         processes = site.relay.family()
@@ -121,13 +127,13 @@ class Handshakes(Case):
         return Sample(found={"per_cpu_second": done / used})
 
     def figures(self, samples: Sequence[Sample]) -> Figures:
-        """Of the Intermediate's processor."""
+        """Return handshakes per second of the Intermediate's processor time."""
         (sample,) = samples
         return sample.found
 
 
 def _nodes(site: Site) -> Iterator[Credentials]:
-    """Agents of the site's realm, each with a certificate of its own."""
+    """Yield Agents of the site's realm, each with a certificate of its own."""
     authority, key = pki.load_authority(site.deployment.certs)
     for number in itertools.count():
         certificate, own_key = pki.issue(authority, key, Role.AGENT, f"node{number}")

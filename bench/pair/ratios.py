@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 RESAMPLES = 2000
 SHARE = 0.95  # of the resampled medians that the interval holds
-FEW = 6  # pairs; of fewer the interval spans nearly all, and says little
+FEW = 6  # pairs; with fewer the interval is about the range of the ratios, not 95 %
 RATES = frozenset({"MB/s", "per_second", "per_cpu_second"})
-"""Figures of which more is better; all others are costs."""
+"""Figures where more is better; all others are costs."""
 
 Pair = tuple[float, float]
 
@@ -17,9 +17,9 @@ Pair = tuple[float, float]
 class Comparison(NamedTuple):
     """One figure of both checkouts.
 
-    :ivar old: median, `new` likewise.
-    :ivar ratio: median of the cost of the new one as a multiple of the old one's, pair by pair:
-        below 1 the new one is better, also where the figure is a rate.
+    :ivar old: median of the old checkout; `new`: of the new checkout.
+    :ivar ratio: median over all pairs of the new cost divided by the old cost. The cost of a rate
+        is its inverse, so that below 1 the new checkout is always better.
     :ivar low: lower end of the ratio's 95 % interval, `high` its upper end.
     :ivar pairs: number of pairs.
     """
@@ -33,7 +33,7 @@ class Comparison(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        """Whether the interval excludes 1, and on which side; "-" for few pairs."""
+        """Return "better" or "worse" if the interval excludes 1, "-" if not or for few pairs."""
         if self.pairs < FEW:
             return "-"
         if self.high < 1:
@@ -42,7 +42,7 @@ class Comparison(NamedTuple):
 
 
 def interval(values: Sequence[float], seed: int = 1) -> tuple[float, float]:
-    """The percentile bootstrap interval of the median of `values`, the same for the same seed."""
+    """Return the percentile bootstrap interval of the median of `values`, the same for a seed."""
     draw = random.Random(seed)
     medians = sorted(
         statistics.median(draw.choices(values, k=len(values))) for _ in range(RESAMPLES)
@@ -52,7 +52,7 @@ def interval(values: Sequence[float], seed: int = 1) -> tuple[float, float]:
 
 
 def compare(figure: str, pairs: Sequence[Pair]) -> Comparison:
-    """Compare the pairs (old, new) of a figure. Raises ValueError if no pair has a ratio."""
+    """Compare the pairs (old, new) of a figure. Raises ValueError if all old costs are 0."""
     costs = [pair[::-1] if figure in RATES else pair for pair in pairs]
     ratios = [new / old for old, new in costs if old > 0]
     if not ratios:

@@ -1,4 +1,4 @@
-"""One deployment of a checkout, alive as long as its neighbor: all roles, and the ways through."""
+"""One running deployment of a checkout: its roles, and the forwards through them."""
 
 import time
 from collections.abc import Iterable, Sequence
@@ -13,19 +13,20 @@ from p2pnet.wire.address import Address, parse_host_port
 
 SERVICE = "load"
 LOOPBACK = "127.0.0.1"
-CERTIFICATES = 20.0  # seconds that `p2pnet pki` gets
+PKI_TIMEOUT = 60.0  # seconds for one `p2pnet pki` command
 
 
 def cpu(processes: Iterable[int]) -> float:
-    """Processor time in seconds of the processes with these ids, without children (Linux).
+    """Return the processor time in seconds of the processes with these ids, children excluded.
 
-    The clock is that of clock_getcpuclockid(3), which counts nanoseconds, not ticks.
+    Linux only: the id of a process makes the clock of clock_getcpuclockid(3), which counts
+    nanoseconds where /proc counts ticks.
     """
     return sum(time.clock_gettime_ns((~pid << 3) | 2) for pid in processes) / 1e9
 
 
 class TreeDeployment(Deployment):
-    """A deployment whose certificates and processes come from another checkout's commands."""
+    """A deployment that runs the commands of another checkout."""
 
     def __init__(self, directory: Path, tree: Tree) -> None:
         super().__init__(directory)
@@ -33,7 +34,7 @@ class TreeDeployment(Deployment):
         self._pki("init", "--realm", self.realm, "--force")
 
     def issue(self, role: Role, name: str, **options: Any) -> None:
-        """Issue a certificate by the checkout's own `p2pnet pki`."""
+        """Issue a certificate by the checkout's own `p2pnet pki`. Raises ProcessError."""
         arguments = [
             f"--{option.removesuffix('s')}={value}"
             for option, values in options.items()
@@ -46,7 +47,7 @@ class TreeDeployment(Deployment):
         process = self.run("pki", [*command, "--out", str(self.certs)])
         self.processes.remove(process)
         try:
-            if process.wait(CERTIFICATES):
+            if process.wait(PKI_TIMEOUT):
                 raise ProcessError(f"{self._tree.name}: p2pnet pki: {process.output()[-500:]}")
         finally:
             process.kill()
@@ -55,8 +56,8 @@ class TreeDeployment(Deployment):
 class Way(NamedTuple):
     """A forward of an Agent.
 
-    :ivar address: of its listener.
-    :ivar processes: ids of the processes that carry its bytes.
+    :ivar address: address of its listener.
+    :ivar processes: ids of the processes that carry its bytes, children included.
     """
 
     address: Address
@@ -65,7 +66,7 @@ class Way(NamedTuple):
 
 
 class Site:
-    """An Intermediate and a Connector of a checkout; Agents come as cases need them."""
+    """An Intermediate and a Connector of a checkout; cases start Agents when they need them."""
 
     def __init__(self, tree: Tree, directory: Path, target: Address) -> None:
         self.tree = tree
@@ -83,7 +84,7 @@ class Site:
             raise
 
     def close(self) -> None:
-        """End all processes."""
+        """End all processes of the deployment."""
         self.deployment.stop()
 
     def agent(self, path: str = "prefer-direct") -> Way:
@@ -99,7 +100,7 @@ class Site:
 
     @cached_property
     def direct(self) -> Way:
-        """A forward over a direct path."""
+        """A forward that goes over a direct path once its session has one."""
         return self.agent()
 
     @cached_property

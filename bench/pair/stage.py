@@ -1,10 +1,10 @@
-"""One round of some cases, in a process of its own that a network namespace can hold.
+"""One round of some cases, in a process that can run in a network namespace.
 
 ::
 
     python -m bench.pair.stage '{"directory": ..., ...}'    (a Plan)
 
-It prints one JSON object: by the names of cases, the figures of each batch of either site.
+The process prints one JSON object: case name to batches, each with the figures of both sites.
 """
 
 import contextlib
@@ -31,11 +31,11 @@ Batch = tuple[Figures, Figures]  # of the old and the new site
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """What to do.
+    """The order for one round.
 
-    :ivar directory: empty, for files.
-    :ivar trees: the old and the new one.
-    :ivar turn: which of them goes first in the first batch.
+    :ivar directory: an empty directory for all files.
+    :ivar trees: name, path and commit of the old and of the new checkout.
+    :ivar turn: number of the round; the old site goes first in even rounds.
     """
 
     directory: str
@@ -47,7 +47,7 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 def batches(case: Case, sites: Sequence[Site], plan: Plan) -> list[Batch]:
-    """Measure both sites by turns, the order turned round each time."""
+    """Measure both sites by turns; each turn reverses their order."""
     for site in sites:
         watch()
         case.prepare(site, plan.effort)
@@ -65,24 +65,26 @@ def batches(case: Case, sites: Sequence[Site], plan: Plan) -> list[Batch]:
 
 
 def watch() -> None:
-    """End this process, whose children end with it, unless it is here again in time."""
+    """Give this process BATCH_LIMIT seconds until the next call, or it ends with its children."""
     faulthandler.dump_traceback_later(BATCH_LIMIT, exit=True)
 
 
 def run(plan: Plan) -> dict[str, list[Batch]]:
-    """Measure all cases; one that fails is reported on standard error and left out."""
+    """Measure all cases. A case that fails goes to standard error, and has no result."""
     found = {}
     directory = Path(plan.directory)
     with contextlib.ExitStack() as stack:
         watch()
         address = stack.enter_context(target(directory, Place()))
-        sites = []
-        for label, tree in zip(("old", "new"), plan.trees, strict=True):
+        started: dict[str, Site] = {}
+        labels = list(zip(("old", "new"), plan.trees, strict=True))
+        for label, tree in labels[:: 1 if plan.turn % 2 == 0 else -1]:
             watch()
             (directory / label).mkdir()
             name, path, commit = tree
-            sites.append(Site(Tree(name, Path(path), commit), directory / label, address))
-            stack.callback(sites[-1].close)
+            started[label] = Site(Tree(name, Path(path), commit), directory / label, address)
+            stack.callback(started[label].close)
+        sites = started["old"], started["new"]
         for name in plan.cases:
             print_error(f"  {name}")
             try:
@@ -94,7 +96,7 @@ def run(plan: Plan) -> dict[str, list[Batch]]:
 
 
 def main() -> None:
-    """Print what was measured."""
+    """Print the batches of all cases."""
     json.dump(run(msgspec.json.decode(sys.argv[1], type=Plan)), sys.stdout)
 
 

@@ -1,4 +1,4 @@
-"""The checkouts that are compared, and the environment that holds a process to one of them."""
+"""The two checkouts, and the environment in which a process imports only one of them."""
 
 import os
 import subprocess
@@ -21,8 +21,8 @@ print(find_spec("p2pnet").origin, p2pnet_plugin.__file__, sep="\\n")
 class Tree(NamedTuple):
     """A checkout.
 
-    :ivar name: as the user wrote it.
-    :ivar path: absolute.
+    :ivar name: path or revision as the user wrote it.
+    :ivar path: absolute path.
     :ivar commit: its abbreviated commit, with "+" if files differ from it, "" outside git.
     """
 
@@ -32,7 +32,7 @@ class Tree(NamedTuple):
 
     @property
     def prefix(self) -> list[str]:
-        """What to put before a command so that its Python imports this checkout's p2pnet."""
+        """The prefix of a command whose Python is to import this checkout's p2pnet."""
         return ["env", f"PYTHONPATH={self.path}"]
 
     def verify(self) -> None:
@@ -50,7 +50,7 @@ class Tree(NamedTuple):
 
 
 def git(*arguments: str, directory: Path = CHECKOUT) -> str:
-    """The output of a git command. Raises ProcessError with its complaint."""
+    """Return the output of a git command. Raises ProcessError with the error message of git."""
     done = subprocess.run(
         ["git", "-C", os.fspath(directory), *arguments], stdin=subprocess.DEVNULL,
         capture_output=True, text=True,
@@ -61,9 +61,10 @@ def git(*arguments: str, directory: Path = CHECKOUT) -> str:
 
 
 def tree(name: str) -> Tree:
-    """The checkout at a path, or of a revision, which is made in build/pair the first time.
+    """Return the checkout at a path or of a revision.
 
-    Raises ProcessError if `name` is neither.
+    The first call for a revision adds a worktree below build/pair, which later calls use again.
+    Raises ProcessError if `name` is neither, or if processes would not import the checkout.
     """
     path = Path(name).absolute()
     if not (path / "p2pnet").is_dir():

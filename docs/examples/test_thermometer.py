@@ -4,10 +4,7 @@ from thermometer import TIMEOUT, ask, served
 from twisted.internet.defer import Deferred, TimeoutError
 from twisted.trial.unittest import SynchronousTestCase
 
-from p2pnet import reports
-from p2pnet.endpoints import P2PClientEndpoint, P2PServerEndpoint
-from p2pnet.errors import NotAuthorized
-from p2pnet.node.agent import AgentNode
+from p2pnet import AgentNode, NotAuthorized, P2PClientEndpoint, P2PServerEndpoint, reports
 from p2pnet.testing.nat import Filtering, Mapping, NATBox
 from p2pnet.testing.network import Link, SimulatedNetwork
 from p2pnet.testing.realm import Simulation

@@ -11,7 +11,7 @@ T = TypeVar("T", bound=Hashable)
 
 
 class Timer:
-    """One pending callback."""
+    """One pending callback of Timers, which may be cancelled."""
 
     __slots__ = ("_callback", "when")
 
@@ -21,7 +21,7 @@ class Timer:
 
     @property
     def active(self) -> bool:
-        """Whether it is still to run."""
+        """Whether the callback is still to run."""
         return self._callback is not None
 
     def cancel(self) -> None:
@@ -60,7 +60,7 @@ class Timers:
         return None
 
     def handle_timer(self, now: float) -> None:
-        """Run what is due."""
+        """Run every callback whose time is `now` or before."""
         while (when := self.get_timer()) is not None and when <= now:
             heapq.heappop(self._heap)[2]._run(now)
 
@@ -89,7 +89,7 @@ class Deadlines(Generic[T]):
         self._set[thing] = self._timers.call_at(when, functools.partial(self._due, thing))
 
     def forget(self, thing: T) -> None:
-        """Handle the thing no more."""
+        """Cancel the thing's timer: it needs no handling any more."""
         timer = self._set.pop(thing, None)
         if timer is not None:
             timer.cancel()

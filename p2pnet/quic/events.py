@@ -85,14 +85,5 @@ class ConnectionClosed:
         return ErrorCode.PEER_LOST
 
 
-Event = (
-    HandshakeCompleted
-    | StreamDataReceived
-    | StreamReset
-    | StreamStopped
-    | StreamWritable
-    | DatagramReceived
-    | PingAnswered
-    | BlackHoleDetected
-    | ConnectionClosed
-)
+StreamEvent = StreamDataReceived | StreamReset | StreamStopped | StreamWritable | DatagramReceived
+Event = HandshakeCompleted | StreamEvent | PingAnswered | BlackHoleDetected | ConnectionClosed

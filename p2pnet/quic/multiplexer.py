@@ -47,6 +47,8 @@ class Multiplexer:
     :param entropy: the source of random bytes.
     :ivar dropped: datagrams that belonged to nothing.
     :ivar failures: connections ended because what the peer sent made the code raise.
+    :ivar is_idle: whether nothing arrived and nobody asked for anything since datagrams_to_send()
+        left nothing to do: then there are neither datagrams nor events.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Multiplexer:
         self.admission = Admission(limits, entropy)
         self.dropped = 0
         self.failures = 0
+        self.is_idle = True
         self._accept_peer = accept_peer
         self._by_id: dict[bytes, Connection] = {}
         self._connections: dict[Connection, Address | None] = {}  # with a half-open one's source
@@ -87,6 +90,7 @@ class Multiplexer:
 
     def receive_datagram(self, data: bytes, address: AnyAddress, now: float) -> Connection | None:
         """Take one QUIC datagram. Returns the connection that it was for, None if dropped."""
+        self.is_idle = False
         connection_id = destination_connection_id(data)
         if connection_id is None:
             self.dropped += 1
@@ -124,6 +128,7 @@ class Multiplexer:
             if connection.has_news:  # sending issues connection ids
                 self._collect(connection)
         self._unarmed |= dirty
+        self.is_idle = not (self.may_send or self.has_events)
         return datagrams
 
     @property
@@ -162,6 +167,7 @@ class Multiplexer:
             if connection.timer is not None and connection.timer <= now:
                 connection.timer = None  # armed again once it has sent
                 connection.engine.handle_timer(now)
+                self.is_idle = False
                 self._fresh[connection] = self._dirty[connection] = None
             elif connection.timer is not None:
                 later = connection.timer
@@ -239,11 +245,12 @@ class Multiplexer:
         self._connections[connection] = None
         self._by_id[engine.host_cid] = connection
         connection.connection_ids.add(engine.host_cid)
-        self._dirty[connection] = None
+        self._touch(connection)
         return connection
 
     def _touch(self, connection: Connection) -> None:
         self._dirty[connection] = None
+        self.is_idle = False
 
     def _collect_fresh(self) -> None:
         """Collect the events of all that datagrams and timers did: once for a batch of them."""

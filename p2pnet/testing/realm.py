@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from twisted.internet.interfaces import IReactorTime
 
 from p2pnet import pki, reports
-from p2pnet.config.cores import agent_core, connector_core, intermediate_core
+from p2pnet.assembly import Platform, agent_node, connector_node, intermediate_node
 from p2pnet.config.roles import (
     AgentConfig,
     ConnectorConfig,
@@ -17,7 +17,7 @@ from p2pnet.config.roles import (
     ServiceConfig,
 )
 from p2pnet.identity import Credentials, Identity, Role
-from p2pnet.net.clock import utcnow
+from p2pnet.interfaces import IDatagramTransport
 from p2pnet.node.agent import AgentNode
 from p2pnet.node.base import Node
 from p2pnet.node.connector import ConnectorNode
@@ -82,6 +82,9 @@ class Simulation:
         """What a node runs on: a clock, and a socket on `host`; port 0 for any."""
         return self.network.clock, self.network.transport(host, port)
 
+    def _platform(self, credentials: Credentials, transport: IDatagramTransport) -> Platform:
+        return Platform(credentials, transport, entropy=self.network.entropy)
+
     def reported(self, node: Node, kind: type[reports.Report]) -> list[Any]:
         """The reports of one kind that the node made."""
         return [report for report in self.reports[node] if isinstance(report, kind)]
@@ -92,9 +95,8 @@ class Simulation:
         """An Intermediate on port 4433 of `host`."""
         config = self.config(IntermediateConfig, **settings)
         credentials = self.realm.credentials(Role.INTERMEDIATE, name, hosts=[host])
-        core = intermediate_core(config, credentials, utcnow=utcnow, entropy=self.network.entropy)
         clock, transport = self.process(host, 4433)
-        node = IntermediateNode(clock, core, transport, drain_seconds=config.drain_seconds)
+        node = intermediate_node(clock, config, self._platform(credentials, transport))
         self.start(node)
         return node
 
@@ -116,9 +118,8 @@ class Simulation:
             ),
         )  # fmt: skip
         credentials = self.realm.credentials(Role.CONNECTOR, name, services=granted)
-        core = connector_core(config, credentials, utcnow=utcnow, entropy=self.network.entropy)
         clock, transport = self.process(host)
-        node = ConnectorNode(clock, core, transport)
+        node = connector_node(clock, config, self._platform(credentials, transport))
         self.start(node)
         return node
 
@@ -132,8 +133,7 @@ class Simulation:
         """An Agent whose sessions take the paths of `policy`."""
         config = self.config(AgentConfig, intermediates=tuple(intermediates), path=policy)
         credentials = self.realm.credentials(Role.AGENT, name)
-        core = agent_core(config, credentials, utcnow=utcnow, entropy=self.network.entropy)
         clock, transport = self.process(host)
-        node = AgentNode(clock, core, transport)
+        node = agent_node(clock, config, self._platform(credentials, transport))
         self.start(node)
         return node

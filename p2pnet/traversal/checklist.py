@@ -97,6 +97,8 @@ class CheckList:
     :param controlling: whether this side nominates (RFC 8445 section 6.1.1); the Agent does.
     :param bases: the local candidate that stands for each address family of the socket.
     :ivar selected: the nominated pair, None before.
+    :ivar has_news: whether there may be datagrams or events, or an earlier timer, since
+        get_timer() was called last.
     """
 
     def __init__(
@@ -114,6 +116,7 @@ class CheckList:
         self.remote = remote
         self.pairs: dict[Address, CandidatePair] = {}
         self.selected: CandidatePair | None = None
+        self.has_news = True
         self._tie_breaker = int.from_bytes(entropy(8), "big")
         self.use_bases(bases)
         self._policy = policy
@@ -134,6 +137,7 @@ class CheckList:
             if candidate.type is not CandidateType.RELAYED and candidate.address not in self.pairs:
                 self._make_room()
                 self._pair(candidate)
+        self.has_news = True
 
     def use_bases(self, bases: Iterable[Candidate]) -> None:
         """The local candidate that stands for each address family that the node has now."""
@@ -174,12 +178,14 @@ class CheckList:
     def start(self, at: float) -> None:
         """Begin checking at that time; what failed before gets another chance."""
         self._start_at = at
+        self.has_news = True
         for pair in self.pairs.values():
             if pair.state is PairState.FAILED:
                 pair.advance(PairState.WAITING)
 
     def get_timer(self) -> float | None:
         """When handle_timer() is to be called, None when there is nothing to do."""
+        self.has_news = False
         due = [p.next_at for p in self.pairs.values() if p.state is PairState.IN_PROGRESS]
         if self._nomination is not None:
             due.append(self._nomination.next_at)
@@ -263,6 +269,7 @@ class CheckList:
 
     def _transmit(self, pair: CandidatePair, nominates: bool, now: float, size: int = 0) -> None:
         self._next_send = now + PACING
+        self.has_news = True
         transaction_id = self._entropy(12)
         transaction = _Transaction(pair, now, self.controlling, nominates, size)
         self._transactions[transaction_id] = transaction
@@ -284,11 +291,6 @@ class CheckList:
         out, self._out = self._out, []
         return out
 
-    @property
-    def has_events(self) -> bool:
-        """Whether next_event() has one."""
-        return bool(self._events)
-
     def next_event(self) -> Event | None:
         """The next event, None when there is none."""
         return self._events.popleft() if self._events else None
@@ -307,6 +309,7 @@ class CheckList:
             return False
         del self._transactions[check.transaction_id]
         if check.kind is CheckKind.ERROR:
+            self.has_news = True
             if check.error_code == ROLE_CONFLICT:
                 # To the role that this request did not claim: others like it may be under way.
                 self._switch_role(not transaction.controlling)
@@ -318,8 +321,10 @@ class CheckList:
     def _receive_request(self, check: Check, source: Address, now: float) -> bool:
         if not check.is_authentic(self.local.password):
             return False
-        if not self._policy.allows(source):
+        pair = self.pairs.get(source)
+        if pair is None and not self._policy.allows(source):
             return True
+        self.has_news = True
         if check.controlling == self.controlling and not self._resolve_conflict(check):
             answer = encode_error(
                 check.transaction_id, ROLE_CONFLICT, "Role Conflict", self.local.password
@@ -329,14 +334,15 @@ class CheckList:
         self._out.append(
             (encode_success(check.transaction_id, source, self.local.password), source)
         )
-        pair = self._pair(peer_reflexive_candidate(source, check.priority))
+        if pair is None:
+            pair = self._pair(peer_reflexive_candidate(source, check.priority))
         if pair is None:
             return True
-        if not pair.is_valid:
+        if pair.state is not PairState.SUCCEEDED:
             self._trigger(pair)
         if check.nominates and not self.controlling:
             pair.nominated = True
-            if pair.is_valid:
+            if pair.state is PairState.SUCCEEDED:
                 self._nominated(pair)
         return True
 
@@ -364,17 +370,21 @@ class CheckList:
         pair = transaction.pair
         pair.rtt = now - transaction.sent_at
         pair.answered_at = now
-        pair.mtu.answered(transaction.size, now)
+        if transaction.size:
+            pair.mtu.answered(transaction.size, now)
+            self.has_news = True
         if pair.state is PairState.IN_PROGRESS:
             pair.advance(PairState.SUCCEEDED)
+            self.has_news = True
             self._events.append(PairSucceeded(pair))
             self._unfreeze(pair.foundation)
-        if not pair.is_valid:  # it failed meanwhile
+        if pair.state is not PairState.SUCCEEDED:  # it failed meanwhile
             return
         if transaction.nominates if self.controlling else pair.nominated:
             self._nominated(pair)
         elif self.controlling and self.selected is None and self._nomination is None:
             self._nomination = _Nomination(pair, now, now)
+            self.has_news = True
 
     def _unfreeze(self, foundation: str) -> None:
         for pair in self.pairs.values():

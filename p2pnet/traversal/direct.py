@@ -273,7 +273,7 @@ class DirectSearch:
         path = self.path
         if path is not None and check.kind is CheckKind.SUCCESS and source == path.pair.address:
             self._answered(path, now)
-        if self.checks.has_events:
+        if self.checks.has_news:
             self._follow(self.checks, now)
         self._supervise(now)
         return True
@@ -401,8 +401,7 @@ class DirectSearch:
         Only on a healthy path: on a silent one a lost probe says nothing of its size.
         """
         mtu = path.pair.mtu
-        size = mtu.next_probe(now)
-        if size is not None:
+        if now >= mtu.next_at and (size := mtu.next_probe(now)) is not None:
             checks.check(path.pair, now, size)
         if mtu.phase is Phase.ERROR:
             if self.state is not DirectState.SILENT:
@@ -456,6 +455,12 @@ class DirectSearch:
                 checks.check(pair, now)
 
     # -- out -------------------------------------------------------------------------------------
+
+    @property
+    def has_news(self) -> bool:
+        """Whether there are events or datagrams, or get_timer() may be earlier than it was."""
+        checks = self.checks
+        return bool(self._events or self._openers) or (checks is not None and checks.has_news)
 
     def snapshot(self) -> DirectStatus:
         """What there is now."""

@@ -32,6 +32,7 @@ class PairStatus:
     """A candidate pair for people.
 
     :ivar kind: type of the peer's candidate: host, srflx, prflx or relay.
+    :ivar address: where its packets go.
     :ivar rtt: of the last answered check in seconds, None before.
     """
 
@@ -55,6 +56,7 @@ class CandidatePair:
     As all candidates of a node share one socket, the local one only stands for the address
     family: pairs that differ in nothing else are one pair (RFC 8445 section 6.1.2.4).
 
+    :ivar address: where its packets go.
     :ivar rtt: of the last answered check in seconds, None before.
     :ivar answered_at: when our last transaction on it was answered, None before.
     :ivar next_at: when to check it again while it is in progress.
@@ -71,15 +73,12 @@ class CandidatePair:
     started_at: float = 0.0
     next_at: float = 0.0
     sends: int = 0
+    address: Address = dataclasses.field(init=False)
     mtu: PathMtu = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
+        self.address = self.remote.address
         self.mtu = PathMtu(self.address)
-
-    @property
-    def address(self) -> Address:
-        """Where its packets go."""
-        return self.remote.address
 
     @property
     def foundation(self) -> str:

@@ -222,7 +222,8 @@ class Paths:
             return False
         if self._farewell is not None and check.kind is CheckKind.SUCCESS and self.leads_to(source):
             self._farewell = None  # the peer is there, whoever denied it
-        self._follow(now)
+        if self._direct.has_news:
+            self._follow(now)
         return True
 
     def candidates_changed(self, now: float) -> None:

@@ -42,9 +42,13 @@ class Check:
     controlling: bool = False
     tie_breaker: int = 0
     nominates: bool = False
-    mapped: Address | None = None
     error_code: int = 0
     message: stun.Message | None = dataclasses.field(default=None, repr=False, compare=False)
+
+    @property
+    def mapped(self) -> Address | None:
+        """The XOR-MAPPED-ADDRESS of an answer, None if there is none. Raises DecodeError."""
+        return self.message.xor_mapped_address() if self.message is not None else None
 
     def is_authentic(self, password: str) -> bool:
         """Whether its MESSAGE-INTEGRITY was made with `password` (RFC 8489 section 14.5)."""
@@ -108,7 +112,6 @@ def decode_check(data: bytes) -> Check:
         controlling=controlling,
         tie_breaker=message.unsigned(role),
         nominates=stun.USE_CANDIDATE in message.attributes,
-        mapped=message.xor_mapped_address(),
         error_code=message.error_code(),
         message=message,
     )

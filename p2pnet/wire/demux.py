@@ -5,7 +5,7 @@
     0x00 - 0x03   STUN, if the magic cookie follows (RFC 8489 section 5)
     0x20 - 0x2f   relay frame, the low nibble is its version
     0x40 - 0xff   QUIC (RFC 9000 section 17); 0x80 - 0xbf only as version negotiation
-    the rest      nobody's: counted and dropped
+    others        no protocol of ours: counted and dropped
 """
 
 import enum
@@ -14,7 +14,7 @@ MAGIC_COOKIE = b"\x21\x12\xa4\x42"
 
 
 class Kind(enum.Enum):
-    """Which protocol a datagram belongs to."""
+    """The protocol of a datagram, as its first bytes tell."""
 
     STUN = enum.auto()
     RELAY = enum.auto()
@@ -22,20 +22,22 @@ class Kind(enum.Enum):
     UNKNOWN = enum.auto()
 
 
-def classify(datagram: bytes) -> Kind:
-    """The protocol of a datagram from the network, from its first bytes alone."""
-    if not datagram:
-        return Kind.UNKNOWN
-    first = datagram[0]
+def _kind_of(first: int) -> Kind:
     if first >= 0x40:
         return Kind.QUIC
     if 0x20 <= first <= 0x2F:
         return Kind.RELAY
-    if first <= 0x03 and datagram[4:8] == MAGIC_COOKIE:
-        return Kind.STUN
-    return Kind.UNKNOWN
+    return Kind.STUN if first <= 0x03 else Kind.UNKNOWN
 
 
-def is_quic(payload: bytes) -> bool:
-    """Whether the payload of a relay frame may be a QUIC packet, from its first byte."""
-    return payload[:1] >= b"\x40"
+FIRST_BYTE = tuple(_kind_of(first) for first in range(256))
+"""The protocol by first byte. A table, because every datagram is looked up; STUN may lack its
+magic cookie, which the decoder checks."""
+
+
+def classify(datagram: bytes) -> Kind:
+    """The protocol of a datagram from the network, from its first bytes alone."""
+    kind = FIRST_BYTE[datagram[0]] if datagram else Kind.UNKNOWN
+    if kind is Kind.STUN and datagram[4:8] != MAGIC_COOKIE:
+        return Kind.UNKNOWN
+    return kind

@@ -29,7 +29,7 @@ Services = Annotated[tuple[Name, ...], Meta(max_length=256)]
 
 
 class Message(Struct, frozen=True, tag_field="t"):
-    """A message of the control stream."""
+    """Base of the messages of the control stream; `t` names the type of each."""
 
 
 class Hello(Message, frozen=True, tag="hello"):

@@ -7,8 +7,8 @@
     | 0x20 version 0|  channel id, 64 random bits   | payload ...
     +---------------+-------------------------------+------------
 
-A channel belongs to one session and one direction. The Intermediate looks at these nine bytes
-and nothing else, and forwards the frame unchanged.
+A channel belongs to one session and one direction. The Intermediate reads these nine bytes and no
+more, and forwards the frame unchanged.
 """
 
 from p2pnet.wire.codes import DecodeError

@@ -28,7 +28,7 @@ MAX_DATAGRAM = 65535
 
 
 class StreamKind(enum.IntEnum):
-    """What a stream carries."""
+    """What a service stream carries: bytes, or the datagrams of a UDP flow."""
 
     BYTES = 0x01
     FLOW = 0x02
@@ -69,7 +69,8 @@ def decode_stream_header(data: bytes) -> tuple[StreamHeader, int] | None:
 
 
 def encode_flow_datagram(flow_id: int, payload: bytes) -> bytes:
-    """The content of a DATAGRAM frame."""
+    """The content of a DATAGRAM frame that carries `payload`. Raises ValueError for a flow id that
+    is no varint."""
     return encode_varint(flow_id) + payload
 
 

@@ -17,15 +17,16 @@ from p2pnet.wire.messages import Channel
 MAX_COUNTS = 1000  # in one message
 
 Count = tuple[Channel, int, int, int]
-"""Of a circuit: its id, and the frames, the bytes and the dropped frames since the last time."""
+"""A circuit's id, and its frames, bytes and dropped frames since the last report."""
 
 
 class WorkerMessage(Struct, frozen=True, array_like=True):
-    """A message either way."""
+    """Base of the messages between an Intermediate and a relay worker."""
 
 
 class Forward(WorkerMessage, frozen=True, tag=1):
-    """To the worker: a circuit (core/intermediate/forwarding.py), or another place of its ends."""
+    """To the worker: forward the frames of a circuit (core/intermediate/forwarding.py) between
+    these addresses from now on; sent again when an end moves."""
 
     upward: Channel
     downward: Channel
@@ -35,21 +36,22 @@ class Forward(WorkerMessage, frozen=True, tag=1):
 
 
 class Forget(WorkerMessage, frozen=True, tag=2):
-    """To the worker: that circuit is no more."""
+    """To the worker: forward the frames of that circuit no more."""
 
     upward: Channel
 
 
 class Begin(WorkerMessage, frozen=True, tag=3):
-    """To the worker: it knows everything now, and may read its socket."""
+    """To the worker: all circuits were sent, so read the UDP socket from now on."""
 
 
 class Begun(WorkerMessage, frozen=True, tag=4):
-    """To the Intermediate: it does."""
+    """To the Intermediate, answer to Begin: the worker reads its UDP socket."""
 
 
 class Forwarded(WorkerMessage, frozen=True, tag=5):
-    """To the Intermediate: what was forwarded, and how many frames no circuit was known for."""
+    """To the Intermediate: the traffic since the last report, and the number of frames that belong
+    to no circuit."""
 
     counts: Annotated[tuple[Count, ...], Meta(max_length=MAX_COUNTS)]
     unknown: int = 0
@@ -62,7 +64,7 @@ class Forgotten(WorkerMessage, frozen=True, tag=6):
 
 
 class Stray(WorkerMessage, frozen=True, tag=7):
-    """To the Intermediate: a datagram that is not the worker's, and whose it is."""
+    """To the Intermediate: a datagram that is no relay frame, and where it came from."""
 
     data: bytes
     source: Address
@@ -88,7 +90,7 @@ def decode_worker_message(body: bytes) -> WorkerMessage:
 
 
 class WorkerMessageBuffer:
-    """Cuts what comes from the other process into messages."""
+    """Cuts the bytes of the other process into messages, holding at most one incomplete message."""
 
     def __init__(self) -> None:
         self._cutter = StreamCutter()

@@ -70,7 +70,7 @@ class ValueTests(SynchronousTestCase):
 
     def test_the_settings_of_one_role(self) -> None:
         """Streams of a Connector; policies of an Agent."""
-        self.assertEqual(7, make_connector([], max_streams=7).max_peer_streams)
+        self.assertEqual(7, make_connector([], max_streams=7).profiles.max_peer_streams)
         forwards = (ForwardConfig(service="web", listen="tcp:0", path="direct-only"),)
         agent = make_agent([], path="lowest-rtt", forwards=forwards)
         self.assertEqual(("lowest-rtt", {"web": "direct-only"}), (agent._policy, agent._policies))

@@ -161,7 +161,7 @@ class Node(Host):
         for data, destination in out:
             self._judge(data, destination, now)
         used = {destination for data, destination in out if classify(data) is not Kind.STUN}
-        for session in self._moved & set(self.core.sessions.values()):
+        for session in self._moved & set(self.core.sessions):
             ways = {way.address for way in self.core.paths_of(session).using}
             new = ways - self._ways.get(session, set())
             self._ways[session] = ways
@@ -203,7 +203,7 @@ class Node(Host):
                 assert session not in self.ended, "ended twice"
                 self.ended[session] = code, reason
             case reports.PathSelected(session_id):
-                chosen = self.core.find_session(bytes.fromhex(session_id))
+                chosen = self.core.sessions.find(bytes.fromhex(session_id))
                 if chosen is not None and chosen.has_connection:
                     self._moved.add(chosen)
 

@@ -1,10 +1,10 @@
-"""What the tests of the core share: cores, and nodes at an Intermediate without a network."""
+"""What the tests of the core share: cores, credentials, and connections without a network."""
 
 from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from typing import Any
 
 from p2pnet.config.cores import Entropy, agent_core, connector_core, intermediate_core
@@ -15,8 +15,7 @@ from p2pnet.core.peer.agent import AgentCore
 from p2pnet.core.peer.connector import ConnectorCore
 from p2pnet.identity import Credentials, Identity, Role
 from p2pnet.net.clock import utcnow
-from p2pnet.quic.multiplexer import Multiplexer
-from p2pnet.quic.profile import FAST, ConnectionProfile
+from p2pnet.quic.connection import Connection
 from p2pnet.testing.realm import Realm, Simulation
 from p2pnet.wire import messages
 from p2pnet.wire.address import Address
@@ -64,23 +63,80 @@ def make_intermediate(entropy: Entropy = os.urandom, **settings: Any) -> Interme
     return intermediate_core(config, relay1, utcnow=utcnow, entropy=entropy)
 
 
-class Told(ConnectedNode):
-    """A node whose control connection leads nowhere; it keeps what it is told."""
+class FakeConnection(Connection):
+    """A control connection that leads nowhere; it keeps what its owner does with it.
 
-    def __init__(self, role: Role, name: str, instance: int, address: Address) -> None:
-        settings = ConnectionProfile(
-            credentials(Role.INTERMEDIATE, "relay1"), frozenset({role}), utcnow, messages.ALPN, FAST
-        )
-        super().__init__(Multiplexer().connect(settings, address, 0.0), address)
-        self.told: list[messages.Message] = []
-        self.instance = instance.to_bytes(8, "big")
-        self._identity = credentials(role, name).identity
+    :ivar sent: the messages; `consumed`: received bytes that were used.
+    :ivar rtt: the round-trip time in seconds; `backlog`: unsent bytes; both for tests to choose.
+    :ivar closed: code and reason, once it is closed.
+    """
+
+    def __init__(self, address: Address, peer: Identity | None = None) -> None:
+        self.address = address
+        self.identity = peer
+        self.owner: Any = None
+        self.sent: list[messages.Message] = []
+        self.consumed = self.pings = self.path_changes = self.backlog = 0
+        self.rtt: float | None = 0.05
+        self.closed: tuple[int, str] | None = None
 
     @property
-    def identity(self) -> Identity:
-        """Who the node is."""
-        return self._identity
+    def peer(self) -> Identity | None:
+        """The identity that the peer proved."""
+        return self.identity
 
-    def send(self, message: messages.Message) -> None:
-        """Keep a message, as it arrives."""
-        self.told += messages.MessageBuffer().feed(messages.encode_message(message))
+    @property
+    def peer_address(self) -> Address:
+        """Where the peer is now."""
+        return self.address
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it was not closed yet."""
+        return self.closed is None
+
+    @property
+    def smoothed_rtt(self) -> float | None:
+        """The round-trip time that a test chose."""
+        return self.rtt
+
+    def unsent(self, stream_id: int) -> int:
+        """The backlog that a test chose."""
+        return self.backlog
+
+    def send(self, stream_id: int, data: bytes, *, end: bool = False) -> bool:
+        """Keep the message, as it arrives."""
+        assert stream_id == messages.CONTROL_STREAM and not end
+        self.sent += messages.MessageBuffer().feed(data)
+        return True
+
+    def consume(self, stream_id: int, size: int) -> bool:
+        """Count the bytes."""
+        self.consumed += size
+        return False
+
+    def ping(self) -> None:
+        """Count the ping."""
+        self.pings += 1
+
+    def path_changed(self, now: float, *, path: Hashable = None, lost: bool = True) -> None:
+        """Count the call."""
+        self.path_changes += 1
+
+    def close(self, code: int, reason: str) -> None:
+        """Keep why, the first time."""
+        self.closed = self.closed or (code, reason)
+
+
+class Told(ConnectedNode):
+    """A node whose control connection leads nowhere.
+
+    :ivar told: the messages that it was sent.
+    """
+
+    connection: FakeConnection
+
+    def __init__(self, role: Role, name: str, instance: int, address: Address) -> None:
+        super().__init__(FakeConnection(address, credentials(role, name).identity), address)
+        self.instance = instance.to_bytes(8, "big")
+        self.told = self.connection.sent

@@ -68,7 +68,7 @@ class DatagramTests(SynchronousTestCase):
                     # What strangers get is no larger than what they sent.
                     self.assertTrue(target == ("192.0.2.1", 4433) or len(answer) <= len(data))
                 self.assertIsNone(core.next_event())
-            counters = ("dropped", "_unknown", "_forwarded")
+            counters = ("dropped", "_unknown", "_unwanted", "_forwarded")
             after = {name: n for name, n in leftovers(core).items() if name not in counters}
             self.assertEqual({n: v for n, v in before.items() if n not in counters}, after)
             self.assertEqual(len(datagrams), sum(core.dropped.values()))

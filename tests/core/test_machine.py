@@ -251,10 +251,11 @@ class SessionMachine(RuleBasedStateMachine):
     def sessions_are_well(self) -> None:
         """Both ends have the same ones, and they are direct where they should be."""
         agent, connector = self.world.nodes
-        assert agent.core.sessions.keys() == connector.core.sessions.keys()
+        ids = [{session.id for session in node.core.sessions} for node in self.world.nodes]
+        assert ids[AGENT] == ids[CONNECTOR]
         assert agent.core.links[0].is_ready and connector.core.links[0].is_ready
         for node in self.world.nodes:
-            for session in node.core.sessions.values():
+            for session in node.core.sessions:
                 using = node.core.paths_of(session).using
                 assert using, "a session without a way"
                 if self.world.policy in ("prefer-direct", "direct-only"):
@@ -268,7 +269,7 @@ class SessionMachine(RuleBasedStateMachine):
             self.world.pump(side)
         self.world.pass_time(RECOVERY)
         for node in self.world.nodes:
-            left = leftovers(node.core, "links", "_ended", "_flows", "dropped")
+            left = leftovers(node.core, "links", "_ended", "_flows", "_relayed_at", "dropped")
             assert not left, left
             assert all(talk.closed is not None for talk in node.talks.values())
         left = leftovers(self.world.hosts[RELAY].core, "_unknown")
@@ -283,7 +284,7 @@ class SessionMachine(RuleBasedStateMachine):
             if other is not None:
                 assert other.written.startswith(talk.read), "not what was written"
         for node in self.world.nodes:
-            for session in node.core.sessions.values():
+            for session in node.core.sessions:
                 self.paths_are_proper(node, session)
             self.tables_are_bounded(node)
         self.relay_is_bounded(self.world.hosts[RELAY].core)
@@ -307,9 +308,9 @@ class SessionMachine(RuleBasedStateMachine):
     def tables_are_bounded(self, node: Node) -> None:
         """What a node keeps is of sessions that it has."""
         core = node.core
-        sessions = set(core.sessions.values())
-        assert set(core.table._tags.values()) == sessions
-        assert {session for session, _ in core.table._channels.values()} <= sessions
+        sessions = set(core.sessions)
+        assert set(core.sessions.table._tags.values()) == sessions
+        assert {session for session, _ in core.sessions.table._channels.values()} <= sessions
         assert len(sessions) <= len(node.talks) + 1
         assert len(core.timers._heap) <= MAX_TIMERS
         assert core.dropped["failures"] == 0, "an exception was caught"
@@ -336,7 +337,7 @@ class MachineTests(SynchronousTestCase):
         machine = SessionMachine()
         machine.begin(1, "prefer-direct", FAIR, "ignore", 5.0)
         for node in machine.world.nodes:
-            (session,) = node.core.sessions.values()
+            (session,) = node.core.sessions
             self.assertEqual(["direct"], [way.kind for way in node.core.paths_of(session).using])
         kinds = {classify(datagram.data) for datagram in machine.world.history}
         self.assertEqual({Kind.STUN, Kind.RELAY, Kind.QUIC}, kinds)

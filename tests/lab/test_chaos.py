@@ -180,7 +180,7 @@ class NoticeTests(SynchronousTestCase):
 
     def test_a_leak_is_noticed(self) -> None:
         """In a table of a core, or of a part of it."""
-        for part in ("core", "core.table"):
+        for part in ("core", "core.sessions"):
             chaos = Chaos(self.PLAIN)
 
             def leak(chaos: Chaos = chaos, part: str = part) -> None:

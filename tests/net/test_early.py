@@ -83,7 +83,7 @@ class EarlyTests(SimulationCase):
         self.assertEqual(b"the last word", served.made[0].heard)
         talk.why.trap(error.ConnectionDone)  # type: ignore[union-attr]
         for node in simulation.nodes[1:]:
-            (session,) = node.core.sessions.values()
+            (session,) = node.core.sessions
             self.assertEqual({}, session.streams)
 
     def test_regression_an_early_abort_is_told_to_the_protocol(self) -> None:

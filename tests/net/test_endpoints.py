@@ -124,7 +124,7 @@ class WebTests(SimulationCase):
             requests = [self.request(b"POST", b"/digest", b"%d" % n) for n in range(5)]
             expected = [hashlib.sha256(b"%d" % n).hexdigest().encode() for n in range(5)]
             self.assertEqual(expected, self.result(gatherResults(requests)))
-        (session,) = self.simulation.nodes[1].core.sessions.values()
+        (session,) = self.simulation.nodes[1].core.sessions
         self.assertEqual(5, len(session.streams))
         self.result(self.pool.closeCachedConnections())
         self.simulation.network.run(1.0)
@@ -137,7 +137,7 @@ class WebTests(SimulationCase):
         requested.addErrback(lambda failure: None)
         requested.cancel()
         self.simulation.network.run(1.0)
-        (session,) = self.simulation.nodes[1].core.sessions.values()
+        (session,) = self.simulation.nodes[1].core.sessions
         self.assertEqual({}, session.streams)
 
     def test_a_service_that_does_not_exist_is_a_failed_connection(self) -> None:
@@ -172,7 +172,7 @@ class EndpointTests(SimulationCase):
             for talk in served.made:
                 self.assertIsNotNone(talk.why)
             for node in simulation.nodes[1:]:
-                self.assertEqual([], [s for s in node.core.sessions.values() if s.streams])
+                self.assertEqual([], [s for s in node.core.sessions if s.streams])
 
     def test_a_factory_that_builds_nothing_ends_the_stream(self) -> None:
         """As with any endpoint."""

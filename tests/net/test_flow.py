@@ -153,7 +153,7 @@ class FlowTests(SimulationCase):
         return sum(
             len(session.streams)
             for node in (self.agent, self.connector)
-            for session in node.core.sessions.values()
+            for session in node.core.sessions
         )
 
     def finished(self) -> list[str]:
@@ -298,7 +298,7 @@ class FlowTests(SimulationCase):
         self.target()
         sender = self.sender()
         self.send(sender, b"hello")
-        (session,) = self.connector.core.sessions.values()
+        (session,) = self.connector.core.sessions
         (stream,) = session.streams.values()
         stream.send_datagram(bytes(LARGEST + 1))
         stream.send_datagram(b"small")

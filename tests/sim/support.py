@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -18,7 +18,8 @@ from p2pnet.core.intermediate.forwarding import Forwarder
 from p2pnet.core.intermediate.introductions import Introductions
 from p2pnet.core.intermediate.nodes import ConnectedNodes
 from p2pnet.core.intermediate.registry import MemoryDirectory
-from p2pnet.core.peer import finder, table
+from p2pnet.core.peer.finder import ServiceFinder
+from p2pnet.core.peer.sessions import Sessions, SessionTable
 from p2pnet.core.timers import Timers
 from p2pnet.endpoints import P2PClientEndpoint, P2PServerEndpoint
 from p2pnet.interfaces import Datagrams
@@ -29,7 +30,7 @@ from p2pnet.quic.multiplexer import Multiplexer
 from p2pnet.testing.network import Link, SimulatedNetwork, SimulatedTransport
 from p2pnet.testing.realm import Realm, Simulation
 
-PARTS = (finder.ServiceFinder, table.SessionTable)
+PARTS = (ServiceFinder, Sessions, SessionTable)
 TABLES = (
     dict, list, set, collections.deque, Multiplexer, Timers,
     ConnectedNodes, Forwarder, Introductions, MemoryDirectory,
@@ -139,11 +140,17 @@ class Talks(Factory):
 
 def leftovers(core: Any, *expected: str) -> dict[str, int]:
     """Sizes of the tables of a core and its parts that are not empty, but for the `expected`."""
-    parts = [part for part in vars(core).values() if isinstance(part, PARTS)]
-    named = [item for part in (*parts, core) for item in vars(part).items()]
+    named = [item for part in _parts_of(core) for item in vars(part).items()]
     tables = {id(value): name for name, value in named}  # a part may share one of its core's
     found = {n: len(v) for n, v in named if isinstance(v, TABLES) and tables[id(v)] == n}
     return {name: size for name, size in found.items() if size and name not in expected}
+
+
+def _parts_of(thing: Any) -> Iterator[Any]:
+    for value in vars(thing).values():
+        if isinstance(value, PARTS):
+            yield from _parts_of(value)
+    yield thing
 
 
 class RelayedSimulation(Simulation):

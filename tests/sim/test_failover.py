@@ -78,7 +78,7 @@ class FailoverTests(SimulationCase):
 
     def used(self, node: Any) -> str:
         """The Intermediate that carries the node's one session."""
-        (session,) = node.core.sessions.values()
+        (session,) = node.core.sessions
         (way,) = node.core.paths_of(session).using
         return f"{way.address[0]}:{way.address[1]}"
 

@@ -180,9 +180,9 @@ class ConnectorTests(SimulationCase):
         crash(agent)
         served.made[0].transport.write(b"not acknowledged")
         self.run_until(simulation, lambda: served.made[0].heard)
-        (session,) = connector.core.sessions.values()
+        (session,) = connector.core.sessions
         now = simulation.network.clock.seconds()
-        connector.core.end_session(session, ErrorCode.PEER_LOST, "as if it were", now)
+        connector.core.sessions.end(session, ErrorCode.PEER_LOST, "as if it were", now)
         connector.driver.wake()
         simulation.network.run(20.0)
         self.assertEqual(1, len(connector.core.timers))  # the Intermediate's ping

@@ -72,9 +72,9 @@ class LivenessTests(SynchronousTestCase):
         connecting = self.alice.connect("web")
         self.network.run_until(lambda: connecting.called)
         transport = self.successResultOf(connecting)
-        (session,) = self.office.core.sessions.values()
-        (ours,) = self.alice.core.sessions.values()
-        self.office.core.end_session(
+        (session,) = self.office.core.sessions
+        (ours,) = self.alice.core.sessions
+        self.office.core.sessions.end(
             session, ErrorCode.PEER_LOST, "as if idle", self.network.clock.seconds()
         )
         session.connection.engine.datagrams_to_send(0.0)  # its last word is lost

@@ -31,7 +31,7 @@ class PacketSizeTests(SimulationCase):
         self.agent = self.simulation.agent(self.hosts[0], policy="prefer-direct")
         self.run_until(self.simulation, lambda: self.agent.core.links[0].is_ready)
         self.talk_ = self.talk(self.simulation, self.agent)
-        self.session: Any = next(iter(self.agent.core.sessions.values()))
+        self.session: Any = next(iter(self.agent.core.sessions))
         self.paths = self.agent.core.paths_of(self.session)
         self.sent = b""
 

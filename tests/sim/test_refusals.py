@@ -193,7 +193,7 @@ class ProtocolTests(SimulationCase):
         """An agent with another kind of control connection."""
         agent = simulation.agent(intermediates=[])
         core = agent.core
-        link = kind("192.0.2.1:4433", core, core.timers, instance=core.instance, random=core.random)
+        link = kind("192.0.2.1:4433", core, core.timers, instance=bytes(8), random=core._random)
         core.links.append(link)
         agent.core.connect(agent.driver.now)
         agent.driver.wake()

@@ -111,7 +111,7 @@ class PreparationTests(SimulationCase):
         simulation = self.simulate()
         node, _, _ = self.trio(simulation)
         self.talk(simulation, node)
-        (session,) = node.core.sessions.values()
+        (session,) = node.core.sessions
         self.assertEqual([session.connection.engine], self.early)
         self.assertEqual([], self.late)
 
@@ -146,7 +146,7 @@ class LifeTests(SimulationCase):
         for node in (agent, connector):
             node.stopService()
             # The last words have nobody to time them any more; the process is about to end.
-            expected = ("links", "paths", "_ended", "_mux", "timers")
+            expected = ("links", "paths", "_ended", "_mux", "_relayed_at", "timers")
             self.assertEqual({}, leftovers(node.core, *expected))
         simulation.network.run(30.0)
         self.assertEqual({}, leftovers(intermediate.core))
@@ -161,7 +161,8 @@ class LifeTests(SimulationCase):
         self.assertEqual(0, len(simulation.nodes[0].core.introductions))
         for node in (agent, connector):
             self.assertEqual(1, len(simulation.reported(node, reports.SessionClosed)))
-            self.assertEqual({"links": 1, "_mux": 1, "timers": 1}, leftovers(node.core, "_ended"))
+            left = leftovers(node.core, "_ended", "_relayed_at")
+            self.assertEqual({"links": 1, "_mux": 1, "timers": 1}, left)
 
     def test_regression_a_service_can_be_used_again_after_its_session_was_ended(self) -> None:
         """The Intermediate handed out the ended session, which the connector had forgotten."""

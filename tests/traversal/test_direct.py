@@ -273,18 +273,18 @@ class FarewellTests(TransferCase):
         self.net.run(1.0)
         self.net.disturb(LOST)
         core = self.connector.core
-        (session,) = core.sessions.values()
+        (session,) = core.sessions
 
         def report() -> None:
-            if session in core.sessions.values():
+            if session in core.sessions:
                 core.paths_of(session).farewell(ErrorCode.PEER_LOST, "its agent vanished", self.now)
-                core._follow(session, self.now)
+                core.sessions.follow(session, self.now)
 
         loop = self.every(0.01, report)
         self.net.run(FAREWELL)
         loop.stop()
         self.net.run(DEAD_AFTER)
-        self.assertNotIn(session, core.sessions.values())
+        self.assertNotIn(session, core.sessions)
         self.assertGreater(core.get_timer() or 0.0, self.now)
 
 

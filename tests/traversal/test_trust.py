@@ -190,7 +190,7 @@ class ForeignNodeTests(DirectCase):
         self.place()
         self.talk(self.simulation, self.agent)
         self.net.run(10.0)  # the first round of checks is over, the next one is not due
-        (session,) = self.agent.core.sessions.values()
+        (session,) = self.agent.core.sessions
         return bytes(session.id)
 
     def candidates(self, kind: Any, session: bytes) -> messages.Message:

@@ -52,7 +52,7 @@ class ControlConnections:
             self._timers.call_at(now + GREETING_TIMEOUT, lambda _: self._check_greeting(node))
 
     def handle(self, connection: Connection, event: quic_events.Event, now: float) -> None:
-        """Take one event of a connection."""
+        """Take one event of a control connection; those of a node that left are ignored."""
         node = self._nodes.find(connection)
         match event:
             case quic_events.StreamDataReceived(stream_id, data, _) if node is not None:

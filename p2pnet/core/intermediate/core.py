@@ -79,16 +79,16 @@ class IntermediateCore:
     @property
     def credentials(self) -> Credentials:
         """Who this Intermediate is; set it to use another certificate for new connections."""
-        return self._credentials
+        assert self._mux.server is not None
+        return self._mux.server.credentials
 
     @credentials.setter
     def credentials(self, credentials: Credentials) -> None:
-        self._credentials = credentials
         self._mux.server = self._profile(credentials=credentials)
 
     @property
     def dropped(self) -> dict[str, int]:
-        """Datagrams that were dropped, by cause."""
+        """How many datagrams were dropped so far, by cause."""
         return {
             **self._unwanted,
             "quic": self._mux.dropped,
@@ -139,7 +139,7 @@ class IntermediateCore:
         return min(times, default=None)
 
     def handle_timer(self, now: float) -> None:
-        """Do what is due."""
+        """Do what is due at `now`: timers, and what they make happen on connections."""
         self._timers.handle_timer(now)
         self._mux.handle_timer(now)
         self._handle_connections(now)

@@ -44,7 +44,7 @@ class Introduction:
     answered: bool = False
 
     def other_end(self, node: ConnectedNode) -> ConnectedNode:
-        """The end that is not `node`."""
+        """The end that is not `node`, one of the two."""
         return self.connector if node is self.agent else self.agent
 
 

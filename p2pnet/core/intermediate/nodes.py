@@ -40,7 +40,7 @@ class ConnectedNode:
 
     @property
     def has_greeted(self) -> bool:
-        """Whether the node's Hello was accepted."""
+        """Whether the node's Hello came, and was accepted."""
         return bool(self.instance)
 
     @property
@@ -90,11 +90,11 @@ class ConnectedNodes:
 
     @property
     def connectors(self) -> Mapping[str, ConnectedNode]:
-        """The greeted connectors by name."""
+        """The connectors that greeted, by name; the mapping follows every change."""
         return self._connectors
 
     def find(self, connection: Connection) -> ConnectedNode | None:
-        """The node of a control connection."""
+        """The node of a control connection, None once it is removed."""
         return self._nodes.get(connection)
 
     def add(self, connection: Connection) -> ConnectedNode:

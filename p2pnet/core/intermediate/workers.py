@@ -161,7 +161,7 @@ class RelayWorker:
     def forward_joined(
         self, frames: bytes, size: int, source: Address, now: float
     ) -> Address | None:
-        """See Forwarder."""
+        """See Forwarder.forward_joined(); the frames are counted for the next report too."""
         if self._report_at is None:
             self._report_at = now + REPORT_INTERVAL
         return self._forwarder.forward_joined(frames, size, source, now)

@@ -70,7 +70,6 @@ class AgentCore(PeerCore):
         StreamAccepted or StreamClosed follows. Raises ValueError for a name that cannot be one.
         """
         check_name("service", service)
-        self._now = now
         stream = Stream(service, kind, now, self.emit)
         session = self._finder.route(service)
         if session is not None and session.is_established:
@@ -103,7 +102,7 @@ class AgentCore(PeerCore):
         flow = self._flows.get(peer)
         if flow is None or flow.is_closed or flow.session is None:
             return False
-        return self.table.paths[flow.session.address].is_direct
+        return self.sessions.table.paths[flow.session.address].is_direct
 
     def send_datagram_p2p(self, data: bytes, peer: str) -> bool:
         """Send a datagram to `peer`, best effort, by whatever way there is. False: dropped."""
@@ -122,7 +121,7 @@ class AgentCore(PeerCore):
 
     def prepare(self, session_id: bytes, now: float) -> Engine:
         """A connection for a session of that id, ready to begin."""
-        return prepare(self.peer_profile(), PeerAddress.of_session(session_id), now)
+        return prepare(self.profiles.peer(), PeerAddress.of_session(session_id), now)
 
     def not_found(
         self, service: str, streams: Sequence[Stream], code: ErrorCode, reason: str
@@ -145,7 +144,7 @@ class AgentCore(PeerCore):
     @property
     def is_needed(self) -> bool:
         """Whether anybody waits for, or uses, what this node is connected to."""
-        return bool(self.sessions) or self._finder.is_awaited
+        return len(self.sessions) > 0 or self._finder.is_awaited
 
     def link_ready(
         self, link: ControlLink, address: tuple[str, int], seconds: float, now: float
@@ -170,7 +169,7 @@ class AgentCore(PeerCore):
             self._join(session, FIRST_RESUME, now)
 
     def _agent_sessions(self) -> list[AgentSession]:
-        return [s for s in self.sessions.values() if isinstance(s, AgentSession)]
+        return [session for session in self.sessions if isinstance(session, AgentSession)]
 
     # -- messages --------------------------------------------------------------------------------
 
@@ -182,22 +181,22 @@ class AgentCore(PeerCore):
             case messages.SessionRefused(number, code, reason):
                 self._refused(number, ErrorCode.of(code), reason, now)
             case messages.SessionClosed():
-                self.session_closed(link, message, now)
-                session = self.find_session(message.session)
+                self.sessions.take_closed(link, message, now)
+                session = self.sessions.find(message.session)
                 if isinstance(session, AgentSession):
                     self._lost_relay(session, now)
             case _ if isinstance(message, messages.SignalMessage):
-                self.take_signal(message, now)
+                self.sessions.take_signal(message, now)
 
     def _refused(self, number: int, code: ErrorCode, reason: str, now: float) -> None:
         request = self._finder.refused(number, code, reason, now)
         # The connector gave the session up; other reasons pass.
         if request is not None and request.resumes is not None and code is ErrorCode.RESTARTED:
-            self.end_session(request.resumes, code, reason, now)
+            self.sessions.end(request.resumes, code, reason, now)
 
     def _opened(self, link: ControlLink, message: messages.SessionOpened, now: float) -> None:
         request = self._finder.answered(message.request)
-        session = self.find_session(message.session)
+        session = self.sessions.find(message.session)
         if request is None or (session is None and request.resumes is not None):
             if session is None:  # it was given up, or ended meanwhile
                 self._finder.decline(link, message.session)
@@ -207,13 +206,13 @@ class AgentCore(PeerCore):
             return
         if session is not None and session.instance != message.instance:
             reason = f"connector {session.peer_name} restarted"
-            self.end_session(session, ErrorCode.RESTARTED, reason, now)
+            self.sessions.end(session, ErrorCode.RESTARTED, reason, now)
             self._find_again(request, now)
             return
         if session is None:
             session = self._start_session(request, message, now)
         assert isinstance(session, AgentSession)
-        self.add_relay(session, link, message, link.rtt + message.peer_rtt, now)
+        self.sessions.add_relay(session, link, message, link.rtt + message.peer_rtt, now)
         self._join(session, FIRST_RESUME, now)
         if not session.has_connection:
             self._handshake(session, request, now)
@@ -230,7 +229,7 @@ class AgentCore(PeerCore):
     ) -> AgentSession:
         introduction = Introduction(message.session, message.connector, message.instance)
         session = AgentSession(introduction, now, self.emit, request.service)
-        self.add_session(session, SELECTORS[self.policy_of(request.service)]())
+        self.sessions.add(session, SELECTORS[self.policy_of(request.service)]())
         self.emit(
             reports.SessionOpened(
                 session.id.hex(), session.peer_name, request.service, request.link.name
@@ -249,15 +248,15 @@ class AgentCore(PeerCore):
     def _check_handshake(self, session: AgentSession, now: float) -> None:
         if not session.is_established:
             reason = f"connector {session.peer_name} did not answer in {HANDSHAKE_TIMEOUT:.0f} s"
-            self.end_session(session, ErrorCode.PEER_LOST, reason, now)
+            self.sessions.end(session, ErrorCode.PEER_LOST, reason, now)
 
     def _keep_alive(self, session: AgentSession, now: float) -> None:
-        if self.sessions.get(session.address) is not session:
+        if not self.sessions.is_living(session):
             return
         if session.streams:
             session.used_at = now
         elif now - session.used_at > SESSION_LINGER:
-            self.end_session(session, ErrorCode.NO_ERROR, "not used any more", now)
+            self.sessions.end(session, ErrorCode.NO_ERROR, "not used any more", now)
             return
         session.connection.ping()
         self.timers.call_at(now + KEEPALIVE, lambda t: self._keep_alive(session, t))
@@ -270,7 +269,7 @@ class AgentCore(PeerCore):
         if isinstance(event, quic_events.HandshakeCompleted) and isinstance(session, AgentSession):
             if event.peer.name != session.peer_name:
                 reason = f"announced was connector {session.peer_name}, it is {event.peer.name}"
-                self.end_session(session, ErrorCode.WRONG_PEER, reason, now)
+                self.sessions.end(session, ErrorCode.WRONG_PEER, reason, now)
             else:
                 self._open_waiting(session)
 
@@ -306,7 +305,7 @@ class AgentCore(PeerCore):
     def _join(self, session: AgentSession, delay: float, now: float) -> None:
         """Have all Intermediates relay the session, and try again as long as one could."""
         # A later session with the same connector may have the same address.
-        if self.sessions.get(session.address) is not session:
+        if not self.sessions.is_living(session):
             return
         if session.join_timer is not None:
             session.join_timer.cancel()

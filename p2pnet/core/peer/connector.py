@@ -70,16 +70,18 @@ class ConnectorCore(PeerCore):
         utcnow: Callable[[], datetime.datetime],
         entropy: Callable[[int], bytes] = os.urandom,
     ) -> None:
-        super().__init__(credentials, intermediates, options, utcnow=utcnow, entropy=entropy)
+        super().__init__(
+            credentials, intermediates, options,
+            utcnow=utcnow, entropy=entropy, max_peer_streams=max_streams,
+        )  # fmt: skip
         self.services = tuple(services)
-        self.max_peer_streams = max_streams
         self._authorizer = authorizer
         self._ended: collections.OrderedDict[bytes, None] = collections.OrderedDict()
 
     @property
     def is_needed(self) -> bool:
         """Whether there is a session that may need an Intermediate."""
-        return bool(self.sessions)
+        return len(self.sessions) > 0
 
     def link_ready(
         self, link: ControlLink, address: tuple[str, int], seconds: float, now: float
@@ -100,9 +102,9 @@ class ConnectorCore(PeerCore):
                 code, reason = self._consider(link, message, now)
                 link.send(messages.SessionAnswer(message.session, code, reason))
             case messages.SessionClosed():
-                self.session_closed(link, message, now)
+                self.sessions.take_closed(link, message, now)
             case _ if isinstance(message, messages.SignalMessage):
-                self.take_signal(message, now)
+                self.sessions.take_signal(message, now)
 
     def _consider(
         self, link: ControlLink, offer: messages.SessionOffer, now: float
@@ -114,7 +116,7 @@ class ConnectorCore(PeerCore):
             text = f"connector {self.credentials.identity.name} refuses {offer.service}"
             self.emit(reports.SessionRefused(offer.service, refusal.name.lower(), offer.agent))
             return refusal, f"{text} to agent {offer.agent}"
-        session = self.sessions.get(PeerAddress.of_session(offer.session))
+        session = self.sessions.find(offer.session)
         if session is None:
             if len(self.sessions) >= MAX_SESSIONS:
                 return ErrorCode.OVER_LIMIT, f"{MAX_SESSIONS} sessions are open"
@@ -124,7 +126,7 @@ class ConnectorCore(PeerCore):
         elif (session.peer_name, session.instance) != (offer.agent, offer.instance):
             return ErrorCode.PROTOCOL_ERROR, "that session belongs to another agent"
         # The agent knows the whole way and chooses; this end follows.
-        self.add_relay(session, link, offer, 0.0, now)
+        self.sessions.add_relay(session, link, offer, 0.0, now)
         return ErrorCode.NO_ERROR, ""
 
     def _start_session(
@@ -132,7 +134,7 @@ class ConnectorCore(PeerCore):
     ) -> ConnectorSession:
         introduction = Introduction(offer.session, offer.agent, offer.instance)
         session = ConnectorSession(introduction, now, self.emit, self._authorizer.authorize)
-        self.add_session(session, SELECTORS.get(offer.policy, PreferDirect)())
+        self.sessions.add(session, SELECTORS.get(offer.policy, PreferDirect)())
         self.emit(reports.SessionOpened(session.id.hex(), offer.agent, offer.service, link.name))
         self.timers.call_at(now + HANDSHAKE_TIMEOUT, lambda t: self._check_handshake(session, t))
         return session
@@ -140,13 +142,13 @@ class ConnectorCore(PeerCore):
     def _check_handshake(self, session: Session, now: float) -> None:
         if not session.is_established:
             reason = f"agent {session.peer_name} did not finish its handshake"
-            self.end_session(session, ErrorCode.PEER_LOST, reason, now)
+            self.sessions.end(session, ErrorCode.PEER_LOST, reason, now)
 
     def _accept_peer(self, address: PeerAddress) -> ConnectionProfile | None:
-        session = self.sessions.get(address)
+        session = self.sessions.table.living.get(address)
         if session is None or session.has_connection:
             return None
-        return self.peer_profile()
+        return self.profiles.peer()
 
     def session_ended(self, session: Session, code: ErrorCode, reason: str, now: float) -> None:
         """Remember it: an agent that does not know yet must not resume what is not there."""
@@ -161,4 +163,4 @@ class ConnectorCore(PeerCore):
             return
         if event.peer.name != session.peer_name:
             reason = f"announced was agent {session.peer_name}, it is {event.peer.name}"
-            self.end_session(session, ErrorCode.WRONG_PEER, reason, now)
+            self.sessions.end(session, ErrorCode.WRONG_PEER, reason, now)

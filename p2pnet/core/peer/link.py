@@ -53,6 +53,9 @@ class LinkOwner(Protocol):
     def relays_streams(self, link: ControlLink) -> bool:
         """Whether the Intermediate of `link` relays a session that has streams."""
 
+    def relayed_at(self, link: ControlLink) -> float | None:
+        """When the Intermediate of `link` last relayed a packet to this node, None for never."""
+
     def connect_control(self, host: str, address: Address, now: float) -> Connection:
         """Open a control connection to an Intermediate whose certificate must name `host`."""
 
@@ -92,7 +95,7 @@ class ControlStream:
         self._buffer = messages.MessageBuffer()
 
     def send(self, message: messages.Message) -> None:
-        """Queue a message."""
+        """Queue a message; Connection.send() drops it once the connection is closed."""
         self.connection.send(messages.CONTROL_STREAM, messages.encode_message(message))
 
     def receive(self, event: quic_events.StreamDataReceived) -> list[messages.Message]:
@@ -150,7 +153,7 @@ class ControlLink:
 
     @property
     def is_usable(self) -> bool:
-        """Whether it takes new sessions."""
+        """Whether the Intermediate takes requests for new sessions."""
         return self.is_ready and not self.draining
 
     @property
@@ -269,10 +272,6 @@ class ControlLink:
 
     # -- staying up ------------------------------------------------------------------------------
 
-    def traffic_arrived(self, now: float) -> None:
-        """The Intermediate relayed a packet of a session, so it lives."""
-        self._liveness.traffic_arrived(now)
-
     def probe(self, now: float) -> None:
         """Ask for an answer now; this also shows the Intermediate where this node is."""
         if self.is_ready:
@@ -293,8 +292,8 @@ class ControlLink:
         self._alarm.set(self._liveness.get_timer(), self._check)
 
     def _check(self, now: float) -> None:
-        in_use = self._owner.relays_streams(self)
-        self._act(self._liveness.handle_timer(now, in_use=in_use), now)
+        in_use, relayed_at = self._owner.relays_streams(self), self._owner.relayed_at(self)
+        self._act(self._liveness.handle_timer(now, relayed_at=relayed_at, in_use=in_use), now)
 
     def _act(self, due: Due | None, now: float) -> None:
         if due is Due.GIVE_UP:
@@ -308,7 +307,7 @@ class ControlLink:
     # -- going down ------------------------------------------------------------------------------
 
     def stop(self, reason: str) -> None:
-        """Close and never try again."""
+        """Close the connection, with `reason` for the Intermediate, and never try again."""
         self._alarm.cancel()
         if self.state is not LinkState.STOPPED:
             self._advance(LinkState.STOPPED)

@@ -14,7 +14,7 @@ PROBE_ROUND_TRIPS = 8  # round trips that a probe may take on a slow path
 
 
 class Due(enum.Enum):
-    """What Liveness asks of its caller."""
+    """What the caller of Liveness is to do with the connection."""
 
     PING = enum.auto()
     GIVE_UP = enum.auto()
@@ -33,7 +33,6 @@ class Liveness:
         self._is_probing = False
         self._asked_at = 0.0
         self._answered_at = 0.0
-        self._traffic_at = -math.inf
         self._due_at = math.inf
 
     def answered(self, rtt: float, now: float) -> None:
@@ -45,10 +44,6 @@ class Liveness:
         self.timeout, self._is_probing = 0.0, False
         self._answered_at = now
         self._due_at = now + PING_IN_USE
-
-    def traffic_arrived(self, now: float) -> None:
-        """The Intermediate relayed a packet: it lives, though its pings may queue behind that."""
-        self._traffic_at = now
 
     def probe(self, now: float) -> Due | None:
         """Ask for an answer within a shorter time than usual; None if that happens already."""
@@ -66,23 +61,26 @@ class Liveness:
         """When to call handle_timer(); math.inf before the first answered()."""
         return self._due_at
 
-    def handle_timer(self, now: float, *, in_use: bool) -> Due | None:
+    def handle_timer(self, now: float, *, relayed_at: float | None, in_use: bool) -> Due | None:
         """What is due now.
 
+        :param relayed_at: when the Intermediate last relayed a packet to this node, None for never:
+            it lives then, though its answers may queue behind relayed packets.
         :param in_use: whether streams are relayed by the Intermediate, so that its silence matters.
         """
         if now < self._due_at - TOLERANCE:
             return None
+        traffic_at = -math.inf if relayed_at is None else relayed_at
         if self.timeout:
-            return self._continue(now)
-        is_silent = self._traffic_at < now - PING_IN_USE + TOLERANCE
+            return self._continue(traffic_at, now)
+        is_silent = traffic_at < now - PING_IN_USE + TOLERANCE
         if now - self._answered_at > PING_INTERVAL - TOLERANCE:
             # Without a ping the connection would become idle whatever is relayed, and QUIC's own
             # time-out, which starts anew with this ping, ends later than sessions can wait.
             return self._ask(PING_TIMEOUT, now)
         if is_silent and in_use:
             return self.probe(now)
-        silent_since = now if is_silent else self._traffic_at
+        silent_since = now if is_silent else traffic_at
         self._due_at = min(silent_since + PING_IN_USE, self._answered_at + PING_INTERVAL)
         return None
 
@@ -94,9 +92,9 @@ class Liveness:
         self._due_at = now + self.timeout / PINGS
         return Due.PING
 
-    def _continue(self, now: float) -> Due:
+    def _continue(self, traffic_at: float, now: float) -> Due:
         if now < self._asked_at + self.timeout - TOLERANCE:
             return self._ping(now)
-        if self._traffic_at > now - self.timeout:  # the answer queues behind relayed packets
+        if traffic_at > now - self.timeout:  # the answer queues behind relayed packets
             return self._ask(self.timeout, now)
         return Due.GIVE_UP

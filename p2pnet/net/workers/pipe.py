@@ -21,11 +21,11 @@ PATIENCE = 5.0  # seconds for which the other process may read nothing of what i
 
 @implementer(IReadDescriptor, IWriteDescriptor)
 class Pipe:
-    """One end.
+    """One end of the socket between an Intermediate and a worker.
 
-    A message goes at once, if the system takes it, where Twisted's transports would wait for the
-    reactor's next turn. So who reads what waits here before a datagram knows all that had been said
-    before that was sent.
+    A message is written at once, if the system takes it, where Twisted's transports would wait for
+    the reactor's next turn. A process that drains the pipe before it reads UDP therefore knows
+    everything that was written before that datagram was sent.
 
     :param reactor: provides IReactorFDSet and IReactorTime.
     :param opened: a connected stream socket, which is the pipe's own from now on.
@@ -55,7 +55,7 @@ class Pipe:
         reactor.addReader(self)
 
     def close(self) -> None:
-        """Read and write no more."""
+        """Close the socket: nothing more is read or written, and `lost` is not called."""
         if self._socket is not None:
             self._reactor.removeReader(self)  # while it still has its descriptor
             self._stop_waiting()
@@ -69,21 +69,21 @@ class Pipe:
             self._lost(reason)
 
     def logPrefix(self) -> str:
-        """For Twisted's log."""
+        """The name of this end in Twisted's own log lines."""
         return "relay worker"
 
     def fileno(self) -> int:
-        """The socket's descriptor, -1 once closed."""
+        """The socket's file descriptor, -1 once it is closed."""
         return -1 if self._socket is None else self._socket.fileno()
 
     def connectionLost(self, reason: Failure) -> None:
-        """The reactor gave the socket up."""
+        """The reactor gives the socket up: the other process counts as gone."""
         self._lose(reason.getErrorMessage())
 
     # -- receiving -------------------------------------------------------------------------------
 
     def doRead(self) -> None:
-        """Take what waits; the reactor comes back if more came meanwhile."""
+        """Read the messages that wait; the reactor calls again if more came meanwhile."""
         try:
             for _ in range(MAX_CHUNKS):
                 if self._socket is None:
@@ -110,7 +110,7 @@ class Pipe:
 
     @property
     def backlog(self) -> int:
-        """Bytes that wait until the other process has read some."""
+        """Bytes of messages that wait until the other process reads some."""
         return len(self._unsent)
 
     def send(self, message: WorkerMessage) -> None:
@@ -121,7 +121,7 @@ class Pipe:
                 self.doWrite()
 
     def doWrite(self) -> None:
-        """Send what the system takes."""
+        """Write as many of the waiting bytes as the system takes."""
         if self._socket is None:
             return
         try:

@@ -5,6 +5,7 @@ Each process has a socket of its own on the port, and the kernel spreads the fra
 worker dies: until the next one is ready, its socket is read here.
 """
 
+import functools
 import os
 import socket
 import subprocess
@@ -38,19 +39,19 @@ def is_available(reactor: object) -> bool:
 
 
 class WorkerOwner(Protocol):
-    """Who has workers, each known by its number from 1."""
+    """What a WorkerPool asks of its Intermediate, and tells it. Workers are numbered from 1."""
 
     def worker_added(self, worker: int) -> Iterable[WorkerMessage]:
-        """There will be one. Returns what it must know."""
+        """A worker's process started. Returns the messages that it must get first."""
 
     def worker_began(self, worker: int, pid: int) -> None:
-        """It relays."""
+        """The worker's process, of that process id, forwards frames from now on."""
 
     def worker_said(self, worker: int, message: WorkerMessage) -> None:
-        """It says this."""
+        """The worker sent a message about its circuits."""
 
     def worker_lost(self, worker: int, reason: str, restart_in: float) -> None:
-        """It is no more; another one starts in so many seconds."""
+        """The worker's process ended; another one starts in `restart_in` seconds."""
 
 
 class _Process:
@@ -67,7 +68,7 @@ class _Process:
         receive: Callable[[WorkerMessage], Any],
         lost: Callable[[str], Any],
     ) -> None:
-        """Start it. Raises OSError."""
+        """Start the process. Raises OSError."""
         ours, theirs = socket.socketpair()
         descriptors = udp.fileno(), theirs.fileno()
         command = [sys.executable, "-P", "-m", relay_worker.__name__, *map(str, descriptors), kind]
@@ -94,12 +95,30 @@ class _Process:
 
 
 class _Worker:
-    """One worker: its socket, which stays, and its process, which need not."""
+    """One worker: its socket, which stays open, and its process, which may end and start again.
 
-    def __init__(self, pool: "WorkerPool", number: int, udp: socket.socket) -> None:
-        self._pool = pool
+    :param owner: learns what the process does, by the worker's number.
+    :param read: reads the socket in this process, while no other one does.
+    :param receive: gets datagrams that the process passes on.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        number: int,
+        udp: socket.socket,
+        kind: str,
+        owner: WorkerOwner,
+        read: Callable[[socket.socket], IDatagramTransport],
+        receive: Callable[[Datagrams], Any],
+    ) -> None:
+        self._reactor = reactor
         self._number = number
         self._udp = udp
+        self._kind = kind
+        self._owner = owner
+        self._read = read
+        self._receive = receive
         self._process: _Process | None = None
         self._stand_in: IDatagramTransport | None = None  # while the process is not there
         self._delay = 0.0  # seconds before the next start, if there is need of one
@@ -107,15 +126,15 @@ class _Worker:
 
     def start(self) -> None:
         """Read the socket here, and start a process that will."""
-        pool, self._start_call = self._pool, None
+        self._start_call = None
         try:
             self._step_in()
-            process = _Process(pool.reactor, self._udp, pool.kind, self._take, self._lost)
+            process = _Process(self._reactor, self._udp, self._kind, self._take, self._lost)
         except (OSError, CannotListenError) as error:
             self._start_later(str(error))
             return
         self._process = process
-        for message in pool.owner.worker_added(self._number):
+        for message in self._owner.worker_added(self._number):
             process.pipe.send(message)
         process.pipe.send(Begin())
 
@@ -135,7 +154,7 @@ class _Worker:
 
     def _step_in(self) -> None:
         if self._stand_in is None:
-            self._stand_in = self._pool.read(self._udp)
+            self._stand_in = self._read(self._udp)
 
     def _step_back(self) -> Any:
         stand_in, self._stand_in = self._stand_in, None
@@ -146,24 +165,24 @@ class _Worker:
             case Begun():
                 self._step_back()
                 assert self._process is not None
-                self._pool.owner.worker_began(self._number, self._process.pid)
+                self._owner.worker_began(self._number, self._process.pid)
             case Stray(data, source):
-                self._pool.receive([(data, source)])
+                self._receive([(data, source)])
             case _:
-                self._pool.owner.worker_said(self._number, message)
+                self._owner.worker_said(self._number, message)
 
     def _lost(self, reason: str) -> None:
         process, self._process = self._process, None
         assert process is not None
         process.end()
-        if self._pool.reactor.seconds() - process.started_at > MAX_DELAY:
+        if self._reactor.seconds() - process.started_at > MAX_DELAY:
             self._delay = 0.0
         self._start_later(reason)
 
     def _start_later(self, reason: str) -> None:
         delay, self._delay = self._delay, min(max(FIRST_DELAY, 2 * self._delay), MAX_DELAY)
-        self._pool.owner.worker_lost(self._number, reason, delay)
-        self._start_call = self._pool.reactor.callLater(delay, self.start)
+        self._owner.worker_lost(self._number, reason, delay)
+        self._start_call = self._reactor.callLater(delay, self.start)
         try:
             self._step_in()
         except CannotListenError:
@@ -186,9 +205,8 @@ class WorkerPool:
     forward: Forward | None = None
 
     def __init__(self, reactor: Any, host: str, port: int, workers: int, kind: str) -> None:
-        self.reactor = reactor
-        self.kind = kind
-        self.receive: Callable[[Datagrams], Any]
+        self._reactor = reactor
+        self._kind = kind
         self._host = host
         self._port = port
         self.count = workers
@@ -198,30 +216,31 @@ class WorkerPool:
 
     @property
     def gathers(self) -> bool:
-        """As the sockets do."""
+        """See IDatagramTransport; all sockets of the pool are of one kind."""
         return bool(self._transport.gathers)
 
     def start(self, receive: Callable[[Datagrams], Any]) -> None:
         """Open the sockets, and start the workers. Raises CannotListenError."""
-        self.receive = receive
-        options = [] if self.kind == "plain" else [batched.JOINED]
+        options = [] if self._kind == "plain" else [batched.JOINED]
         try:
             sockets = reuseport.open_group(self._host, self._port, 1 + self.count, options)
         except OSError as error:
             raise CannotListenError(self._host, self._port, error) from error
         self._sockets = sockets
-        self._transport = self.read(sockets[0])
+        read = functools.partial(self._read, receive)
+        self._transport = read(sockets[0])
         self._workers = [
-            _Worker(self, number, udp) for number, udp in enumerate(sockets[1:], start=1)
+            _Worker(self._reactor, number, udp, self._kind, self.owner, read, receive)
+            for number, udp in enumerate(sockets[1:], start=1)
         ]
         for worker in self._workers:
             worker.start()
 
-    def read(self, udp: socket.socket) -> IDatagramTransport:
-        """Have what comes to that socket be received in this process."""
-        transport = transport_on(self.reactor, udp, self.kind)
+    def _read(self, receive: Callable[[Datagrams], Any], udp: socket.socket) -> IDatagramTransport:
+        """Read a socket in this process. Raises CannotListenError."""
+        transport = transport_on(self._reactor, udp, self._kind)
         transport.forward = self.forward
-        transport.start(self.receive)
+        transport.start(receive)
         return transport
 
     def send(self, datagrams: Datagrams, hops: int | None = None) -> None:
@@ -229,12 +248,13 @@ class WorkerPool:
         self._transport.send(datagrams, hops)
 
     def tell(self, message: WorkerMessage) -> None:
-        """Tell it to every worker, before anything that is sent after it arrives anywhere."""
+        """Send a message to every worker; each knows it before a datagram that is sent afterwards
+        arrives anywhere."""
         for worker in self._workers:
             worker.tell(message)
 
     def get_address(self) -> Address:
-        """The local address, once started."""
+        """The local address of the shared port, once the pool is started."""
         address: Address = self._transport.get_address()
         return address
 

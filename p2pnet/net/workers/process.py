@@ -1,4 +1,4 @@
-"""A process that relays for an Intermediate, which starts it with the sockets that it needs.
+"""A process that forwards frames for an Intermediate, which starts it with both of its sockets.
 
 It ends when the Intermediate does. Run as ``python -m p2pnet.net.workers.process UDP PIPE KIND``:
 the descriptors of both sockets, and how the UDP socket is used (the setting `udp`).
@@ -42,23 +42,26 @@ def transport_on(reactor: Any, opened: socket.socket, kind: str) -> IDatagramTra
 
 
 class _UpToDateDriver(Driver):
-    """Lets what was said before a datagram was sent be heard before it."""
+    """Reads the Intermediate's messages before each datagram: one that was sent before the datagram
+    must count for it."""
 
-    hear: Callable[[], Any]
+    read_messages: Callable[[], Any]
 
     def _receive(self, datagrams: Datagrams) -> None:
-        self.hear()
+        self.read_messages()
         super()._receive(datagrams)
 
     def _forward(self, datagrams: bytes, size: int, source: Address) -> Address | None:
-        self.hear()
+        self.read_messages()
         return super()._forward(datagrams, size, source)
 
 
 class Worker:
-    """A relay worker in this process.
+    """A relay worker: its core, its UDP socket and the pipe to its Intermediate.
 
-    :param lost: called with the reason when the Intermediate is no more.
+    :param udp: a bound socket on the Intermediate's port; `pipe`: connected to the Intermediate.
+    :param kind: how the UDP socket is used, batched or plain.
+    :param lost: called with the reason when the Intermediate has ended.
     """
 
     def __init__(
@@ -71,7 +74,7 @@ class Worker:
         self._driver = _UpToDateDriver(
             self._core, transport, reactor, self._handle, self._core.forward_joined
         )
-        self._driver.hear = self._pipe.doRead
+        self._driver.read_messages = self._pipe.doRead
 
     def _take(self, message: WorkerMessage) -> None:
         if isinstance(message, Begin):
@@ -88,7 +91,7 @@ class Worker:
 
 
 def main() -> None:
-    """Relay until the Intermediate ends."""
+    """Run a relay worker on the descriptors of the command line until the Intermediate ends."""
     from twisted.internet import reactor
 
     loop: Any = reactor

@@ -1,10 +1,10 @@
 """Several sockets on one UDP port, and which of them gets a datagram (Linux, SO_REUSEPORT).
 
-The kernel asks a program of ours: a relay frame goes to the socket that a byte of its channel id
-names, which is random; everything else to the first. As the program looks at nothing but the
-datagram, a client stays where it was when its NAT gives it another address. See socket(7) for the
-options, Linux' filter.h and bpf_common.h for the instructions. A program of this older kind needs
-no privilege.
+The kernel runs a program of ours: a relay frame goes to the socket that the first byte of its
+channel id names, which is random, everything else to the first socket. The program reads nothing
+but the datagram, so a node keeps its socket when its NAT gives it another address. See socket(7)
+for the options, Linux' filter.h and bpf_common.h for the instructions. A program of this older
+kind needs no privilege.
 """
 
 import ctypes
@@ -24,7 +24,10 @@ RETURN, RETURN_RESULT = 0x06, 0x16
 
 
 def steering_program(sockets: int) -> list[tuple[int, int, int, int]]:
-    """The instructions that choose one of so many sockets. A load beyond the end chooses 0."""
+    """The instructions that choose one of so many sockets: code, two jumps and operand of each.
+
+    A load beyond the end of the datagram chooses socket 0.
+    """
     return [
         (LOAD_BYTE, 0, 0, 0),
         (AND, 0, 0, 0xF0),
@@ -47,10 +50,10 @@ def steer(opened: socket.socket, sockets: int) -> None:
 def open_group(
     host: str, port: int, sockets: int, options: Iterable[tuple[int, int, int]] = ()
 ) -> list[socket.socket]:
-    """That many sockets on one port (0 for any), in the order in which the program counts them.
+    """So many sockets on one port (0 for any), in the order in which the program counts them.
 
-    The order is of their binding. It holds for as long as none of them is closed, which a duplicate
-    of its descriptor prevents. Raises OSError, also if another program uses the port.
+    The kernel counts them in the order of binding, for as long as none is closed; a duplicate of a
+    descriptor keeps its socket open. Raises OSError, also if another program uses the port.
     """
     shared = (socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     # Only once it is bound: with the option two Intermediates could share a port unknowingly.
@@ -69,7 +72,7 @@ def open_group(
 
 
 def is_available() -> bool:
-    """Whether this system can do that."""
+    """Whether this system lets several sockets share a port and a program choose among them."""
     if sys.platform != "linux":
         return False
     try:

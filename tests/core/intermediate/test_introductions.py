@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import random
 from typing import Any
 
 from hypothesis import settings
@@ -18,73 +17,13 @@ from hypothesis.stateful import (
 from twisted.trial.unittest import SynchronousTestCase
 
 from p2pnet import reports
-from p2pnet.core import events
-from p2pnet.core.intermediate.introductions import MAX_REQUESTS, Introductions
-from p2pnet.core.intermediate.registry import MemoryDirectory
-from p2pnet.core.intermediate.workers import SharedForwarder
-from p2pnet.core.timers import Timers
+from p2pnet.core.intermediate.introductions import MAX_REQUESTS, OFFER_TIMEOUT
 from p2pnet.identity import Role
 from p2pnet.wire import messages
 from p2pnet.wire.codes import ErrorCode
+from p2pnet.wire.relay_frame import encode_relay_frame
+from tests.core.intermediate.fixture import MAX_PER_NODE, MAX_SESSIONS, Fixture
 from tests.core.support import SERVICES, Told
-
-MAX_SESSIONS, MAX_PER_NODE = 4, 2
-
-
-class Fixture:
-    """A session table with everything around it that is not a network."""
-
-    def __init__(self, max_sessions: int = MAX_SESSIONS, max_per_node: int = MAX_PER_NODE) -> None:
-        self.directory = MemoryDirectory()
-        self.events: list[events.Event] = []
-        self.forwarder = SharedForwarder(self.events.append)
-        self.connectors: dict[str, Told] = {}
-        self.nodes: list[Told] = []
-        self.made = 0
-        self.table = Introductions(
-            self.forwarder, self.directory, self.connectors, self.events.append,
-            random.Random(1).randbytes, Timers(),
-            max_sessions=max_sessions, max_per_node=max_per_node,
-            rate=0,
-        )  # fmt: skip
-
-    def node(self, role: Role, name: str, *services: str) -> Told:
-        """A node that connects; a connector takes the place of an earlier one of its name."""
-        self.made += 1
-        node = Told(role, name, self.made, (f"203.0.113.{self.made % 250}", 50000))
-        self.nodes.append(node)
-        if role is Role.CONNECTOR:
-            self.connectors[name] = node
-            self.directory.register(node.identity.realm, services, node)
-        return node
-
-    def lose(self, node: Told) -> None:
-        """The node's connection is over."""
-        self.nodes.remove(node)
-        self.directory.unregister(node.identity.realm, node)
-        if self.connectors.get(node.identity.name) is node:
-            del self.connectors[node.identity.name]
-        self.table.lost(node, ErrorCode.PEER_LOST, "gone")
-
-    def request(self, agent: Told, service: str = "web", **options: Any) -> bytes:
-        """Ask for a session. Returns the id that the agent chose for it."""
-        self.made += 1
-        session = options.pop("session", self.made.to_bytes(16, "big"))
-        self.table.request(
-            agent, messages.SessionRequest(self.made, session, service, **options), 0.0
-        )
-        return bytes(session)
-
-    def answer(self, node: Told, session: bytes, code: int = 0) -> None:
-        """Take or refuse a session."""
-        self.table.answer(node, messages.SessionAnswer(session, code, "because"), 0.0)
-
-    def state(self) -> Any:
-        """Everything that can be seen from outside."""
-        return (
-            len(self.table), len(self.forwarder), len(self.events),
-            [(set(node.sessions), len(node.told)) for node in self.nodes],
-        )  # fmt: skip
 
 
 class Machine(RuleBasedStateMachine):
@@ -263,3 +202,163 @@ class IntroductionsTests(SynchronousTestCase):
         (closed,) = self.told(self.office, messages.SessionClosed)
         self.assertEqual((session, 0, "not used"), (closed.session, closed.code, closed.reason))
         self.assertEqual([], self.told(self.alice, messages.SessionClosed))
+
+    def test_a_connector_that_is_not_there_is_refused_with_a_reason(self) -> None:
+        """By service or by name."""
+        self.fixture.request(self.alice, "ssh")
+        self.fixture.request(self.alice, "web", connector="annex")
+        refusals = [(r.code, r.reason) for r in self.told(self.alice, messages.SessionRefused)]
+        self.assertEqual(
+            [
+                (ErrorCode.UNKNOWN_SERVICE, "no connector serves ssh now"),
+                (ErrorCode.UNKNOWN_SERVICE, "connector annex is not connected"),
+            ],
+            refusals,
+        )
+
+    def test_a_session_is_resumed_with_its_id_only(self) -> None:
+        """A request that names the connector begins a new session for another id."""
+        session = self.fixture.request(self.alice)
+        self.fixture.answer(self.office, session)
+        self.fixture.request(self.alice, session=session, connector="office")
+        self.assertEqual(2, len(self.told(self.alice, messages.SessionOpened)))
+        self.fixture.request(self.alice, connector="office")
+        self.assertEqual(2, len(self.fixture.table))
+
+    def test_requests_with_another_policy_do_not_share_a_session(self) -> None:
+        """Its paths would be chosen otherwise."""
+        for policy in ("lowest-rtt", "direct-only", "lowest-rtt"):
+            self.fixture.request(self.alice, policy=policy)
+        offers = self.told(self.office, messages.SessionOffer)
+        self.assertEqual(["lowest-rtt", "direct-only"], [offer.policy for offer in offers])
+
+    def test_the_connector_with_the_fewest_sessions_is_chosen(self) -> None:
+        """For an agent that has none with any of them."""
+        annex = self.fixture.node(Role.CONNECTOR, "annex", "web")
+        self.fixture.request(self.alice)
+        self.fixture.request(self.fixture.node(Role.AGENT, "bob"))
+        self.assertEqual((1, 1), (len(self.office.sessions), len(annex.sessions)))
+
+    def test_a_connector_that_does_not_answer_is_passed_over(self) -> None:
+        """The request goes to another one, later ones as well, and the offer is withdrawn."""
+        session = self.fixture.request(self.alice)
+        annex = self.fixture.node(Role.CONNECTOR, "annex", "web")
+        self.fixture.timers.handle_timer(OFFER_TIMEOUT)
+        (closed,) = self.told(self.office, messages.SessionClosed)
+        self.assertEqual((session, ErrorCode.PEER_LOST), (closed.session, closed.code))
+        self.assertTrue(self.office.is_silent)
+        self.fixture.answer(annex, session)
+        (opened,) = self.told(self.alice, messages.SessionOpened)
+        self.assertEqual("annex", opened.connector)
+
+    def test_the_only_connector_that_does_not_answer_is_unreachable(self) -> None:
+        """A slow path has more time."""
+        self.office.connection.rtt = 1.0
+        self.fixture.request(self.alice)
+        self.fixture.timers.handle_timer(OFFER_TIMEOUT)
+        self.assertEqual([], self.told(self.alice, messages.SessionRefused))
+        self.fixture.timers.handle_timer(6.0)
+        (refused,) = self.told(self.alice, messages.SessionRefused)
+        self.assertEqual(
+            (ErrorCode.UNREACHABLE, "connector office does not answer"),
+            (refused.code, refused.reason),
+        )
+
+    def test_an_answer_in_time_is_not_late_afterwards(self) -> None:
+        """Nor is one for a session that ended."""
+        one, other = self.fixture.request(self.alice), self.fixture.request(self.alice, policy="x")
+        self.fixture.answer(self.office, one)
+        self.fixture.answer(self.office, other, ErrorCode.OVER_LIMIT)
+        self.fixture.timers.handle_timer(OFFER_TIMEOUT)
+        self.assertFalse(self.office.is_silent)
+        self.assertEqual(1, len(self.fixture.table))
+
+    def test_a_refusal_is_about_the_service_of_the_offer(self) -> None:
+        """Another request that would have shared the session is offered by itself."""
+        session = self.fixture.request(self.alice, "web")
+        self.fixture.request(self.alice, "dns")
+        self.fixture.answer(self.office, session, ErrorCode.NOT_AUTHORIZED)
+        (refused,) = self.told(self.alice, messages.SessionRefused)
+        self.assertEqual((ErrorCode.NOT_AUTHORIZED, "because"), (refused.code, refused.reason))
+        offers = self.told(self.office, messages.SessionOffer)
+        self.assertEqual(["web", "dns"], [offer.service for offer in offers])
+
+    def test_limits_are_of_all_nodes_and_of_each(self) -> None:
+        """The reason says which."""
+        for limits, reason in (
+            ((1, 9), "the intermediate relays 1 sessions"),
+            ((9, 1), "agent alice has 1 sessions"),
+        ):
+            fixture = Fixture(*limits)
+            fixture.node(Role.CONNECTOR, "office", "web")
+            alice = fixture.node(Role.AGENT, "alice")
+            for policy in ("a", "b"):
+                fixture.request(alice, policy=policy)
+            (refused,) = self.told(alice, messages.SessionRefused)
+            self.assertEqual((ErrorCode.OVER_LIMIT, reason), (refused.code, refused.reason))
+
+    def test_frames_follow_a_node_that_moved(self) -> None:
+        """And keep a session busy."""
+        session = self.fixture.request(self.alice)
+        self.fixture.answer(self.office, session)
+        (opened,) = self.told(self.alice, messages.SessionOpened)
+        frame = encode_relay_frame(opened.send_channel, b"payload")
+        self.alice.address = ("203.0.113.99", 6000)
+        self.fixture.table.moved(self.alice)
+        self.assertEqual(0, self.fixture.table.count_busy(5.0))
+        target = self.fixture.forwarder.forward(frame, self.alice.address, 6.0)
+        self.assertEqual(self.office.address, target)
+        self.assertEqual(1, self.fixture.table.count_busy(5.0))
+
+
+class SignalingTests(SynchronousTestCase):
+    """Messages about candidates, which the Intermediate passes on."""
+
+    def setUp(self) -> None:
+        """Two nodes that a session joins."""
+        self.fixture = Fixture()
+        self.office = self.fixture.node(Role.CONNECTOR, "office", "web")
+        self.alice = self.fixture.node(Role.AGENT, "alice")
+        self.session = self.fixture.request(self.alice)
+        self.fixture.answer(self.office, self.session)
+        self.offer = messages.CandidateOffer(self.session, "abcd", "a" * 22, ())
+        self.answer = messages.CandidateAnswer(self.session, "abcd", "a" * 22, ())
+        for node in self.fixture.nodes:
+            del node.told[:]
+
+    def test_each_end_gets_what_the_other_one_says(self) -> None:
+        """Offers from the agent, updates and results from either."""
+        update = messages.CandidateUpdate(self.session, ())
+        result = messages.PunchingResult(self.session, False, "no answer")
+        self.fixture.table.signal(self.alice, self.offer)
+        for message in (update, result):
+            for node in (self.alice, self.office):
+                self.fixture.table.signal(node, message)
+        self.assertEqual([self.offer, update, result], self.office.told)
+        self.assertEqual([update, result], self.alice.told)
+
+    def test_after_an_answer_both_ends_begin_together(self) -> None:
+        """The nearer one waits for what the message to the other takes longer."""
+        self.alice.connection.rtt, self.office.connection.rtt = 0.02, 0.3
+        self.fixture.table.signal(self.office, self.answer)
+        start = messages.StartPunching
+        self.assertEqual([self.answer, start(self.session, 140)], self.alice.told)
+        self.assertEqual([start(self.session, 0)], self.office.told)
+
+    def test_near_ends_begin_after_the_least_delay(self) -> None:
+        """Also where no round-trip time is known yet."""
+        self.alice.connection.rtt, self.office.connection.rtt = 0.02, None
+        self.fixture.table.signal(self.office, self.answer)
+        starts = [node.told[-1] for node in (self.alice, self.office)]
+        self.assertEqual([40, 50], [getattr(start, "delay", None) for start in starts])
+
+    def test_what_is_not_an_ends_to_say_is_ignored(self) -> None:
+        """An offer from the connector, an answer from the agent, anything from anybody else."""
+        bob = self.fixture.node(Role.AGENT, "bob")
+        unknown = messages.CandidateUpdate(bytes(16), ())
+        for node, message in (
+            (self.office, self.offer), (self.alice, self.answer),
+            (bob, self.offer), (self.alice, unknown),
+        ):  # fmt: skip
+            self.fixture.table.signal(node, message)
+        self.assertEqual([[], [], []], [node.told for node in self.fixture.nodes])

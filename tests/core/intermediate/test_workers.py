@@ -1,4 +1,4 @@
-"""Tests of p2pnet.core.intermediate.workers: forwarding by processes, any of which may die."""
+"""Tests of p2pnet.core.intermediate.workers: several processes forward, and any may die."""
 
 from __future__ import annotations
 
@@ -75,6 +75,16 @@ class RelayWorkerTests(WorkerCase):
         count = (UPWARD, 3, 3 * len(FRAME), 0)
         self.assertEqual([workers.Forwarded((count,))], self.said())
         self.assertIsNone(self.worker.get_timer())
+
+    def test_joined_frames_are_forwarded_at_once_and_reported(self) -> None:
+        """Without waiting for datagrams_to_send()."""
+        for _ in range(2):
+            target = self.worker.forward_joined(FRAME * 3, len(FRAME), AGENT, 1.0)
+            self.assertEqual(CONNECTOR, target)
+        self.assertEqual([], self.worker.datagrams_to_send(1.0))
+        self.worker.handle_timer(1.0 + REPORT_INTERVAL)
+        count = (UPWARD, 6, 6 * len(FRAME), 0)
+        self.assertEqual([workers.Forwarded((count,))], self.said())
 
     def test_a_timer_that_comes_too_early_reports_nothing(self) -> None:
         """It is asked again."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Hashable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -14,77 +14,43 @@ from p2pnet.core.peer.link import ControlLink
 from p2pnet.core.timers import Timers
 from p2pnet.identity import Role
 from p2pnet.quic import events as quic_events
-from p2pnet.quic.connection import Connection
 from p2pnet.wire import messages
 from p2pnet.wire.address import Address
-from tests.core.support import credentials
+from tests.core.support import FakeConnection, credentials
 
 LITERAL, RELAY = "192.0.2.1:4433", "relay.example:4433"
 INSTANCE = b"instance"
 OBSERVED = messages.ObservedAddress(0, "203.0.113.1", 50000)
 
 
-class FakeConnection(Connection):
-    """A connection that leads nowhere; it keeps what the link does with it."""
-
-    def __init__(self, host: str, address: Address) -> None:
-        self.host = host
-        self.address = address
-        self.owner: Any = None
-        self.sent: list[messages.Message] = []
-        self.consumed = self.pings = self.path_changes = 0
-        self.closed: tuple[int, str] | None = None
-        self.rtt: float | None = 0.05
-
-    @property
-    def smoothed_rtt(self) -> float | None:
-        """The round-trip time that a test chose."""
-        return self.rtt
-
-    def send(self, stream_id: int, data: bytes, *, end: bool = False) -> bool:
-        """Keep the message."""
-        assert stream_id == messages.CONTROL_STREAM and not end
-        self.sent += messages.MessageBuffer().feed(data)
-        return True
-
-    def consume(self, stream_id: int, size: int) -> bool:
-        """Count the bytes."""
-        self.consumed += size
-        return False
-
-    def ping(self) -> None:
-        """Count the ping."""
-        self.pings += 1
-
-    def path_changed(self, now: float, *, path: Hashable = None, lost: bool = True) -> None:
-        """Count the call."""
-        self.path_changes += 1
-
-    def close(self, code: int, reason: str = "") -> None:
-        """Keep why."""
-        self.closed = code, reason
-
-
 class FakeNode:
     """A LinkOwner; it keeps what the link tells it.
 
     :ivar calls: the name and the arguments of each call, without link and time.
+    :ivar hosts: the name that the certificate must bear, for each connection.
     """
 
     def __init__(self) -> None:
         self.is_needed = False
         self.in_use = False
+        self.last_relayed: float | None = None
         self.events: list[events.Event] = []
         self.calls: list[tuple[Any, ...]] = []
         self.connections: list[FakeConnection] = []
+        self.hosts: list[str] = []
 
     def relays_streams(self, link: ControlLink) -> bool:
         """As the test chose."""
         return self.in_use
 
+    def relayed_at(self, link: ControlLink) -> float | None:
+        """As the test chose."""
+        return self.last_relayed
+
     def connect_control(self, host: str, address: Address, now: float) -> FakeConnection:
         """A new connection."""
-        self.connections.append(FakeConnection(host, address))
+        self.hosts.append(host)
+        self.connections.append(FakeConnection(address))
         return self.connections[-1]
 
     def emit(self, event: events.Event) -> None:

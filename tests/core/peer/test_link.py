@@ -90,7 +90,7 @@ class ResolutionTests(LinkCase):
             self.start(name)
             self.assertEqual([], self.node.events)
             self.assertEqual((address, address), (self.connection.address, self.link.address))
-            self.assertEqual(address[0], self.connection.host)
+            self.assertEqual(address[0], self.node.hosts[-1])
 
     def test_a_name_without_a_port_is_refused_when_it_is_configured(self) -> None:
         """Not when the node starts."""
@@ -103,7 +103,7 @@ class ResolutionTests(LinkCase):
         self.assertEqual([], self.node.connections)
         self.resolve("192.0.2.1")
         self.assertEqual(("192.0.2.1", 4433), self.connection.address)
-        self.assertEqual("relay.example", self.connection.host)
+        self.assertEqual("relay.example", self.node.hosts[-1])
 
     def test_each_try_asks_again_and_takes_the_next_address(self) -> None:
         """So that one dead address of several does not keep the node out."""
@@ -312,7 +312,7 @@ class PingTests(LinkCase):
         """The node says whether they are; relayed packets are no silence."""
         self.node.in_use = True
         self.run_to(3.0)
-        self.link.traffic_arrived(self.now)
+        self.node.last_relayed = self.now
         self.run_to(3.0 + PING_IN_USE - 0.1)
         self.assertEqual(0, self.connection.pings)
         self.run_to(3.0 + PING_IN_USE)

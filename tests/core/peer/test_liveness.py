@@ -32,6 +32,7 @@ class LivenessTests(SynchronousTestCase):
         self.pings: list[float] = []
         self.lost_at: float | None = None
         self.now = 0.0
+        self.relayed_at: float | None = None
 
     def note(self, due: Due | None) -> None:
         """Keep when a ping was due, and when the connection was given up."""
@@ -39,6 +40,10 @@ class LivenessTests(SynchronousTestCase):
             self.pings.append(self.now)
         elif due is Due.GIVE_UP:
             self.lost_at = self.now
+
+    def relay(self, ago: float = 0.0) -> None:
+        """The Intermediate relayed a packet, so many seconds ago."""
+        self.relayed_at = self.now - ago
 
     def run_to(
         self, end: float, *, in_use: bool = False, each: Callable[[], None] = lambda: None
@@ -48,7 +53,8 @@ class LivenessTests(SynchronousTestCase):
         while self.lost_at is None and self.liveness.get_timer() <= end:
             self.now = self.liveness.get_timer()
             each()
-            self.note(self.liveness.handle_timer(self.now, in_use=in_use))
+            due = self.liveness.handle_timer(self.now, relayed_at=self.relayed_at, in_use=in_use)
+            self.note(due)
         self.now = end
 
     def test_an_idle_connection_is_pinged_every_15_seconds(self) -> None:
@@ -79,19 +85,19 @@ class LivenessTests(SynchronousTestCase):
 
     def test_relayed_packets_spare_probes_but_not_the_regular_ping(self) -> None:
         """Or QUIC would take the connection for idle."""
-        self.run_to(15.5, in_use=True, each=lambda: self.liveness.traffic_arrived(self.now - 1.0))
+        self.run_to(15.5, in_use=True, each=lambda: self.relay(1.0))
         self.assertEqual([PING_INTERVAL], self.pings)
 
     def test_silence_is_counted_from_the_last_relayed_packet(self) -> None:
         """It came at 3 s, so the probe leaves at 8 s."""
         self.now = 3.0
-        self.liveness.traffic_arrived(3.0)
+        self.relay()
         self.run_to(8.2, in_use=True)
         self.assertEqual([8.0], self.pings)
 
     def test_an_answer_that_queues_behind_relayed_packets_is_waited_for(self) -> None:
         """For as long as packets come."""
-        self.run_to(40.0, each=lambda: self.liveness.traffic_arrived(self.now))
+        self.run_to(40.0, each=self.relay)
         self.assertIsNone(self.lost_at)
         self.run_to(60.0)
         assert self.lost_at is not None
@@ -124,7 +130,7 @@ class LivenessTests(SynchronousTestCase):
     def test_a_timer_that_comes_too_early_does_nothing(self) -> None:
         """Its time stays."""
         due = self.liveness.get_timer()
-        self.assertIsNone(self.liveness.handle_timer(due - 0.1, in_use=True))
+        self.assertIsNone(self.liveness.handle_timer(due - 0.1, relayed_at=None, in_use=True))
         self.assertEqual(due, self.liveness.get_timer())
 
     @given(
@@ -141,7 +147,7 @@ class LivenessTests(SynchronousTestCase):
                 case "a":
                     self.liveness.answered(RTT, self.now)
                 case "t":
-                    self.liveness.traffic_arrived(self.now)
+                    self.relay()
                 case "p":
                     self.note(self.liveness.probe(self.now))
                 case "n":

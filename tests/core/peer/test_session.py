@@ -79,8 +79,8 @@ class SessionCase(SimulationCase):
         self.requested: list[Stream] = []
         self.connector.unserve("web")
         self.connector.serve("web", self.take)
-        (self.session,) = self.agent.core.sessions.values()
-        (self.other_session,) = self.connector.core.sessions.values()
+        (self.session,) = self.agent.core.sessions
+        (self.other_session,) = self.connector.core.sessions
         self.settle()
 
     def take(self, stream: Stream) -> None:
