@@ -1,5 +1,6 @@
 """UDP at the two ends of a flow: the Agent's local port, the Connector's target."""
 
+import functools
 import re
 from collections.abc import Callable
 from typing import Any
@@ -61,25 +62,22 @@ class FlowListener(DatagramProtocol):
             if len(self._flows) >= MAX_FLOWS:
                 self.dropped += 1
                 return
-            flow = self._flows[addr] = _LocalFlow(
-                self, addr, self._open_flow(), self._clock, self._wake
-            )
+            answer = functools.partial(self._answer, addr)
+            flow = _LocalFlow(answer, self._open_flow(), self._clock, self._wake)
+            flow.finished = functools.partial(self._flows.pop, addr, None)
+            self._flows[addr] = flow
         flow.touch()
         if not flow.stream.send_datagram(datagram):
             self.dropped += 1
         self._wake()
 
-    def answer(self, payload: bytes, addr: Any) -> None:
+    def _answer(self, addr: Any, payload: bytes) -> None:
         """Send a datagram of the service to the local sender."""
         try:
             if self.transport is not None:
                 self.transport.write(payload, addr)
         except LOST:
             self.dropped += 1
-
-    def forget(self, addr: Any) -> None:
-        """The flow of that sender is over."""
-        self._flows.pop(addr, None)
 
     def close(self) -> None:
         """End all flows."""
@@ -136,23 +134,17 @@ class _FlowEnd:
 class _LocalFlow(_FlowEnd):
     def __init__(
         self,
-        listener: FlowListener,
-        addr: Any,
+        answer: Callable[[bytes], None],
         stream: Stream,
         clock: Any,
         wake: Callable[[], None],
     ) -> None:
         super().__init__(stream, clock, wake)
-        self._listener = listener
-        self._addr = addr
+        self._answer = answer
 
     def datagram(self, payload: bytes) -> None:
         self.touch()
-        self._listener.answer(payload, self._addr)
-
-    def closed(self, code: int, reason: str) -> None:
-        super().closed(code, reason)
-        self._listener.forget(self._addr)
+        self._answer(payload)
 
 
 class FlowTarget(_FlowEnd, DatagramProtocol):

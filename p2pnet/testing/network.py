@@ -7,6 +7,7 @@ reordering) is drawn from one seeded generator in the order in which packets are
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import random
 from collections.abc import Callable
@@ -86,9 +87,9 @@ class SimulatedNetwork:
         self.random = random.Random(seed)
         self.link = link or Link()
         self.links: dict[tuple[str, str], Link] = {}
-        self.trace: list[Packet] = []
+        self.trace: collections.deque[Packet]
+        self.trace = collections.deque(maxlen=None if keep_trace else 0)
         self.tap: Callable[[bytes, Address, Address], Any] | None = None
-        self._keep_trace = keep_trace
         self._bound: dict[Address, Callable[[bytes, Address], Any]] = {}
         self._boxes: dict[str, Box] = {}  # by address outside
         self._behind: dict[str, Box] = {}  # by host inside
@@ -152,8 +153,7 @@ class SimulatedNetwork:
         fate = "nobody" if outside is None else self._fate(link, len(data), ends, now)
         if hops is not None:
             fate = "hops"
-        if self._keep_trace:
-            self.trace.append(Packet(now, source, destination, len(data), fate))
+        self.trace.append(Packet(now, source, destination, len(data), fate))
         if outside is None or fate != "delivered":
             return
         copies = 2 if link.duplication and self.random.random() < link.duplication else 1
@@ -214,6 +214,16 @@ class SimulatedNetwork:
         return True
 
 
+class Ether(Protocol):
+    """A simulated network, as far as a socket on it needs it."""
+
+    def bind(self, address: Address, receive: Callable[[bytes, Address], Any]) -> None: ...
+    def unbind(self, address: Address) -> None: ...
+    def send(
+        self, data: bytes, source: Address, destination: Address, hops: int | None = None
+    ) -> None: ...
+
+
 @implementer(IDatagramTransport)
 class SimulatedTransport:
     """A UDP socket on a simulated network."""
@@ -221,7 +231,7 @@ class SimulatedTransport:
     gathers = False
     forward: Forward | None = None  # nothing comes joined
 
-    def __init__(self, network: SimulatedNetwork, address: Address) -> None:
+    def __init__(self, network: Ether, address: Address) -> None:
         self._network = network
         self._address = address
         self._arrived: Callable[[bytes, Address], Any]

@@ -74,7 +74,7 @@ class TransferTests(SimulationCase):
     def trace(self, seed: int) -> list[Packet]:
         """Every packet of a short life under loss, jitter and duplication."""
         link = lossy(0.1, jitter=0.01, duplication=0.05)
-        return self.transfer(seed, link, within=60.0, size=MEBIBYTE // 8).network.trace
+        return list(self.transfer(seed, link, within=60.0, size=MEBIBYTE // 8).network.trace)
 
     def test_the_same_seed_gives_the_same_packets_at_the_same_times(self) -> None:
         """Sizes, times, addresses and fates, from the first packet to the last."""
