@@ -2,20 +2,26 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-JOBS ?= 1
+JOBS ?= $(shell nproc)
 TESTS ?= tests
 TRIALS ?= 20
 SEEDS ?= 2000
 ROUNDS ?= 3
+SAMPLE ?= 300
 SIM_JOBS ?= $(shell nproc)
 # The suites without other processes, sockets or builds: for every Python that the machine has.
 QUICK = tests/wire tests/traversal tests/quic tests/core tests/config tests/test_identity.py \
 	tests/test_pki.py
+COVERED ?= $(QUICK) tests/sim
 
 BIN = $(VENV)/bin
-READY = $(VENV)/.ready
+# What is installed, by the extras of setup.cfg: a demonstration needs none.
+DEMO = $(VENV)/.demo
+READY = $(VENV)/.test
+CHECK = $(VENV)/.check
 
-.PHONY: help ready test demo lab sim bench figures quick lint format typing imports packaging clean
+.PHONY: help ready test demo lab sim bench figures quick oldest coverage individual mutants \
+	reference lint format typing imports packaging clean
 
 help:  ## list these targets
 	@echo "Targets (PYTHON=$(PYTHON) and VENV=$(VENV) can be given):"
@@ -23,55 +29,80 @@ help:  ## list these targets
 
 ready: $(READY)  ## install p2pnet and what its tests need into VENV
 
-test: $(READY)  ## run the whole test suite (TESTS=tests.test_x for some, JOBS=4 in parallel)
+test: $(READY)  ## run the whole test suite (TESTS=tests.test_x for some; JOBS=1: one process)
 	@$(BIN)/python -m tests.run -j $(JOBS) $(SWITCHES) $(TESTS)
 
-demo: $(READY)  ## start the three roles, download 64 MiB through them, show what happened
+demo: $(DEMO)  ## start the three roles, download 64 MiB through them, show what happened
 	@$(BIN)/p2pnet demo
 
-lab: $(READY)  ## every pairing of NAT behaviors, TRIALS=20 times each (hours; namespaces and nftables)
+lab: $(DEMO)  ## every pairing of NAT behaviors, TRIALS=20 times each (hours; namespaces and nftables)
 	@$(BIN)/python -m lab matrix --trials $(TRIALS) --delay-ms 25
 
-sim: $(READY)  ## SEEDS=2000 runs on a simulated network on which things break (SEED=123 repeats one)
+sim: $(DEMO)  ## SEEDS=2000 runs on a simulated network on which things break (SEED=123 repeats one)
 	@$(BIN)/python -m lab sim $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --jobs $(SIM_JOBS))
 
-bench: $(READY)  ## p2pnet beside its peers, ROUNDS=3 times each (half an hour; BRIEF=1: minutes)
+bench: $(DEMO)  ## p2pnet beside its peers, ROUNDS=3 times each (half an hour; BRIEF=1: minutes)
 	@$(BIN)/python -m bench --rounds $(ROUNDS) $(if $(BRIEF),--brief)
 
 figures: $(READY)  ## what the house measures (circles, sizes, trips), beside 47920a3 and the goals
 	@$(BIN)/python -m bench.house
 
 quick: $(READY)  ## run the suites that need nothing but Python
-	@$(BIN)/python -m tests.run $(QUICK)
+	@$(BIN)/python -m tests.run -j $(JOBS) $(QUICK)
 
-lint: $(READY)  ## check the style
+oldest: $(CHECK)  ## run what depends on other packages with their oldest allowed versions
+	@$(BIN)/tox run -e oldest
+
+coverage: $(READY) $(CHECK)  ## coverage of lines and branches by COVERED, which is quick and tests/sim
+	@$(BIN)/python -m coverage erase
+	@$(BIN)/python -m coverage run --parallel-mode --source=p2pnet -m tests.run -j $(JOBS) $(COVERED)
+	@$(BIN)/python -m coverage combine --quiet
+	@$(BIN)/python -m coverage report
+
+individual: $(READY) $(CHECK)  ## coverage of each module of core/peer and traversal by its own tests alone
+	@$(BIN)/python -m tests.individual -j $(JOBS)
+
+mutants: $(READY)  ## change the code of traversal in SAMPLE=300 places, and see whether a test fails
+	@$(BIN)/python -m tests.mutants -j $(JOBS) --sample $(SAMPLE)
+
+reference: $(READY)  ## write the pages of docs/ that say what the code says
+	@$(BIN)/python -m tests.reference
+
+lint: $(CHECK)  ## check the style
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 
-format: $(READY)  ## format the code, and mend what can be mended
+format: $(CHECK)  ## format the code, and mend what can be mended
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-typing: $(READY)  ## check the types
+typing: $(READY) $(CHECK)  ## check the types
 	$(BIN)/mypy
 
 imports: $(READY)  ## check that each layer imports only those below it
 	$(BIN)/lint-imports --config setup.cfg
 
-packaging: $(READY)  ## build the wheel and use it away from the checkout
+packaging: $(CHECK)  ## build the wheel and use it away from the checkout
 	$(BIN)/tox run -e packaging
 
 clean:  ## remove everything that was built
 	rm -rf .venv .venv-* .tox build dist *.egg-info _trial_temp* .hypothesis .mypy_cache \
-		.ruff_cache .import_linter_cache twisted/plugins/dropin.cache
+		.ruff_cache .import_linter_cache .coverage* twisted/plugins/dropin.cache
 
-$(READY): setup.cfg pyproject.toml constraints.txt
+.DELETE_ON_ERROR:
+
+$(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "p2pnet needs Python 3.11 or newer, and '$(PYTHON)' is not that." \
 			"Name one that is: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { \
 		echo "'$(PYTHON) -m venv' does not work (Debian: apt install python3-venv)." >&2; exit 1; }
-	@echo "Installing p2pnet and what its tests need into $(VENV) ..."
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check \
-		--constraint constraints.txt --editable '.[test]'
+
+$(DEMO) $(READY) $(CHECK): setup.cfg pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing p2pnet$(EXTRA) into $(VENV) ..."
+	@$(BIN)/python -m pip install --disable-pip-version-check \
+		--constraint constraints.txt --editable '.$(EXTRA)'
 	@touch $@
+
+$(READY): EXTRA = [test]
+$(CHECK): EXTRA = [check]

@@ -23,16 +23,24 @@ from lab.nat import Behavior
 from lab.topology import Topology
 from lab.traffic import Direction, connect, listen
 from lab.wire import Conditions
-from p2pnet.testing.processes import POLL, Deployment, ProcessError, RoleProcess, Service
+from p2pnet.testing.processes import (
+    POLL,
+    Deadline,
+    Deployment,
+    ProcessError,
+    RoleProcess,
+    Service,
+    slowness,
+)
 from p2pnet.wire.address import parse_host_port
 
-PATIENCE = 8.0  # seconds that a session gets to become direct
+PATIENCE = 8.0  # seconds of a Deadline that a session gets to become direct
 BLOCK = 1 << 14  # bytes written at a time
 RATE = 1 << 20  # bytes/s while waiting: enough that a switch always has packets in flight
 SETTLE = 0.3  # seconds at that rate after the switch
 TAIL = 1 << 20  # bytes, as fast as they go, at the end: they show which way packets really take
 TRANSFER_TIMEOUT = 60.0  # seconds without a byte
-NAMES_CAUSE_WITHIN = 10.0  # seconds in which a node must say that it reaches no Intermediate
+NAMES_CAUSE_WITHIN = 10.0  # seconds, times slowness(), until a node says why it is cut off
 PORT = 4433
 
 
@@ -156,7 +164,7 @@ class Cell:
                     continue
                 started, lost = node.wait_for("listening"), node.wait_for("control_lost")
                 seconds = lost["time"] - started["time"]
-                if seconds > NAMES_CAUSE_WITHIN or not lost["reason"]:
+                if seconds > NAMES_CAUSE_WITHIN * slowness() or not lost["reason"]:
                     problem = f"{node.name} said {lost['reason']!r} after {seconds:.1f} s"
                     return Trial(Outcome.FAILED, reason=problem)
         return Trial(Outcome.UNREACHABLE)
@@ -198,8 +206,8 @@ class Cell:
         self, nodes: Sequence[RoleProcess], session: str
     ) -> dict[str, Any] | None:  # fmt: skip
         """The Agent's event, once both ends of the session chose a direct path; None: too late."""
-        deadline = time.monotonic() + self.conduct.patience
-        while time.monotonic() < deadline:
+        deadline = Deadline(self.conduct.patience)
+        while not deadline.passed:
             chosen = [node.find("path_selected", session=session, path="direct") for node in nodes]
             if all(chosen):
                 return chosen[0][0]

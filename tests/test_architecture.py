@@ -1,6 +1,7 @@
 """The rules of the house that a program can check."""
 
 import ast
+import functools
 import shutil
 import subprocess
 import sys
@@ -28,11 +29,14 @@ print(*sorted(set(sys.modules) - before))
 """
 
 
-def modules() -> Iterator[tuple[Path, ast.Module]]:
+@functools.cache
+def modules() -> list[tuple[Path, ast.Module]]:
     """Every module of ours, with its path from the top of the checkout."""
-    for top in ("bench", "lab", "p2pnet", "tests", "twisted"):
-        for path in sorted((ROOT / top).rglob("*.py")):
-            yield path.relative_to(ROOT), ast.parse(path.read_text(), str(path))
+    return [
+        (path.relative_to(ROOT), ast.parse(path.read_text(), str(path)))
+        for top in ("bench", "lab", "p2pnet", "tests", "twisted")
+        for path in sorted((ROOT / top).rglob("*.py"))
+    ]
 
 
 def functions(path: Path, tree: ast.Module) -> Iterator[tuple[int, str]]:

@@ -1,6 +1,8 @@
 """What users install: the wheel, or the checkout, with its plugins visible to twistd."""
 
+import configparser
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -51,6 +53,23 @@ def run(*command: str | Path, cwd: str | Path) -> str:
     if done.returncode:
         raise AssertionError(f"{command} ended with status {done.returncode}:\n{done.stdout}")
     return done.stdout
+
+
+class DependencyTests(SynchronousTestCase):
+    """What setup.cfg allows is what is tested."""
+
+    def test_the_oldest_versions_are_the_lower_bounds(self) -> None:
+        """constraints-oldest.txt pins each requirement to its lower bound."""
+        config = configparser.ConfigParser()
+        config.read(ROOT / "setup.cfg")
+        pattern = re.compile(r"^([\w.-]+)(?:\[\w+\])?>=([\d.]+)(?:,<[\d.]+)?$", re.MULTILINE)
+        lines = config["options"]["install_requires"].split("\n")
+        required = "\n".join(line for line in lines if line and not line.startswith("#"))
+        bounds = dict(pattern.findall(required))
+        self.assertEqual(len(bounds), len(required.splitlines()), "one has no lower bound")
+        oldest = (ROOT / "constraints-oldest.txt").read_text()
+        pins = dict(re.findall(r"^([\w.-]+)==([\d.]+)$", oldest, re.MULTILINE))
+        self.assertEqual(bounds, pins)
 
 
 class PackagingTests(SynchronousTestCase):

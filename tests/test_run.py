@@ -1,5 +1,6 @@
 """The test runner: what it counts, what it prints last, and when it fails."""
 
+import argparse
 import os
 import subprocess
 import sys
@@ -43,7 +44,8 @@ DIRTY = """
 """
 DIES = """
     def test_dies(self):
-        import os
+        import argparse
+import os
         os._exit(0)
 """
 
@@ -126,6 +128,27 @@ class RunTests(SynchronousTestCase):
         """A package, a file and a method can be run alone."""
         for name in ("tests.test_a", "tests/test_a.py", "tests.test_a.SampleTests.test_passes"):
             self.assert_run(0, "1 passed, 0 failed, 0 skipped", name, test_a=PASSES, test_b=FAILS)
+
+    def test_a_line_for_each_file_and_the_output_of_those_that_failed(self) -> None:
+        """With -j, the output of the others is shown if it is asked for."""
+        samples = {"test_a": PASSES, "test_b": FAILS}
+        _, output = self.run_suite("-j", "2", **samples)
+        lines = [line for line in output if line.startswith("[")]
+        self.assertTrue(any(" tests.test_a 1 passed " in line for line in lines), lines)
+        self.assertTrue(any(" tests.test_b 0 passed, 1 failed " in line for line in lines), lines)
+        self.assertNotIn("test_passes", "\n".join(output))
+        self.assertIn("FAILED: tests.test_b", output)
+        _, output = self.run_suite("-j", "2", "-v", **samples)
+        self.assertIn("test_passes", "\n".join(output))
+
+    def test_the_longest_file_of_the_last_run_starts_first(self) -> None:
+        """So that no processor waits for it in the end; files that are new start early as well."""
+        options = argparse.Namespace(jobs=2, verbose=False)
+        self.patch(tests.run, "DURATIONS", Path(self.mktemp()))
+        tests.run.DURATIONS.write_text('{"tests.test_pki": 3, "tests.test_run": 30}')
+        names = ["tests.test_pki", "tests.lab.test_new", "tests.test_run"]
+        waiting = tests.run.Runner(names, options).waiting
+        self.assertEqual(["tests.lab.test_new", "tests.test_run", "tests.test_pki"], waiting)
 
     def test_a_process_that_dies_counts_as_failed(self) -> None:
         """With -j, a file whose process ends early does not vanish from the sum."""

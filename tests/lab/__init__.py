@@ -10,9 +10,10 @@ from typing import Any
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from lab.namespaces import find_obstacle, is_privileged
+from p2pnet.testing.processes import run_to_end
 
 ROOT = Path(__file__).absolute().parents[2]
-TIMEOUT = 300  # seconds; the longest takes one minute on a quiet machine
+TIMEOUT = 300  # seconds of a Deadline; the longest takes one minute on a quiet machine
 
 
 @functools.cache
@@ -27,7 +28,7 @@ def lab(*arguments: str) -> Any:
     Not in this one, which cannot leave a user namespace again.
     """
     command = [sys.executable, "-m", "lab", *arguments, "--json"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT)
+    done = run_to_end(command, TIMEOUT, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     if not done.stdout:
         raise AssertionError(f"{command} ended with status {done.returncode}\n{done.stderr}")
     return json.loads(done.stdout)

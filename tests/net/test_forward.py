@@ -146,7 +146,7 @@ class KernelForwardTests(SynchronousTestCase):
         target = socket.socket(type=socket.SOCK_DGRAM)
         self.addCleanup(target.close)
         target.bind(("127.0.0.1", 0))
-        target.settimeout(5)
+        target.settimeout(60)
         received: list[Datagrams] = []
         middle.forward = lambda data, size, source: target.getsockname()
         for transport in (source, middle):

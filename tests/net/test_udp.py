@@ -52,7 +52,7 @@ def has_ipv6() -> bool:
 class TransportTests(Base):
     """One socket, which takes whatever comes and loses what cannot be sent."""
 
-    timeout = 10
+    timeout = 120
 
     def make(self, host: str, port: int = 0) -> Transport:
         """A transport that was not started."""
@@ -148,7 +148,7 @@ class TransportTests(Base):
         wish = socket.IPV6_RECVHOPLIMIT if is_ipv6 else IP_RECVTTL
         with socket.socket(family, socket.SOCK_DGRAM) as receiver:
             receiver.setsockopt(level, wish, 1)
-            receiver.settimeout(5.0)
+            receiver.settimeout(60.0)
             receiver.bind((target, 0))
             transport.send([(b"opener", (target, receiver.getsockname()[1]))], 3)
             data, ancillary, _flags, _source = receiver.recvmsg(100, 100)

@@ -261,7 +261,9 @@ class AcceptedTests(HandshakeTestCase):
             pair.dial(presenting(client_settings(), Encoded(data)))
             pair.run_until_quiet()
         codes = [event.code for event in pair.server.happened(events.ConnectionClosed)]
-        self.assertEqual([BAD_CERTIFICATE, UNSUPPORTED_CERTIFICATE], codes)
+        # An unknown key is an invalid one to older versions of cryptography.
+        self.assertIn(codes.pop(), (UNSUPPORTED_CERTIFICATE, BAD_CERTIFICATE))
+        self.assertEqual([BAD_CERTIFICATE], codes)
         self.assertEqual(0, pair.server.mux.failures)
         self.assertEqual(1, len(pair.server.mux))
         stream_id = one.open_stream()

@@ -15,6 +15,7 @@ from typing import Any
 import aioice
 from twisted.trial.unittest import SynchronousTestCase
 
+from p2pnet.testing.processes import Deadline
 from p2pnet.traversal.candidate import Candidate, CandidatePolicy, CandidateType
 from p2pnet.traversal.checklist import IceCredentials
 from p2pnet.wire.address import Address
@@ -22,7 +23,7 @@ from p2pnet.wire.demux import Kind, classify
 from tests.traversal.support import End, host
 
 LOOPBACK = "127.0.0.1"
-PATIENCE = 15.0  # seconds of real time for anything; a fraction of one is what it takes
+PATIENCE = 15.0  # seconds of a Deadline for anything; a fraction of one is what it takes
 
 
 class Loop:
@@ -61,10 +62,10 @@ class Socket:
 
     def drive(self, done: Callable[[], Any]) -> None:
         """Check and answer until `done()`."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = Deadline(PATIENCE)
         while not done():
             now = time.monotonic()
-            assert now < deadline, "not in time"
+            assert not deadline.passed, "not in time"
             for data, address in self.end.take(now):
                 self.socket.sendto(data, address)
             timer = self.end.checks.get_timer()
