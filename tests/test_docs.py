@@ -64,6 +64,26 @@ class LinkTests(SynchronousTestCase):
         self.assertGreater(found, 0)
 
 
+class SourceTests(SynchronousTestCase):
+    """Files of the repository that the prose names."""
+
+    def test_every_source_is_there(self) -> None:
+        """Under the name, or the end of the name, that a page gives; old names are exempt."""
+        tops = (ROOT / top for top in ("bench", "docs", "lab", "p2pnet", "tests"))
+        paths = [
+            "/" + path.relative_to(ROOT).as_posix() for top in tops for path in top.rglob("*.py")
+        ]
+        missing = [
+            f"{document.relative_to(ROOT)}: {name}"
+            for document in documents()
+            for name in re.findall(
+                r"`([\w/]+\.py)`", prose(document).partition("\n## Old module")[0]
+            )
+            if not any(path.endswith("/" + name) for path in paths)
+        ]
+        self.assertEqual([], missing)
+
+
 class WireTests(SynchronousTestCase):
     """docs/wire.md against p2pnet/wire."""
 
