@@ -1,17 +1,23 @@
 """The documentation agrees with the code, and its links lead somewhere."""
 
+import dataclasses
+import importlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 from twisted.trial.unittest import SynchronousTestCase
 
+from p2pnet.wire import stun
 from p2pnet.wire.codes import ErrorCode
 from p2pnet.wire.messages import TYPES
 from tests.reference import PAGES, ROOT, tables
 
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+LIMIT = re.compile(r"\| .+ \| ([\d.]+)(?: (s|KiB|MiB))? \| `([\w/]+)\.py` `([\w.]+)` \|")
+UNITS = {"": 1, "s": 1, "KiB": 1 << 10, "MiB": 1 << 20}
 
 
 def documents() -> list[Path]:
@@ -58,6 +64,26 @@ class LinkTests(SynchronousTestCase):
         self.assertGreater(found, 0)
 
 
+class SourceTests(SynchronousTestCase):
+    """Files of the repository that the prose names."""
+
+    def test_every_source_is_there(self) -> None:
+        """Under the name, or the end of the name, that a page gives; old names are exempt."""
+        tops = (ROOT / top for top in ("bench", "docs", "lab", "p2pnet", "tests"))
+        paths = [
+            "/" + path.relative_to(ROOT).as_posix() for top in tops for path in top.rglob("*.py")
+        ]
+        missing = [
+            f"{document.relative_to(ROOT)}: {name}"
+            for document in documents()
+            for name in re.findall(
+                r"`([\w/]+\.py)`", prose(document).partition("\n## Old module")[0]
+            )
+            if not any(path.endswith("/" + name) for path in paths)
+        ]
+        self.assertEqual([], missing)
+
+
 class WireTests(SynchronousTestCase):
     """docs/wire.md against p2pnet/wire."""
 
@@ -68,19 +94,51 @@ class WireTests(SynchronousTestCase):
 
     def test_the_messages_are_those_of_the_code(self) -> None:
         """Each type with all of its keys."""
-        table: dict[str, set[str]] = {}
-        keys: set[str] = set()
-        for tag, _, cell in rows("docs/wire.md", "Control stream"):
-            if cell != "the same":
-                keys = set(re.findall(r"`(\w+)`", cell))
-            table[tag.strip("`")] = keys
+        table = {
+            tag.strip("`"): set(re.findall(r"`(\w+)`", fields))
+            for tag, _, fields, _ in rows("docs/wire.md", "Control stream")
+        }
         self.assertEqual({tag: set(kind.__struct_fields__) for tag, kind in TYPES.items()}, table)
+
+    def test_the_attributes_are_those_of_the_code(self) -> None:
+        """Types and names of all STUN attributes that a receiver knows."""
+        table = [row[:2] for row in rows("docs/wire.md", "STUN attributes")]
+        self.assertEqual(len(stun.LENGTHS), len(table))
+        for kind, name in table:
+            self.assertEqual(f"`{getattr(stun, name.replace('-', '_')):#06x}`", kind)
 
     def test_every_file_that_a_section_names_is_there(self) -> None:
         """A heading names its file of p2pnet/wire in parentheses."""
         named = re.findall(r"^## .*`(\w+\.py)`", prose(ROOT / "docs/wire.md"), re.MULTILINE)
         self.assertEqual([], [name for name in named if not (ROOT / "p2pnet/wire" / name).exists()])
         self.assertGreater(len(named), 0)
+
+
+def value_of(module: str, name: str) -> object:
+    """The constant of a module, or the default of a field of a class in it."""
+    holder, _, field = name.rpartition(".")
+    found = importlib.import_module(f"p2pnet.{module.replace('/', '.')}")
+    if not holder:
+        return getattr(found, field)
+    kind = getattr(found, holder)
+    fields = dataclasses.fields if dataclasses.is_dataclass(kind) else msgspec.structs.fields
+    return {each.name: each.default for each in fields(kind)}[field]
+
+
+class LimitsTests(SynchronousTestCase):
+    """docs/limits.md against the constants and settings that it names."""
+
+    def test_every_cap_is_that_of_the_code(self) -> None:
+        """Each row has a number with a unit, and the module and name of its source."""
+        page = (ROOT / "docs/limits.md").read_text()
+        lines = [line for line in page.splitlines() if line.startswith("| ")][1:]
+        self.assertGreater(len(lines), 30)
+        for line in lines:
+            match = LIMIT.fullmatch(line)
+            self.assertIsNotNone(match, line)
+            assert match is not None
+            number, unit, module, name = match.groups(default="")
+            self.assertEqual(float(number) * UNITS[unit], value_of(module, name), line)
 
 
 class ReferenceTests(SynchronousTestCase):
