@@ -342,6 +342,13 @@ class Engine(QuicConnection):
 
     # -- upkeep ----------------------------------------------------------------------------------
 
+    def answer_at(self, now: float) -> float | None:
+        """When datagrams_to_send() is to be called for what was received, None for never.
+
+        All else that get_timer() said still stands, or is later. aioquic cannot tell: at once.
+        """
+        return now
+
     def datagrams_to_send(self, now: float) -> list[tuple[bytes, Any]]:
         """Datagrams with their addresses, as many as window and pacer let pass.
 

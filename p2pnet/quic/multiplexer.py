@@ -65,6 +65,7 @@ class Multiplexer:
         self._by_id: dict[bytes, Connection] = {}
         self._connections: dict[Connection, Address | None] = {}  # with a half-open one's source
         self._dirty: dict[Connection, None] = {}  # may have something to send, oldest first
+        self._received: dict[Connection, None] = {}  # took datagrams, and may have an answer
         self._fresh: dict[Connection, None] = {}  # may have events to collect
         self._answers: list[tuple[bytes, Any]] = []
         self._events: collections.deque[tuple[Connection, events.Event]] = collections.deque()
@@ -105,7 +106,7 @@ class Multiplexer:
         newest = connection.engine.newest_packet
         self._feed(connection.engine, data, address, now)
         connection.was_news = connection.engine.newest_packet > newest
-        self._fresh[connection] = self._dirty[connection] = None
+        self._fresh[connection] = self._received[connection] = None
         return connection
 
     def datagrams_to_send(self, now: float) -> list[tuple[bytes, Any]]:
@@ -115,6 +116,7 @@ class Multiplexer:
         """
         self._collect_fresh()
         datagrams, self._answers = self._answers, []
+        self._find_due(now)
         dirty, self._dirty = self._dirty, {}
         for connection in dirty:
             engine = connection.engine
@@ -129,7 +131,7 @@ class Multiplexer:
     @property
     def may_send(self) -> bool:
         """Whether datagrams_to_send() may have some."""
-        return bool(self._dirty or self._answers)
+        return bool(self._dirty or self._received or self._answers)
 
     @property
     def has_events(self) -> bool:
@@ -244,6 +246,20 @@ class Multiplexer:
 
     def _touch(self, connection: Connection) -> None:
         self._dirty[connection] = None
+
+    def _find_due(self, now: float) -> None:
+        """Find out which connections answer at once. A request is answered by the application,
+        and the acknowledgement goes with its answer: a send pass before that would find nothing."""
+        received, self._received = self._received, {}
+        for connection in received:
+            due = None if connection in self._dirty else connection.engine.answer_at(now)
+            if due is None:
+                continue
+            if due <= now or connection.timer is None:
+                self._dirty[connection] = None
+            elif due < connection.timer:
+                connection.timer = due
+                self._check_in(connection, due)
 
     def _collect_fresh(self) -> None:
         """Collect the events of all that datagrams and timers did: once for a batch of them."""

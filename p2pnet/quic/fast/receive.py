@@ -27,6 +27,7 @@ ONE_RTT = tls.Epoch.ONE_RTT
 CONNECTED = QuicConnectionState.CONNECTED
 ACK_ALONE = 0.003  # seconds that the acknowledgement of one packet waits for something to go with
 SMALL = 256  # bytes; a packet of more is part of a flow, whose sender waits for acknowledgements
+MAX_WAITING = 8  # ACK frames that wait until after sending
 SAMPLE_AT = 4  # bytes behind the start of the packet number, RFC 9001 section 5.4.2
 SAMPLE = 16  # bytes
 
@@ -49,6 +50,7 @@ class FastReceiver(Engine):
         self._streams = Streams()
         self._gathering: dict[int, Chunks] = {}  # those among the events that may yet grow
         self._acks: list[tuple[frames.AckFrame, float]] = []  # taken, and when
+        self._is_due = True  # whether datagrams_to_send() must follow what was received at once
         self._is_usual = False  # whether the connection is established and usual packets may come
         self._space: Any = None  # of 1-RTT packets, and their keys
         self._pair: Any = None
@@ -65,6 +67,7 @@ class FastReceiver(Engine):
                 self._leave()
                 super().receive_datagram(data, addr, now)
             return
+        self._is_due = True
         super().receive_datagram(data, addr, now)
         # Keys and spaces stay the same objects from here on; until then a Retry replaces them.
         if self._handshake_confirmed and not self._cryptos[tls.Epoch.ZERO_RTT].recv.is_valid():
@@ -75,6 +78,7 @@ class FastReceiver(Engine):
 
     def _leave(self) -> None:
         """Finish with what came before, for what aioquic does stands behind it."""
+        self._is_due = True
         self._gathering.clear()
         self._settle_acks()
 
@@ -137,7 +141,9 @@ class FastReceiver(Engine):
             space.largest_received_time = now
         _add_last(space.ack_queue, number)
         space.received_packets.add(number)
-        if elicits:
+        if not elicits:
+            self._is_due = True  # nothing will be sent that the ACK frame could wait for
+        else:
             # RFC 9000 section 13.2: what comes singly is acknowledged with the answer to it, as are
             # small packets, which may be a question in parts; the second large one or one behind a
             # gap at once, but not each two of a burst. A mere PING has no other answer.
@@ -285,12 +291,31 @@ class FastReceiver(Engine):
         frame = frames.read_ack(plain, at)
         if frame is None:
             return 0
-        self._acks.append((frame, now))
+        acks = self._acks
+        acks.append((frame, now))
+        oldest = next(iter(self._space.sent_packets), None)
+        if (oldest is not None and oldest < frame.ranges[0].start) or len(acks) > MAX_WAITING:
+            self._is_due = True  # a packet may be lost
         return frame.end
 
+    def answer_at(self, now: float) -> float | None:
+        """When to send for what was received. See Engine.answer_at()."""
+        streams = self._streams
+        if (
+            self._is_due
+            or streams.awake
+            or streams.signaling
+            or self._datagrams_pending
+            or self._close_pending
+            or self._events
+        ):
+            return now
+        at: float | None = self._space.ack_at
+        return at
+
     def _settle_acks(self) -> None:
-        """Look at what was acknowledged. That comes after delivering what came with it, which
-        somebody waits for, and before anything is sent or any timer handled."""
+        """Process the ACK frames that wait: after what came with them was delivered, and after a
+        small answer was sent, because somebody waits for both. Before anything else."""
         if not self._acks:
             return
         acks, self._acks = self._acks, []
@@ -306,9 +331,19 @@ class FastReceiver(Engine):
                 space=self._space,
             )
 
+    def get_timer(self) -> float | None:
+        """When to call handle_timer(); at once if ACK frames that waited give something to do."""
+        if not self._acks:
+            return super().get_timer()
+        received_at = self._acks[-1][1]
+        self._settle_acks()
+        timer = super().get_timer()
+        return received_at if self.answer_at(received_at) == received_at else timer
+
     def handle_timer(self, now: float) -> None:
         """Do what is due. See Engine.handle_timer()."""
         self._settle_acks()
+        super().get_timer()  # aioquic would go by the loss detection time of before
         super().handle_timer(now)
 
     def path_changed(self, now: float, *, path: Hashable = None, lost: bool = False) -> None:

@@ -18,6 +18,7 @@ from p2pnet.quic.fast.receive import CONNECTED, ONE_RTT
 from p2pnet.quic.fast.rows import RowSender
 
 CONTROL = 1 + 3 * 8  # bytes; the largest of the frames for streams and limits
+LITTLE = 1000  # bytes: a request or an answer, which fits any packet with an ACK frame
 SMALLEST = 32  # bytes of room in a packet that are worth another frame
 
 _was_sent = operator.attrgetter("was_sent")
@@ -62,9 +63,11 @@ class FastEngine(RowSender):
         self._limits_due: list[Limit] = []
 
     def _make_datagrams(self, now: float) -> list[tuple[bytes, Any]]:
-        self._settle_acks()
+        if not self._acks_may_wait():
+            self._settle_acks()
         if not self._is_usual or self._is_aioquics_turn():
             return super()._make_datagrams(now)
+        self._is_due = False
         space, pacer = self._space, self._loss._pacer
         awake, signaling = self._streams.awake, self._streams.signaling
         pending = self._datagrams_pending
@@ -102,6 +105,16 @@ class FastEngine(RowSender):
             elif not (self._limits_due and packet.left >= CONTROL):
                 break  # else a stream was over, and the peer may open another one
         return sent
+
+    def _acks_may_wait(self) -> bool:
+        """Whether one small packet is to be sent, which goes whatever was acknowledged."""
+        cc, awake = self._loss._cc, self._streams.awake
+        return (
+            not self._is_due
+            and len(awake) == 1
+            and 0 < self.unsent(next(iter(awake))) < LITTLE
+            and cc.bytes_in_flight + 2 * self._max_datagram_size < cc.congestion_window
+        )
 
     def _is_aioquics_turn(self) -> bool:
         """Whether there is anything to send but acknowledgements, streams, datagrams, limits."""
