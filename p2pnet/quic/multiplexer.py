@@ -28,6 +28,8 @@ INTERNAL_ERROR = 0x01  # RFC 9000 section 20.1
 FAR = 4.0  # seconds; a timer that is so far away may be looked at a little late
 TOGETHER = 0.25  # seconds; those of many connections then, that are idle, are looked at together
 
+ENDS_OF_HANDSHAKE = events.HandshakeCompleted, events.ConnectionClosed
+
 AnyAddress = Address | PeerAddress
 
 
@@ -103,9 +105,10 @@ class Multiplexer:
         elif expected != address and isinstance(address, PeerAddress):
             self.dropped += 1
             return None
-        newest = connection.engine.newest_packet
-        self._feed(connection.engine, data, address, now)
-        connection.was_news = connection.engine.newest_packet > newest
+        engine = connection.engine
+        newest = engine.newest_packet
+        self._feed(engine, data, address, now)
+        connection.was_news = engine.newest_packet > newest
         self._fresh[connection] = self._received[connection] = None
         return connection
 
@@ -276,7 +279,7 @@ class Multiplexer:
                 self._by_id.pop(event.connection_id, None)
                 connection.connection_ids.discard(event.connection_id)
             elif not isinstance(event, quic_events.QuicEvent):
-                if isinstance(event, events.HandshakeCompleted | events.ConnectionClosed):
+                if isinstance(event, ENDS_OF_HANDSHAKE):
                     self._settle(connection)
                 self._events.append((connection, event))
         if connection.engine.is_terminated:

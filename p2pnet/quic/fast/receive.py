@@ -4,7 +4,6 @@ from collections.abc import Hashable
 from typing import Any
 
 from aioquic import tls
-from aioquic._crypto import CryptoError
 from aioquic.buffer import Buffer  # type: ignore[attr-defined]
 from aioquic.quic.connection import (
     QuicConnectionError,
@@ -12,14 +11,15 @@ from aioquic.quic.connection import (
     QuicReceiveContext,
 )
 from aioquic.quic.events import DatagramFrameReceived, QuicEvent, StreamDataReceived
-from aioquic.quic.packet import QuicStreamFrame, decode_packet_number
+from aioquic.quic.packet import QuicStreamFrame
 from aioquic.quic.packet_builder import QuicDeliveryState
 from aioquic.quic.rangeset import RangeSet
-from aioquic.quic.recovery import MAX_ACK_RANGES
 from aioquic.quic.stream import FinalSizeError, QuicStream
 
 from p2pnet.quic.engine import MAX_GAPS, Engine, peek_stream_id
 from p2pnet.quic.fast import frames
+from p2pnet.quic.fast.protect import SAMPLE, SAMPLE_AT, OtherKeys, PacketProtection
+from p2pnet.quic.fast.ranges import add_last
 from p2pnet.quic.fast.streams import Streams
 from p2pnet.quic.flow_control import STREAM_WINDOW
 
@@ -28,8 +28,6 @@ CONNECTED = QuicConnectionState.CONNECTED
 ACK_ALONE = 0.003  # seconds that the acknowledgement of one packet waits for something to go with
 SMALL = 256  # bytes; a packet of more is part of a flow, whose sender waits for acknowledgements
 MAX_WAITING = 8  # ACK frames that wait until after sending
-SAMPLE_AT = 4  # bytes behind the start of the packet number, RFC 9001 section 5.4.2
-SAMPLE = 16  # bytes
 
 
 class Chunks(QuicEvent):
@@ -54,6 +52,8 @@ class FastReceiver(Engine):
         self._is_usual = False  # whether the connection is established and usual packets may come
         self._space: Any = None  # of 1-RTT packets, and their keys
         self._pair: Any = None
+        self._protection: Any = None
+        self._crypto: Any = None  # the stream of TLS messages
         self._idle_rtt: Any = None  # what _idle was worked out from
         self._idle = 0.0
         self._newest_before = 0  # packets of the handshake
@@ -72,6 +72,8 @@ class FastReceiver(Engine):
         # Keys and spaces stay the same objects from here on; until then a Retry replaces them.
         if self._handshake_confirmed and not self._cryptos[tls.Epoch.ZERO_RTT].recv.is_valid():
             self._space, self._pair = self._spaces[ONE_RTT], self._cryptos[ONE_RTT]
+            self._protection = PacketProtection(self._pair)
+            self._crypto = self._crypto_streams[ONE_RTT]
             self._newest_before = super().newest_packet - self._space.largest_received_packet
             self._is_usual = self._quic_logger is None
             self._idle_rtt = None
@@ -96,23 +98,15 @@ class FastReceiver(Engine):
             or self._close_pending
         ):
             return False
-        crypto, space = self._pair.recv, self._space
-        # Header protection, RFC 9001 section 5.4.1. Bits 3 and 4 are reserved, bit 2 the key phase.
-        mask = crypto.hp._mask(data[at + SAMPLE_AT : at + SAMPLE_AT + SAMPLE])
-        first = data[0] ^ (mask[0] & 0x1F)
-        if first & 0x1C != crypto.key_phase << 2:
-            return False
-        size = (first & 3) + 1
-        end = at + size
-        truncated = int.from_bytes(data[at:end], "big") ^ int.from_bytes(mask[1 : 1 + size], "big")
-        header = b"%c%b%b" % (first, data[1:at], truncated.to_bytes(size, "big"))
-        number = decode_packet_number(truncated, 8 * size, space.expected_packet_number)
+        space = self._space
         try:
-            plain = crypto.aead.decrypt(data[end:], header, number)
-        except CryptoError:
-            return True  # forged or damaged
-        if number not in space.received_packets:
-            self._opened(plain, number, bool(first & 0x20), now)
+            opened = self._protection.open(data, at, space.expected_packet_number)
+        except OtherKeys:
+            return False
+        if opened is not None:
+            plain, number, spin = opened
+            if number not in space.received_packets:
+                self._opened(plain, number, spin, now)
         return True
 
     def _opened(self, plain: bytes, number: int, spin: bool, now: float) -> None:
@@ -139,7 +133,7 @@ class FastReceiver(Engine):
         if number > space.largest_received_packet:
             space.largest_received_packet = number
             space.largest_received_time = now
-        _add_last(space.ack_queue, number)
+        add_last(space.ack_queue, number)
         space.received_packets.add(number)
         if not elicits:
             self._is_due = True  # nothing will be sent that the ACK frame could wait for
@@ -280,7 +274,9 @@ class FastReceiver(Engine):
 
     def next_event(self) -> QuicEvent | None:
         """What happened next, None if nothing did."""
-        event = super().next_event()
+        if not self._events:
+            return None
+        event: QuicEvent = self._events.popleft()
         if isinstance(event, Chunks):
             self._gathering.pop(event.stream_id, None)
             return StreamDataReceived(b"".join(event.chunks), False, event.stream_id)
@@ -391,14 +387,3 @@ class FastReceiver(Engine):
     def _unblock_streams(self, is_unidirectional: bool) -> None:
         super()._unblock_streams(is_unidirectional)
         self._streams.wake_stalled()
-
-
-def _add_last(numbers: RangeSet, number: int) -> None:
-    """Add a packet number, which is most often the one after the last."""
-    ranges: list[range] = numbers._RangeSet__ranges  # type: ignore[attr-defined]
-    if ranges and ranges[-1].stop == number:
-        ranges[-1] = range(ranges[-1].start, number + 1)
-        return
-    numbers.add(number)
-    if len(ranges) > MAX_ACK_RANGES:
-        numbers.shift()

@@ -13,20 +13,21 @@ from aioquic.quic.packet_builder import QuicSentPacket
 from aioquic.quic.stream import QuicStream
 
 from p2pnet.quic.fast import frames
-from p2pnet.quic.fast.protect import NUMBER_SIZE, PACKET_TYPE, TAG_SIZE
+from p2pnet.quic.fast.protect import NUMBER_SIZE, TAG_SIZE
+from p2pnet.quic.fast.ranges import ranges_of
 from p2pnet.quic.fast.receive import CONNECTED, ONE_RTT
-from p2pnet.quic.fast.rows import RowSender
+from p2pnet.quic.fast.rows import PACKET_TYPE, RowSender
 
 CONTROL = 1 + 3 * 8  # bytes; the largest of the frames for streams and limits
 LITTLE = 1000  # bytes: a request or an answer, which fits any packet with an ACK frame
 SMALLEST = 32  # bytes of room in a packet that are worth another frame
 
 _was_sent = operator.attrgetter("was_sent")
-_remote_challenges = operator.attrgetter("remote_challenges")
 
 
-def _wants_probe(path: Any) -> bool:
-    return not (path.is_validated or path.local_challenge_sent)
+def _has_challenge(path: Any) -> bool:
+    """Whether a path has a PATH_RESPONSE or a PATH_CHALLENGE to send."""
+    return bool(path.remote_challenges or not (path.is_validated or path.local_challenge_sent))
 
 
 Handler = tuple[Callable[..., None], tuple[Any, ...]]
@@ -61,6 +62,14 @@ class FastEngine(RowSender):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._limits_due: list[Limit] = []
+
+    def send_stream_data(self, stream_id: int, data: bytes, end_stream: bool = False) -> None:
+        """Queue bytes. Raises ValueError or RuntimeError if the stream cannot be sent on."""
+        stream = self._streams.get(stream_id)
+        if stream is None:
+            super().send_stream_data(stream_id, data, end_stream)
+        else:
+            stream.sender.write(data, end_stream)
 
     def _make_datagrams(self, now: float) -> list[tuple[bytes, Any]]:
         if not self._acks_may_wait():
@@ -129,10 +138,10 @@ class FastEngine(RowSender):
             or self._state is not CONNECTED
             or self._pair._update_key_requested
             or self._remote_preferred_address is not None
-            or not self._crypto_streams[ONE_RTT].sender.buffer_is_empty
+            or not self._crypto.sender.buffer_is_empty
             or not paths[0].is_validated
-            or any(map(_remote_challenges, paths))
-            or (len(paths) > 1 and any(map(_wants_probe, paths)))
+            or paths[0].remote_challenges
+            or (len(paths) > 1 and any(map(_has_challenge, paths)))
             or not all(map(_was_sent, self._host_cids))
         )
 
@@ -171,20 +180,24 @@ class FastEngine(RowSender):
     def _write_fast_ack(self, packet: Packet, room: int, window: int, now: float) -> None:
         space = self._space
         delay = int((now - space.largest_received_time) * 1_000_000)
-        frame = frames.ack(space.ack_queue, delay >> self._local_ack_delay_exponent, room)
+        received = ranges_of(space.ack_queue)
+        frame = frames.ack(received, delay >> self._local_ack_delay_exponent, room)
         packet.parts.append(frame)
         packet.handlers.append((self._on_ack_delivery, (space, space.largest_received_packet)))
         packet.size = len(frame)
         space.ack_at = None
         # The peer is asked to acknowledge one now and then, or the ranges were kept for ever.
-        if len(space.ack_queue) > 1 and self._packet_number % 8 == 0 and packet.size < window:
+        if len(received) > 1 and self._packet_number % 8 == 0 and packet.size < window:
             packet.add(frames.PING, self._on_ping_delivery, ())
             packet.size += 1
 
     def _finish(self, packet: Packet, now: float) -> bytes:
         """Protect a packet and register it as sent."""
         number, elicits = self._packet_number, packet.elicits
-        datagram = self._protect(b"".join(packet.parts), number)
+        plain = b"".join(packet.parts)
+        datagram: bytes = self._protection.protect(
+            plain, number, self._peer_cid.cid, self._spin_bit
+        )
         record = QuicSentPacket(
             ONE_RTT, elicits, elicits, False, number, PACKET_TYPE,
             now, len(datagram), packet.handlers,
