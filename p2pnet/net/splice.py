@@ -3,7 +3,7 @@
 from typing import Any
 
 from twisted.internet import error, tcp
-from twisted.internet.interfaces import IHalfCloseableProtocol, ITCPTransport, IUNIXTransport
+from twisted.internet.interfaces import IHalfCloseableProtocol, IUNIXTransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -50,9 +50,10 @@ def forbid_delay(transport: Any) -> None:
     Nagle's algorithm (RFC 896) holds the second part of a message back until the first is
     acknowledged, 40 ms later. The peer behind the tunnel already chose how to cut its messages.
     """
-    # A UNIX connection of Twisted provides both interfaces, and would log an error.
-    if ITCPTransport.providedBy(transport) and not IUNIXTransport.providedBy(transport):
-        transport.setTcpNoDelay(True)
+    set_no_delay = getattr(transport, "setTcpNoDelay", None)  # also of a TLS layer over TCP
+    # A UNIX connection of Twisted has it too, and would log an error.
+    if set_no_delay is not None and not IUNIXTransport.providedBy(transport):
+        set_no_delay(True)
 
 
 def read_now(transport: Any) -> None:

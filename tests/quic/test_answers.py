@@ -5,7 +5,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from p2pnet.quic import events
-from p2pnet.quic.fast.receive import ACK_ALONE
+from p2pnet.quic.fast.receive import ACK_ALONE, MAX_WAITING
 from p2pnet.quic.profile import FAST
 from tests.quic.harness import CLIENT, SERVER, Pair, client_settings, server_settings
 
@@ -27,7 +27,8 @@ class AnswerTests(SynchronousTestCase):
         self.engine: Any = self.other.engine
 
     def ask(self, data: bytes = b"question") -> None:
-        """A request that arrives at once, and what the server makes of it."""
+        """A request that arrives at once, a millisecond after what was before."""
+        self.now += 0.001
         self.one.send(self.stream_id, data)
         self.to_server(self.client.datagrams_to_send(self.now))
 
@@ -76,18 +77,34 @@ class AnswerTests(SynchronousTestCase):
         self.client.datagrams_to_send(self.now)
         self.assertEqual(0, self.one.engine.bytes_in_flight)
 
-    def test_what_a_request_acknowledges_is_processed_after_the_answer_is_sent(self) -> None:
-        """By get_timer(), which the host calls last."""
+    def test_what_requests_acknowledge_is_processed_together_after_an_answer_is_sent(self) -> None:
+        """By get_timer(), which the host calls last; all but the last packet are acknowledged."""
         self.ask()
         self.to_client(self.answer())
-        self.server.get_timer()
         size = self.engine.bytes_in_flight
-        self.assertGreater(size, 0)
+        for _ in range(MAX_WAITING - 1):
+            self.ask()
+            self.to_client(self.answer())
+            self.server.get_timer()
+        self.assertEqual(size * MAX_WAITING, self.engine.bytes_in_flight)
         self.ask()
         self.answer()
-        self.assertGreater(self.engine.bytes_in_flight, size)
+        self.assertGreater(self.engine.bytes_in_flight, size * MAX_WAITING)
         self.server.get_timer()
         self.assertEqual(size, self.engine.bytes_in_flight)
+
+    def test_what_the_last_request_acknowledges_waits_no_longer_than_an_acknowledgement(
+        self,
+    ) -> None:
+        """Whether or not there is an answer."""
+        self.ask()
+        self.to_client(self.answer())
+        self.assertGreater(self.engine.bytes_in_flight, 0)
+        self.ask()
+        self.server.datagrams_to_send(self.now)
+        self.now += ACK_ALONE
+        self.server.handle_timer(self.now)
+        self.assertEqual(0, self.engine.bytes_in_flight)
 
     def test_a_large_answer_finds_the_window_that_a_request_opened(self) -> None:
         """Acknowledgements are processed first."""
@@ -137,14 +154,14 @@ class AnswerTests(SynchronousTestCase):
         """The answer to a ping that came with a request."""
         self.other.ping()
         self.to_client(self.server.datagrams_to_send(self.now))
-        self.server.get_timer()
-        self.ask()
-        self.answer()
+        for _ in range(MAX_WAITING):
+            self.ask()
+            self.to_client(self.answer())
         self.assertEqual(self.now, self.server.get_timer())
         self.server.handle_timer(self.now)
         self.assertEqual([events.PingAnswered()], self.events(self.server))
         self.server.datagrams_to_send(self.now)
-        self.assertGreater(self.server.get_timer() or 0.0, self.now)
+        self.assertGreater(self.engine.get_timer(), self.now)
 
     def test_regression_a_probe_timeout_of_before_an_acknowledgement_made_a_probe(self) -> None:
         """Its time came while the acknowledgement waited, and again at once, for ever."""

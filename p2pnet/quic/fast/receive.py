@@ -1,5 +1,6 @@
 """Taking 1-RTT packets with frames of the usual kinds."""
 
+import math
 from collections.abc import Hashable
 from typing import Any
 
@@ -27,7 +28,7 @@ ONE_RTT = tls.Epoch.ONE_RTT
 CONNECTED = QuicConnectionState.CONNECTED
 ACK_ALONE = 0.003  # seconds that the acknowledgement of one packet waits for something to go with
 SMALL = 256  # bytes; a packet of more is part of a flow, whose sender waits for acknowledgements
-MAX_WAITING = 8  # ACK frames that wait until after sending
+MAX_WAITING = 8  # ACK frames in order that are processed together
 
 
 class Chunks(QuicEvent):
@@ -287,12 +288,14 @@ class FastReceiver(Engine):
         frame = frames.read_ack(plain, at)
         if frame is None:
             return 0
-        acks = self._acks
-        acks.append((frame, now))
-        oldest = next(iter(self._space.sent_packets), None)
-        if (oldest is not None and oldest < frame.ranges[0].start) or len(acks) > MAX_WAITING:
-            self._is_due = True  # a packet may be lost
+        self._acks.append((frame, now))
+        if not self._is_in_order(frame) or len(self._acks) > MAX_WAITING:
+            self._is_due = True
         return frame.end
+
+    def _is_in_order(self, frame: frames.AckFrame) -> bool:
+        """Whether the frame acknowledges the oldest packet and all after it: none can be lost."""
+        return next(iter(self._space.sent_packets), math.inf) >= frame.ranges[0].start
 
     def answer_at(self, now: float) -> float | None:
         """When to send for what was received. See Engine.answer_at()."""
@@ -315,6 +318,8 @@ class FastReceiver(Engine):
         if not self._acks:
             return
         acks, self._acks = self._acks, []
+        if self._is_in_order(acks[-1][0]):
+            del acks[:-1]  # it acknowledges what the others did
         for frame, now in acks:
             acked = RangeSet()
             for numbers in frame.ranges:
@@ -328,8 +333,12 @@ class FastReceiver(Engine):
             )
 
     def get_timer(self) -> float | None:
-        """When to call handle_timer(); at once if ACK frames that waited give something to do."""
-        if not self._acks:
+        """When to call handle_timer(); at once if ACK frames that waited give something to do.
+
+        As long as requests follow each other closely, their ACK frames are processed together: a
+        probe timeout counts from the last packet sent, whatever was acknowledged before.
+        """
+        if len(self._acks) < MAX_WAITING:
             return super().get_timer()
         received_at = self._acks[-1][1]
         self._settle_acks()
