@@ -12,6 +12,7 @@ from aioquic.quic.stream import QuicStream
 from p2pnet.quic.fast import frames
 from p2pnet.quic.fast.protect import NUMBER_SIZE, TAG_SIZE
 from p2pnet.quic.fast.receive import ONE_RTT, FastReceiver
+from p2pnet.wire.varint import varint
 
 PACKET_TYPE = QuicPacketType.ONE_RTT  # looked up once: a member of an Enum costs what a frame does
 MAX_ROW = 64  # packets
@@ -39,13 +40,13 @@ class RowSender(FastReceiver):
         if count < 2:
             return []
         # Each has one frame, which goes to the end of the packet and needs no length.
-        prefix = b"%c%b" % (frames.STREAM | frames.STREAM_OFFSET, frames.varint(stream_id))
+        prefix = b"%c%b" % (frames.STREAM | frames.STREAM_OFFSET, varint(stream_id))
         buffer, base = sender._buffer, sender._buffer_start
         first, on_delivery, offset = self._packet_number, sender.on_data_delivery, waiting.start
         protect = self._protection.protect
         datagrams, records = [], []
         for number in range(first, first + count):
-            head = prefix + frames.varint(offset)
+            head = prefix + varint(offset)
             stop = offset + room - len(head)
             plain = head + buffer[offset - base : stop - base]
             datagrams.append(protect(plain, number, destination, spin))

@@ -17,6 +17,7 @@ from p2pnet.quic.fast.protect import NUMBER_SIZE, TAG_SIZE
 from p2pnet.quic.fast.ranges import ranges_of
 from p2pnet.quic.fast.receive import CONNECTED, ONE_RTT
 from p2pnet.quic.fast.rows import PACKET_TYPE, RowSender
+from p2pnet.wire.varint import varint
 
 CONTROL = 1 + 3 * 8  # bytes; the largest of the frames for streams and limits
 LITTLE = 1000  # bytes: a request or an answer, which fits any packet with an ACK frame
@@ -159,7 +160,7 @@ class FastEngine(RowSender):
         due = self._limits_due
         while due and packet.left >= CONTROL:
             limit = due.pop(0)
-            frame = frames.varint(limit.frame_type) + frames.varint(limit.value)
+            frame = varint(limit.frame_type) + varint(limit.value)
             packet.add(frame, self._on_connection_limit_delivery, limit)
             limit.sent = limit.value
         if self._streams.signaling:
@@ -167,7 +168,7 @@ class FastEngine(RowSender):
         pending = self._datagrams_pending
         while pending:
             data = pending[0]
-            head = b"\x31" + frames.varint(len(data))
+            head = b"\x31" + varint(len(data))
             if len(head) + len(data) > packet.left:
                 break
             pending.popleft()
@@ -251,18 +252,18 @@ class FastEngine(RowSender):
         if packet.left < 3 * CONTROL:
             return False
         receiver, sender = stream.receiver, stream.sender
-        stream_id = frames.varint(stream.stream_id or 0)
+        stream_id = varint(stream.stream_id or 0)
         if self._stream_limit_due(stream):
             end = stream.max_stream_data_local
-            frame = frames.MAX_STREAM_DATA + stream_id + frames.varint(end)
+            frame = frames.MAX_STREAM_DATA + stream_id + varint(end)
             packet.add(frame, self._on_max_stream_data_delivery, stream)
             stream.max_stream_data_local_sent = end
         if receiver.stop_pending:
-            code = frames.varint(receiver.get_stop_frame().error_code)
+            code = varint(receiver.get_stop_frame().error_code)
             packet.add(frames.STOP_SENDING + stream_id + code, receiver.on_stop_sending_delivery)
         if sender.reset_pending:
             reset = sender.get_reset_frame()
-            fields = frames.varint(reset.error_code) + frames.varint(reset.final_size)
+            fields = varint(reset.error_code) + varint(reset.final_size)
             packet.add(frames.RESET_STREAM + stream_id + fields, sender.on_reset_delivery)
         return True
 
