@@ -3,7 +3,7 @@
 from typing import Any
 
 from twisted.internet import error, tcp
-from twisted.internet.interfaces import IHalfCloseableProtocol
+from twisted.internet.interfaces import IHalfCloseableProtocol, IUNIXTransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -14,17 +14,46 @@ QUESTION = 4096  # bytes; more than that is part of a flow, of which much should
 
 
 def write_now(transport: Any, data: bytes) -> None:
-    """Write to a transport, and rather now than in the reactor's next turn.
-
-    The other end of a question waits for it, and before that turn this node would look after what
-    else it has to send. What goes wrong is met again by the reactor, which deals with it.
-    """
+    """Write to a transport in this turn of the reactor: the other end of a request waits for it."""
     if isinstance(transport, StreamTransport) and len(data) <= QUESTION:
         transport.write_now(data)
         return
-    transport.write(data)
-    if isinstance(transport, tcp.Connection) and not (transport.TLS or transport.disconnecting):
-        transport.doWrite()
+    if _has_nothing_before(transport):
+        sent = transport.writeSomeData(data)
+        if sent == len(data):
+            return
+        if isinstance(sent, int):
+            data = data[sent:]
+    transport.write(data)  # the reactor finds a lost connection again, and ends it
+
+
+def _has_nothing_before(transport: Any) -> bool:
+    """Whether bytes may go straight to the socket of a TCP connection.
+
+    Twisted's write() registers a writer and removes it again, two system calls an answer. A TLS
+    layer, bytes that wait and an end that was asked for leave no choice.
+    """
+    return isinstance(transport, tcp.Connection) and not (
+        transport.dataBuffer
+        or transport._tempDataBuffer
+        or transport.TLS
+        or transport.disconnected
+        or transport.disconnecting
+        or transport._writeDisconnecting
+        or transport._writeDisconnected
+    )
+
+
+def forbid_delay(transport: Any) -> None:
+    """Set TCP_NODELAY on a TCP connection; nothing on other transports.
+
+    Nagle's algorithm (RFC 896) holds the second part of a message back until the first is
+    acknowledged, 40 ms later. The peer behind the tunnel already chose how to cut its messages.
+    """
+    set_no_delay = getattr(transport, "setTcpNoDelay", None)  # also of a TLS layer over TCP
+    # A UNIX connection of Twisted has it too, and would log an error.
+    if set_no_delay is not None and not IUNIXTransport.providedBy(transport):
+        set_no_delay(True)
 
 
 def read_now(transport: Any) -> None:
@@ -62,6 +91,7 @@ class Splice(Protocol):
         """Wait for the other end, or join it."""
         other = self._other
         assert other is not None
+        forbid_delay(self.transport)
         if other._lost:
             self.transport.abortConnection()
         elif other.is_live:

@@ -6,13 +6,14 @@ against a new aioquic first.
 
 What is changed, and why:
 
-* Receive windows follow consumption, and so do their sizes (windows.py). Stock windows double on
-  arrival, so that ten one-byte frames far apart allocate 537 MB and a reader can never be paused.
+* Receive windows follow consumption, and so do their sizes (flow_control.py). Stock windows
+  double on arrival, so that ten one-byte frames far apart allocate 537 MB and a reader can never
+  be paused.
 * A stream may have so many gaps and no more. Stock aioquic searches them one by one for each frame,
   so that 20000 one-byte frames, which fit into a hundred Initials, take it ten seconds.
 * Mutual TLS is strict: a server demands a certificate, and either side judges the peer's inside
   the handshake, so that a refusal is a TLS alert with a reason.
-* 1-RTT keys are updated before the AEAD's confidentiality limit (RFC 9001 section 6.6).
+* 1-RTT keys are updated before the AEAD's confidentiality limit (key_updates.py).
 """
 
 import logging
@@ -31,17 +32,14 @@ from aioquic.quic.connection import (
     QuicReceiveContext,
 )
 from aioquic.quic.events import ConnectionTerminated
-from aioquic.quic.packet import (
-    QuicErrorCode,
-    QuicFrameType,
-    pull_quic_transport_parameters,
-)
+from aioquic.quic.packet import QuicErrorCode, QuicFrameType, pull_quic_transport_parameters
 from aioquic.quic.packet_builder import QuicPacketBuilder
 from aioquic.quic.recovery import QuicPacketSpace
 from aioquic.quic.stream import QuicStream
 
 from p2pnet.identity import Identity
 from p2pnet.quic.flow_control import CONNECTION_WINDOW, STREAM_WINDOW, ReceiveWindows
+from p2pnet.quic.key_updates import KeyUpdates
 from p2pnet.quic.memory import discard, economize
 from p2pnet.quic.recovery import PathAwareRecovery, adopt
 from p2pnet.quic.tls import StrictContext, Verify
@@ -55,7 +53,6 @@ MAX_HELD = 64 * STREAM_WINDOW  # bytes unread over all streams before the connec
 MAX_GAPS = 1024  # in a stream's received bytes; every other packet of a window lost makes 220
 MAX_CRYPTO_GAPS = 64  # and in the handshake's, which is a few packets long
 LARGEST = 1 << 14  # bytes of a packet: two are written for the length of a STREAM frame
-KEY_UPDATE_PACKETS = 1 << 22  # half the AES-GCM limit of 2**23 packets, RFC 9001 section 6.6
 
 
 def peek_stream_id(buf: Buffer) -> int:
@@ -89,9 +86,7 @@ class Engine(QuicConnection):
         self._undelivered_of: dict[int, int] = {}  # by stream; only those that have some
         self._undelivered = 0
         self._windows = ReceiveWindows()
-        self._next_key_update = KEY_UPDATE_PACKETS
-        # The present keys, and a packet that was sent under them: acknowledged, the peer has them.
-        self._proof_of_keys: tuple[bytes, int] | None = None
+        self._key_updates = KeyUpdates()
         self._largest = LARGEST
         # Both before the handshake, so that the transport parameters carry them.
         self._local_max_streams_bidi.value = self._local_max_streams_bidi.sent = max_streams
@@ -342,6 +337,13 @@ class Engine(QuicConnection):
 
     # -- upkeep ----------------------------------------------------------------------------------
 
+    def answer_at(self, now: float) -> float | None:
+        """When datagrams_to_send() is to be called for what was received, None for never.
+
+        All else that get_timer() said still stands, or is later. aioquic cannot tell: at once.
+        """
+        return now
+
     def datagrams_to_send(self, now: float) -> list[tuple[bytes, Any]]:
         """Datagrams with their addresses, as many as window and pacer let pass.
 
@@ -371,19 +373,12 @@ class Engine(QuicConnection):
         super().handle_timer(now + TOLERANCE)
 
     def update_keys_if_due(self) -> None:
-        """Start a key update when enough packets were sent under the current 1-RTT keys.
-
-        Not before the peer acknowledged one of them (RFC 9001 section 6.1): one that does not have
-        these keys yet could make nothing of the next ones, nor of any that follow.
-        """
-        if self._packet_number < self._next_key_update or not self._handshake_confirmed:
+        """Start a key update when enough packets were sent under the current 1-RTT keys."""
+        if self._packet_number < self._key_updates.next_at or not self._handshake_confirmed:
             return
+        acked = self._spaces[tls.Epoch.ONE_RTT].largest_acked_packet
         keys: Any = self._cryptos[tls.Epoch.ONE_RTT].send
-        secret, number = keys.secret, self._packet_number
-        if self._proof_of_keys is None or self._proof_of_keys[0] != secret:
-            self._proof_of_keys = secret, number
-        elif self._spaces[tls.Epoch.ONE_RTT].largest_acked_packet >= self._proof_of_keys[1]:
-            self._next_key_update = number + KEY_UPDATE_PACKETS
+        if self._key_updates.is_due(keys.secret, self._packet_number, acked):
             self.request_key_update()
 
     def name_path(self, path: Hashable) -> None:

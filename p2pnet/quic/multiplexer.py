@@ -28,6 +28,8 @@ INTERNAL_ERROR = 0x01  # RFC 9000 section 20.1
 FAR = 4.0  # seconds; a timer that is so far away may be looked at a little late
 TOGETHER = 0.25  # seconds; those of many connections then, that are idle, are looked at together
 
+ENDS_OF_HANDSHAKE = events.HandshakeCompleted, events.ConnectionClosed
+
 AnyAddress = Address | PeerAddress
 
 
@@ -68,6 +70,7 @@ class Multiplexer:
         self._by_id: dict[bytes, Connection] = {}
         self._connections: dict[Connection, Address | None] = {}  # with a half-open one's source
         self._dirty: dict[Connection, None] = {}  # may have something to send, oldest first
+        self._received: dict[Connection, None] = {}  # took datagrams, and may have an answer
         self._fresh: dict[Connection, None] = {}  # may have events to collect
         self._answers: list[tuple[bytes, Any]] = []
         self._events: collections.deque[tuple[Connection, events.Event]] = collections.deque()
@@ -106,10 +109,11 @@ class Multiplexer:
         elif expected != address and isinstance(address, PeerAddress):
             self.dropped += 1
             return None
-        newest = connection.engine.newest_packet
-        self._feed(connection.engine, data, address, now)
-        connection.was_news = connection.engine.newest_packet > newest
-        self._fresh[connection] = self._dirty[connection] = None
+        engine = connection.engine
+        newest = engine.newest_packet
+        self._feed(engine, data, address, now)
+        connection.was_news = engine.newest_packet > newest
+        self._fresh[connection] = self._received[connection] = None
         return connection
 
     def datagrams_to_send(self, now: float) -> list[tuple[bytes, Any]]:
@@ -119,6 +123,7 @@ class Multiplexer:
         """
         self._collect_fresh()
         datagrams, self._answers = self._answers, []
+        self._find_due(now)
         dirty, self._dirty = self._dirty, {}
         for connection in dirty:
             engine = connection.engine
@@ -134,7 +139,7 @@ class Multiplexer:
     @property
     def may_send(self) -> bool:
         """Whether datagrams_to_send() may have some."""
-        return bool(self._dirty or self._answers)
+        return bool(self._dirty or self._received or self._answers)
 
     @property
     def has_events(self) -> bool:
@@ -252,6 +257,20 @@ class Multiplexer:
         self._dirty[connection] = None
         self.is_idle = False
 
+    def _find_due(self, now: float) -> None:
+        """Find out which connections answer at once. A request is answered by the application,
+        and the acknowledgement goes with its answer: a send pass before that would find nothing."""
+        received, self._received = self._received, {}
+        for connection in received:
+            due = None if connection in self._dirty else connection.engine.answer_at(now)
+            if due is None:
+                continue
+            if due <= now or connection.timer is None:
+                self._dirty[connection] = None
+            elif due < connection.timer:
+                connection.timer = due
+                self._check_in(connection, due)
+
     def _collect_fresh(self) -> None:
         """Collect the events of all that datagrams and timers did: once for a batch of them."""
         fresh, self._fresh = self._fresh, {}
@@ -267,7 +286,7 @@ class Multiplexer:
                 self._by_id.pop(event.connection_id, None)
                 connection.connection_ids.discard(event.connection_id)
             elif not isinstance(event, quic_events.QuicEvent):
-                if isinstance(event, events.HandshakeCompleted | events.ConnectionClosed):
+                if isinstance(event, ENDS_OF_HANDSHAKE):
                     self._settle(connection)
                 self._events.append((connection, event))
         if connection.engine.is_terminated:

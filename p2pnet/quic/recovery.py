@@ -89,6 +89,13 @@ class PathAwareRecovery(QuicPacketRecovery):
         if not self._rtt_initialized:
             self._pacer.packet_time = None
 
+    def _detect_loss(self, *, now: float, space: Any) -> None:
+        oldest = next(iter(space.sent_packets), math.inf)
+        if oldest > space.largest_acked_packet:  # nothing was sent before: RFC 9002 section 6.1
+            space.loss_time = None
+        else:
+            super()._detect_loss(now=now, space=space)
+
     def _on_packets_lost(self, *, packets: Iterable[Any], **options: Any) -> None:
         packets = tuple(packets)
         self.large.lost(packets)

@@ -68,6 +68,7 @@ class FakeReactor(Clock):
         super().__init__()
         self.readers: list[Any] = []
         self.writers: list[Any] = []
+        self.writers_added = 0
         self.refuses = False
 
     def addReader(self, reader: Any) -> None:
@@ -83,6 +84,7 @@ class FakeReactor(Clock):
 
     def addWriter(self, writer: Any) -> None:
         """Take a writer, once."""
+        self.writers_added += 1
         if writer not in self.writers:
             self.writers.append(writer)
 

@@ -1,14 +1,37 @@
 """Joining two connections; their life together is tested with real ones in tests/integration."""
 
 import socket
+import struct
+from typing import Any
 
 from twisted.internet import main, tcp
+from twisted.internet.interfaces import IUNIXTransport
 from twisted.internet.protocol import Protocol
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 
 from p2pnet.net.splice import Splice
 from tests.net.support import FakeReactor
+
+
+def tcp_pair() -> tuple[socket.socket, socket.socket]:
+    """Two ends of a TCP connection."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        one = socket.create_connection(server.getsockname())
+        return one, server.accept()[0]
+
+
+@implementer(IUNIXTransport)
+class UnixConnection(tcp.Connection):
+    """A connection of Twisted's over a UNIX socket, which needs no port."""
+
+    def sendFileDescriptor(self, descriptor: int) -> None:
+        """Nothing here sends any."""
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        """Not for this family."""
+        raise AssertionError("TCP_NODELAY on a UNIX socket")
 
 
 class ConnectionCase(SynchronousTestCase):
@@ -17,7 +40,7 @@ class ConnectionCase(SynchronousTestCase):
     def setUp(self) -> None:
         """A TCP connection, and one that feeds it."""
         self.reactor = FakeReactor()
-        ours, self.theirs = socket.socketpair()
+        ours, self.theirs = tcp_pair()
         self.addCleanup(self.theirs.close)
         self.theirs.setblocking(False)
         self.near, self.far = Splice.pair()
@@ -64,6 +87,37 @@ class WriteNowTests(ConnectionCase):
         self.assertEqual(b"answer", self.theirs.recv(100))
         self.assertEqual([], self.reactor.writers)
 
+    def test_the_reactor_is_not_asked_to_write(self) -> None:
+        """Registering a writer and removing it are two system calls."""
+        self.far.dataReceived(b"answer")
+        self.assertEqual(b"answer", self.theirs.recv(100))
+        self.assertEqual(0, self.reactor.writers_added)
+
+    def test_bytes_that_wait_go_first(self) -> None:
+        """Whatever the socket has room for."""
+        self.connection.write(b"first ")
+        self.far.dataReceived(b"second")
+        self.assertRaises(BlockingIOError, self.theirs.recv, 100)
+        self.connection.doWrite()
+        self.assertEqual(b"first second", self.theirs.recv(100))
+
+    def test_a_connection_that_is_about_to_end_is_left_to_twisted(self) -> None:
+        """It decides what is still written."""
+        for end in ("loseWriteConnection", "loseConnection"):
+            with self.subTest(end):
+                getattr(self.connection, end)()
+                self.far.dataReceived(b"late")
+                self.assertRaises(BlockingIOError, self.theirs.recv, 100)
+
+    def test_a_tls_layer_encrypts_what_is_written(self) -> None:
+        """Nothing passes it by."""
+        connection: Any = self.connection
+        kept: list[bytes] = []
+        connection.TLS, connection.write = True, kept.append
+        self.far.dataReceived(b"secret")
+        self.assertRaises(BlockingIOError, self.theirs.recv, 100)
+        self.assertEqual([b"secret"], kept)
+
     def test_what_does_not_fit_is_left_to_the_reactor(self) -> None:
         """In order."""
         data = bytes(range(256)) * 40_000
@@ -77,7 +131,8 @@ class WriteNowTests(ConnectionCase):
 
     def test_what_goes_wrong_is_left_to_the_reactor(self) -> None:
         """It finds the same, and ends the connection as it always does."""
-        self.theirs.close()
+        self.theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.theirs.close()  # with a reset
         self.far.dataReceived(b"to nobody")
         self.assertEqual([self.connection], self.reactor.writers)
         self.assertIsInstance(self.connection.doWrite(), Exception)
@@ -87,3 +142,29 @@ class WriteNowTests(ConnectionCase):
         self.near.dataReceived(b"question")
         transport = self.far.transport
         self.assertEqual(b"question", transport.value())
+
+
+class NoDelayTests(ConnectionCase):
+    """Local connections send each part of a message when it is written."""
+
+    def test_regression_a_request_in_three_parts_waited_for_acknowledgements(self) -> None:
+        """36 ms: Nagle's algorithm at one end, delayed acknowledgements at the other."""
+        self.assertFalse(self.connection.getTcpNoDelay())
+        self.near.makeConnection(self.connection)
+        self.assertTrue(self.connection.getTcpNoDelay())
+        self.far.makeConnection(StringTransport())
+        for part in (b"a request ", b"in three ", b"parts"):
+            self.far.dataReceived(part)
+        self.assertEqual(b"a request in three parts", self.theirs.recv(100))
+
+    def test_a_unix_connection_has_no_such_option(self) -> None:
+        """It is spliced all the same."""
+        ours, theirs = socket.socketpair()
+        self.addCleanup(ours.close)
+        self.addCleanup(theirs.close)
+        connection = UnixConnection(ours, self.near, self.reactor)
+        connection.connected = 1
+        self.far.makeConnection(StringTransport())
+        self.near.makeConnection(connection)
+        self.far.dataReceived(b"answer")
+        self.assertEqual(b"answer", theirs.recv(100))

@@ -44,7 +44,7 @@ class PacketTests(FastContractTestCase):
 
     def test_protection(self) -> None:
         """_cryptos has a pair of contexts; hp._mask and aead undo what was done to a packet."""
-        message = "_cryptos, _mask, key_phase: FastReceiver._receive, PacketSender._protect"
+        message = "_cryptos, _mask, key_phase, _aead, _iv: PacketProtection"
         number, data = self.client._packet_number, self.ping()
         pair = self.server._cryptos[ONE_RTT]
         mask = pair.recv.hp._mask(data[13:29])
@@ -59,6 +59,8 @@ class PacketTests(FastContractTestCase):
         self.assertEqual(b"\x01\x00", pair.recv.aead.decrypt(data[11:], header, number), message)
         own = self.client._cryptos[ONE_RTT].send
         self.assertEqual(data[11:], own.aead.encrypt(b"\x01\x00", header, number), message)
+        nonce = (own.aead._iv ^ number).to_bytes(12, "big")
+        self.assertEqual(data[11:], own.aead._aead.encrypt(nonce, b"\x01\x00", header), message)
 
     def test_zero_rtt_keys(self) -> None:
         """A server tears the 0-RTT keys down with the first 1-RTT packet; we never have any."""
@@ -78,9 +80,7 @@ class PacketTests(FastContractTestCase):
 
     def test_record_of_a_packet(self) -> None:
         """A QuicSentPacket says what was sent, and the idle timer starts again."""
-        message = (
-            "QuicSentPacket, _close_at, _ack_eliciting_sent_since_receipt: FastEngine, PacketSender"
-        )
+        message = "QuicSentPacket, _close_at, _ack_eliciting_sent_since_receipt: RowSender"
         self.pair.run(1.0)
         self.assertIs(False, self.client._ack_eliciting_sent_since_receipt, message)
         data = self.ping()

@@ -35,6 +35,20 @@ class RecoveryTests(ContractTestCase):
         self.assertEqual([0.0, math.inf, 0.0, 0.0], values, message)
         self.assertIs(False, fresh._rtt_initialized, message)
 
+    def test_detection_of_loss(self) -> None:
+        """_detect_loss of a space whose oldest packet was sent last of all only clears the time."""
+        message = "_detect_loss, loss_time: PathAwareRecovery._detect_loss"
+        loss, space = self.client._loss, self.client._loss.spaces[-1]
+        self.ping()
+        sent = dict(space.sent_packets)
+        self.assertGreater(min(sent), space.largest_acked_packet, message)
+        space.loss_time = 1.0
+        QuicPacketRecovery._detect_loss(loss, now=self.pair.now + 10, space=space)
+        self.assertEqual((None, sent), (space.loss_time, space.sent_packets), message)
+        space.loss_time = 1.0
+        loss._detect_loss(now=self.pair.now + 10, space=space)
+        self.assertEqual((None, sent), (space.loss_time, space.sent_packets), message)
+
     def test_bytes_in_flight(self) -> None:
         """bytes_in_flight counts what elicits an acknowledgement until that comes."""
         message = "bytes_in_flight: Engine.bytes_in_flight"

@@ -10,7 +10,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from p2pnet.quic import engine, events
+from p2pnet.quic import engine, events, key_updates
 from p2pnet.quic.congestion import CONTROLLERS
 from p2pnet.quic.connection import MAX_QUEUED_DATAGRAMS
 from p2pnet.wire.codes import ErrorCode
@@ -68,7 +68,7 @@ class StreamTests(SynchronousTestCase):
 
     def test_keys_are_updated_in_mid_transfer(self) -> None:
         """On both sides, without and with loss; packets under the old keys may be late."""
-        self.patch(engine, "KEY_UPDATE_PACKETS", 150)
+        self.patch(key_updates, "EVERY", 150)
         for loss in (0.0, 0.1):
             transfer = Transfer(Pair(loss=loss), 600_000)
             ends: list[Any] = [transfer.one.engine, transfer.other.engine]
@@ -77,11 +77,11 @@ class StreamTests(SynchronousTestCase):
             self.assertTrue(transfer.is_intact)
             for end, secret in zip(ends, before, strict=True):
                 self.assertNotEqual(secret, end._cryptos[Epoch.ONE_RTT].recv.secret)
-                self.assertGreater(end._next_key_update, 600)
+                self.assertGreater(end._key_updates.next_at, 600)
 
     def test_regression_keys_are_kept_until_the_peer_has_them(self) -> None:
         """One that misses two updates could decrypt nothing ever after."""
-        self.patch(engine, "KEY_UPDATE_PACKETS", 3)
+        self.patch(key_updates, "EVERY", 3)
         pair = Pair()
         one, other = pair.connect()
         stream_id = one.open_stream()

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from p2pnet.wire.varint import read_varint, varint
+
 PADDING = 0x00
 PING = b"\x01"
 ACK = 0x02
@@ -11,32 +13,6 @@ STOP_SENDING = b"\x05"
 STREAM, STREAM_FIN, STREAM_LENGTH, STREAM_OFFSET = 0x08, 1, 2, 4
 MAX_STREAM_DATA = b"\x11"
 DATAGRAM_WITH_LENGTH = 0x31
-
-_MASKS = (0x3F, 0x3FFF, 0x3FFFFFFF, 0x3FFFFFFFFFFFFFFF)
-
-
-def varint(value: int) -> bytes:
-    """`value`, from 0 to 2**62 - 1, in the shortest encoding (RFC 9000 section 16)."""
-    if value < 0x40:
-        return value.to_bytes(1, "big")
-    if value < 0x4000:
-        return (value | 0x4000).to_bytes(2, "big")
-    if value < 0x40000000:
-        return (value | 0x80000000).to_bytes(4, "big")
-    return (value | 0xC000000000000000).to_bytes(8, "big")
-
-
-def read_varint(data: bytes, at: int) -> tuple[int, int]:
-    """(value, offset behind it). Raises IndexError if none begins there.
-
-    One that is cut short gives an offset behind the end of `data`.
-    """
-    first = data[at]
-    if first < 0x40:
-        return first, at + 1
-    size = first >> 6
-    end = at + (1 << size)
-    return int.from_bytes(data[at:end], "big") & _MASKS[size], end
 
 
 def read_stream(data: bytes, at: int) -> tuple[int, int, int, int] | None:

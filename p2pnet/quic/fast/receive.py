@@ -1,10 +1,10 @@
 """Taking 1-RTT packets with frames of the usual kinds."""
 
+import math
 from collections.abc import Hashable
 from typing import Any
 
 from aioquic import tls
-from aioquic._crypto import CryptoError
 from aioquic.buffer import Buffer  # type: ignore[attr-defined]
 from aioquic.quic.connection import (
     QuicConnectionError,
@@ -12,14 +12,15 @@ from aioquic.quic.connection import (
     QuicReceiveContext,
 )
 from aioquic.quic.events import DatagramFrameReceived, QuicEvent, StreamDataReceived
-from aioquic.quic.packet import QuicStreamFrame, decode_packet_number
+from aioquic.quic.packet import QuicStreamFrame
 from aioquic.quic.packet_builder import QuicDeliveryState
 from aioquic.quic.rangeset import RangeSet
-from aioquic.quic.recovery import MAX_ACK_RANGES
 from aioquic.quic.stream import FinalSizeError, QuicStream
 
 from p2pnet.quic.engine import MAX_GAPS, Engine, peek_stream_id
 from p2pnet.quic.fast import frames
+from p2pnet.quic.fast.protect import SAMPLE, SAMPLE_AT, OtherKeys, PacketProtection
+from p2pnet.quic.fast.ranges import add_last
 from p2pnet.quic.fast.streams import Streams
 from p2pnet.quic.flow_control import STREAM_WINDOW
 
@@ -27,8 +28,7 @@ ONE_RTT = tls.Epoch.ONE_RTT
 CONNECTED = QuicConnectionState.CONNECTED
 ACK_ALONE = 0.003  # seconds that the acknowledgement of one packet waits for something to go with
 SMALL = 256  # bytes; a packet of more is part of a flow, whose sender waits for acknowledgements
-SAMPLE_AT = 4  # bytes behind the start of the packet number, RFC 9001 section 5.4.2
-SAMPLE = 16  # bytes
+MAX_WAITING = 8  # ACK frames in order that are processed together
 
 
 class Chunks(QuicEvent):
@@ -49,9 +49,12 @@ class FastReceiver(Engine):
         self._streams = Streams()
         self._gathering: dict[int, Chunks] = {}  # those among the events that may yet grow
         self._acks: list[tuple[frames.AckFrame, float]] = []  # taken, and when
+        self._is_due = True  # whether datagrams_to_send() must follow what was received at once
         self._is_usual = False  # whether the connection is established and usual packets may come
         self._space: Any = None  # of 1-RTT packets, and their keys
         self._pair: Any = None
+        self._protection: Any = None
+        self._crypto: Any = None  # the stream of TLS messages
         self._idle_rtt: Any = None  # what _idle was worked out from
         self._idle = 0.0
         self._newest_before = 0  # packets of the handshake
@@ -65,16 +68,20 @@ class FastReceiver(Engine):
                 self._leave()
                 super().receive_datagram(data, addr, now)
             return
+        self._is_due = True
         super().receive_datagram(data, addr, now)
         # Keys and spaces stay the same objects from here on; until then a Retry replaces them.
         if self._handshake_confirmed and not self._cryptos[tls.Epoch.ZERO_RTT].recv.is_valid():
             self._space, self._pair = self._spaces[ONE_RTT], self._cryptos[ONE_RTT]
+            self._protection = PacketProtection(self._pair)
+            self._crypto = self._crypto_streams[ONE_RTT]
             self._newest_before = super().newest_packet - self._space.largest_received_packet
             self._is_usual = self._quic_logger is None
             self._idle_rtt = None
 
     def _leave(self) -> None:
         """Finish with what came before, for what aioquic does stands behind it."""
+        self._is_due = True
         self._gathering.clear()
         self._settle_acks()
 
@@ -92,23 +99,15 @@ class FastReceiver(Engine):
             or self._close_pending
         ):
             return False
-        crypto, space = self._pair.recv, self._space
-        # Header protection, RFC 9001 section 5.4.1. Bits 3 and 4 are reserved, bit 2 the key phase.
-        mask = crypto.hp._mask(data[at + SAMPLE_AT : at + SAMPLE_AT + SAMPLE])
-        first = data[0] ^ (mask[0] & 0x1F)
-        if first & 0x1C != crypto.key_phase << 2:
-            return False
-        size = (first & 3) + 1
-        end = at + size
-        truncated = int.from_bytes(data[at:end], "big") ^ int.from_bytes(mask[1 : 1 + size], "big")
-        header = b"%c%b%b" % (first, data[1:at], truncated.to_bytes(size, "big"))
-        number = decode_packet_number(truncated, 8 * size, space.expected_packet_number)
+        space = self._space
         try:
-            plain = crypto.aead.decrypt(data[end:], header, number)
-        except CryptoError:
-            return True  # forged or damaged
-        if number not in space.received_packets:
-            self._opened(plain, number, bool(first & 0x20), now)
+            opened = self._protection.open(data, at, space.expected_packet_number)
+        except OtherKeys:
+            return False
+        if opened is not None:
+            plain, number, spin = opened
+            if number not in space.received_packets:
+                self._opened(plain, number, spin, now)
         return True
 
     def _opened(self, plain: bytes, number: int, spin: bool, now: float) -> None:
@@ -135,9 +134,11 @@ class FastReceiver(Engine):
         if number > space.largest_received_packet:
             space.largest_received_packet = number
             space.largest_received_time = now
-        _add_last(space.ack_queue, number)
+        add_last(space.ack_queue, number)
         space.received_packets.add(number)
-        if elicits:
+        if not elicits:
+            self._is_due = True  # nothing will be sent that the ACK frame could wait for
+        else:
             # RFC 9000 section 13.2: what comes singly is acknowledged with the answer to it, as are
             # small packets, which may be a question in parts; the second large one or one behind a
             # gap at once, but not each two of a burst. A mere PING has no other answer.
@@ -274,7 +275,9 @@ class FastReceiver(Engine):
 
     def next_event(self) -> QuicEvent | None:
         """What happened next, None if nothing did."""
-        event = super().next_event()
+        if not self._events:
+            return None
+        event: QuicEvent = self._events.popleft()
         if isinstance(event, Chunks):
             self._gathering.pop(event.stream_id, None)
             return StreamDataReceived(b"".join(event.chunks), False, event.stream_id)
@@ -286,14 +289,37 @@ class FastReceiver(Engine):
         if frame is None:
             return 0
         self._acks.append((frame, now))
+        if not self._is_in_order(frame) or len(self._acks) > MAX_WAITING:
+            self._is_due = True
         return frame.end
 
+    def _is_in_order(self, frame: frames.AckFrame) -> bool:
+        """Whether the frame acknowledges the oldest packet and all after it: none can be lost."""
+        return next(iter(self._space.sent_packets), math.inf) >= frame.ranges[0].start
+
+    def answer_at(self, now: float) -> float | None:
+        """When to send for what was received. See Engine.answer_at()."""
+        streams = self._streams
+        if (
+            self._is_due
+            or streams.awake
+            or streams.signaling
+            or self._datagrams_pending
+            or self._close_pending
+            or self._events
+        ):
+            return now
+        at: float | None = self._space.ack_at
+        return at
+
     def _settle_acks(self) -> None:
-        """Look at what was acknowledged. That comes after delivering what came with it, which
-        somebody waits for, and before anything is sent or any timer handled."""
+        """Process the ACK frames that wait: after what came with them was delivered, and after a
+        small answer was sent, because somebody waits for both. Before anything else."""
         if not self._acks:
             return
         acks, self._acks = self._acks, []
+        if self._is_in_order(acks[-1][0]):
+            del acks[:-1]  # it acknowledges what the others did
         for frame, now in acks:
             acked = RangeSet()
             for numbers in frame.ranges:
@@ -306,9 +332,23 @@ class FastReceiver(Engine):
                 space=self._space,
             )
 
+    def get_timer(self) -> float | None:
+        """When to call handle_timer(); at once if ACK frames that waited give something to do.
+
+        As long as requests follow each other closely, their ACK frames are processed together: a
+        probe timeout counts from the last packet sent, whatever was acknowledged before.
+        """
+        if len(self._acks) < MAX_WAITING:
+            return super().get_timer()
+        received_at = self._acks[-1][1]
+        self._settle_acks()
+        timer = super().get_timer()
+        return received_at if self.answer_at(received_at) == received_at else timer
+
     def handle_timer(self, now: float) -> None:
         """Do what is due. See Engine.handle_timer()."""
         self._settle_acks()
+        super().get_timer()  # aioquic would go by the loss detection time of before
         super().handle_timer(now)
 
     def path_changed(self, now: float, *, path: Hashable = None, lost: bool = False) -> None:
@@ -356,14 +396,3 @@ class FastReceiver(Engine):
     def _unblock_streams(self, is_unidirectional: bool) -> None:
         super()._unblock_streams(is_unidirectional)
         self._streams.wake_stalled()
-
-
-def _add_last(numbers: RangeSet, number: int) -> None:
-    """Add a packet number, which is most often the one after the last."""
-    ranges: list[range] = numbers._RangeSet__ranges  # type: ignore[attr-defined]
-    if ranges and ranges[-1].stop == number:
-        ranges[-1] = range(ranges[-1].start, number + 1)
-        return
-    numbers.add(number)
-    if len(ranges) > MAX_ACK_RANGES:
-        numbers.shift()

@@ -13,19 +13,22 @@ from aioquic.quic.packet_builder import QuicSentPacket
 from aioquic.quic.stream import QuicStream
 
 from p2pnet.quic.fast import frames
-from p2pnet.quic.fast.protect import NUMBER_SIZE, PACKET_TYPE, TAG_SIZE
+from p2pnet.quic.fast.protect import NUMBER_SIZE, TAG_SIZE
+from p2pnet.quic.fast.ranges import ranges_of
 from p2pnet.quic.fast.receive import CONNECTED, ONE_RTT
-from p2pnet.quic.fast.rows import RowSender
+from p2pnet.quic.fast.rows import PACKET_TYPE, RowSender
+from p2pnet.wire.varint import varint
 
 CONTROL = 1 + 3 * 8  # bytes; the largest of the frames for streams and limits
+LITTLE = 1000  # bytes: a request or an answer, which fits any packet with an ACK frame
 SMALLEST = 32  # bytes of room in a packet that are worth another frame
 
 _was_sent = operator.attrgetter("was_sent")
-_remote_challenges = operator.attrgetter("remote_challenges")
 
 
-def _wants_probe(path: Any) -> bool:
-    return not (path.is_validated or path.local_challenge_sent)
+def _has_challenge(path: Any) -> bool:
+    """Whether a path has a PATH_RESPONSE or a PATH_CHALLENGE to send."""
+    return bool(path.remote_challenges or not (path.is_validated or path.local_challenge_sent))
 
 
 Handler = tuple[Callable[..., None], tuple[Any, ...]]
@@ -61,10 +64,20 @@ class FastEngine(RowSender):
         super().__init__(**options)
         self._limits_due: list[Limit] = []
 
+    def send_stream_data(self, stream_id: int, data: bytes, end_stream: bool = False) -> None:
+        """Queue bytes. Raises ValueError or RuntimeError if the stream cannot be sent on."""
+        stream = self._streams.get(stream_id)
+        if stream is None:
+            super().send_stream_data(stream_id, data, end_stream)
+        else:
+            stream.sender.write(data, end_stream)
+
     def _make_datagrams(self, now: float) -> list[tuple[bytes, Any]]:
-        self._settle_acks()
+        if not self._acks_may_wait():
+            self._settle_acks()
         if not self._is_usual or self._is_aioquics_turn():
             return super()._make_datagrams(now)
+        self._is_due = False
         space, pacer = self._space, self._loss._pacer
         awake, signaling = self._streams.awake, self._streams.signaling
         pending = self._datagrams_pending
@@ -103,6 +116,16 @@ class FastEngine(RowSender):
                 break  # else a stream was over, and the peer may open another one
         return sent
 
+    def _acks_may_wait(self) -> bool:
+        """Whether one small packet is to be sent, which goes whatever was acknowledged."""
+        cc, awake = self._loss._cc, self._streams.awake
+        return (
+            not self._is_due
+            and len(awake) == 1
+            and 0 < self.unsent(next(iter(awake))) < LITTLE
+            and cc.bytes_in_flight + 2 * self._max_datagram_size < cc.congestion_window
+        )
+
     def _is_aioquics_turn(self) -> bool:
         """Whether there is anything to send but acknowledgements, streams, datagrams, limits."""
         paths = self._network_paths
@@ -116,10 +139,10 @@ class FastEngine(RowSender):
             or self._state is not CONNECTED
             or self._pair._update_key_requested
             or self._remote_preferred_address is not None
-            or not self._crypto_streams[ONE_RTT].sender.buffer_is_empty
+            or not self._crypto.sender.buffer_is_empty
             or not paths[0].is_validated
-            or any(map(_remote_challenges, paths))
-            or (len(paths) > 1 and any(map(_wants_probe, paths)))
+            or paths[0].remote_challenges
+            or (len(paths) > 1 and any(map(_has_challenge, paths)))
             or not all(map(_was_sent, self._host_cids))
         )
 
@@ -137,7 +160,7 @@ class FastEngine(RowSender):
         due = self._limits_due
         while due and packet.left >= CONTROL:
             limit = due.pop(0)
-            frame = frames.varint(limit.frame_type) + frames.varint(limit.value)
+            frame = varint(limit.frame_type) + varint(limit.value)
             packet.add(frame, self._on_connection_limit_delivery, limit)
             limit.sent = limit.value
         if self._streams.signaling:
@@ -145,7 +168,7 @@ class FastEngine(RowSender):
         pending = self._datagrams_pending
         while pending:
             data = pending[0]
-            head = b"\x31" + frames.varint(len(data))
+            head = b"\x31" + varint(len(data))
             if len(head) + len(data) > packet.left:
                 break
             pending.popleft()
@@ -158,20 +181,24 @@ class FastEngine(RowSender):
     def _write_fast_ack(self, packet: Packet, room: int, window: int, now: float) -> None:
         space = self._space
         delay = int((now - space.largest_received_time) * 1_000_000)
-        frame = frames.ack(space.ack_queue, delay >> self._local_ack_delay_exponent, room)
+        received = ranges_of(space.ack_queue)
+        frame = frames.ack(received, delay >> self._local_ack_delay_exponent, room)
         packet.parts.append(frame)
         packet.handlers.append((self._on_ack_delivery, (space, space.largest_received_packet)))
         packet.size = len(frame)
         space.ack_at = None
         # The peer is asked to acknowledge one now and then, or the ranges were kept for ever.
-        if len(space.ack_queue) > 1 and self._packet_number % 8 == 0 and packet.size < window:
+        if len(received) > 1 and self._packet_number % 8 == 0 and packet.size < window:
             packet.add(frames.PING, self._on_ping_delivery, ())
             packet.size += 1
 
     def _finish(self, packet: Packet, now: float) -> bytes:
         """Protect a packet and register it as sent."""
         number, elicits = self._packet_number, packet.elicits
-        datagram = self._protect(b"".join(packet.parts), number)
+        plain = b"".join(packet.parts)
+        datagram: bytes = self._protection.protect(
+            plain, number, self._peer_cid.cid, self._spin_bit
+        )
         record = QuicSentPacket(
             ONE_RTT, elicits, elicits, False, number, PACKET_TYPE,
             now, len(datagram), packet.handlers,
@@ -225,18 +252,18 @@ class FastEngine(RowSender):
         if packet.left < 3 * CONTROL:
             return False
         receiver, sender = stream.receiver, stream.sender
-        stream_id = frames.varint(stream.stream_id or 0)
+        stream_id = varint(stream.stream_id or 0)
         if self._stream_limit_due(stream):
             end = stream.max_stream_data_local
-            frame = frames.MAX_STREAM_DATA + stream_id + frames.varint(end)
+            frame = frames.MAX_STREAM_DATA + stream_id + varint(end)
             packet.add(frame, self._on_max_stream_data_delivery, stream)
             stream.max_stream_data_local_sent = end
         if receiver.stop_pending:
-            code = frames.varint(receiver.get_stop_frame().error_code)
+            code = varint(receiver.get_stop_frame().error_code)
             packet.add(frames.STOP_SENDING + stream_id + code, receiver.on_stop_sending_delivery)
         if sender.reset_pending:
             reset = sender.get_reset_frame()
-            fields = frames.varint(reset.error_code) + frames.varint(reset.final_size)
+            fields = varint(reset.error_code) + varint(reset.final_size)
             packet.add(frames.RESET_STREAM + stream_id + fields, sender.on_reset_delivery)
         return True
 

@@ -9,6 +9,8 @@ from aioquic.quic.packet import QuicErrorCode, QuicStreamFrame
 from aioquic.quic.packet_builder import QuicDeliveryState
 from aioquic.quic.stream import QuicStream, QuicStreamReceiver, QuicStreamSender
 
+from p2pnet.quic.fast.ranges import ranges_of
+
 ACKED = QuicDeliveryState.ACKED
 
 
@@ -24,7 +26,14 @@ class WatchedSender(QuicStreamSender):
 
     def write(self, data: bytes, end_stream: bool = False) -> None:
         """Take bytes to be sent. Raises RuntimeError after the end or a reset."""
-        super().write(data, end_stream)
+        if self.buffer_is_empty and data and not end_stream and self._is_writable:
+            start = self._buffer_stop
+            self._buffer += data
+            self._buffer_stop = stop = start + len(data)
+            self._waiting.append(range(start, stop))
+            self.buffer_is_empty = False
+        else:
+            super().write(data, end_stream)
         self.wake()
 
     def reset(self, error_code: int) -> None:
@@ -33,10 +42,14 @@ class WatchedSender(QuicStreamSender):
         self.signal()
 
     @property
+    def _is_writable(self) -> bool:
+        """Whether there was neither an end nor a reset."""
+        return self._buffer_fin is None and self._reset_error_code is None
+
+    @property
     def _waiting(self) -> list[range]:
         """Offsets of the bytes that wait to be sent: the list itself, to be changed."""
-        ranges: list[range] = self._pending._RangeSet__ranges  # type: ignore[attr-defined]
-        return ranges
+        return ranges_of(self._pending)
 
     @property
     def new_bytes(self) -> range:
@@ -56,18 +69,30 @@ class WatchedSender(QuicStreamSender):
         ranges[0] = range(stop, ranges[0].stop)
         self.highest_offset = stop
 
+    def _take(self, waiting: range, stop: int) -> bool:
+        """The only range that waits is sent up to `stop`. Returns whether that is the end."""
+        fin = stop == self._buffer_fin
+        if fin:
+            self._pending_eof = False
+        if stop < waiting.stop:
+            self._waiting[0] = range(stop, waiting.stop)
+        else:
+            self._waiting.clear()
+            self.buffer_is_empty = not self._pending_eof
+        self.highest_offset = max(self.highest_offset, stop)
+        return fin
+
     def get_frame(self, max_size: int, max_offset: int | None = None) -> QuicStreamFrame | None:
         """The next bytes to send, at most `max_size` and up to `max_offset`, None without any."""
         ranges = self._waiting
         if len(ranges) == 1 and max_offset is not None and self._reset_error_code is None:
             waiting = ranges[0]
             start = waiting.start
-            stop = min(start + max_size, max_offset)
-            if start < stop < waiting.stop:  # neither nothing nor the last of it
-                ranges[0] = range(stop, waiting.stop)
-                self.highest_offset = max(self.highest_offset, stop)
+            stop = min(start + max_size, max_offset, waiting.stop)
+            if start < stop:
+                fin = self._take(waiting, stop)
                 at = start - self._buffer_start
-                return QuicStreamFrame(bytes(self._buffer[at : at + stop - start]), False, start)
+                return QuicStreamFrame(bytes(self._buffer[at : at + stop - start]), fin, start)
         frame = super().get_frame(max_size, max_offset)
         if not ranges and not self._pending_eof:  # aioquic says so when it is asked for one more
             self.buffer_is_empty = True
