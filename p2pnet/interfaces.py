@@ -41,12 +41,12 @@ class IDatagramTransport(Interface):
             the reactor to serve other sockets in between.
         """
 
-    def send(datagrams: Datagrams, hops: int | None = None) -> None:
+    def send(datagrams: Datagrams, ttl: int | None = None) -> None:
         """Send datagrams, best effort: a datagram that fails counts as lost, and nothing is raised.
 
         Datagrams to one address keep their order; the order of the addresses may change.
 
-        :param hops: the TTL (IPv4) or hop limit (IPv6) of the packets, None for the system's. A
+        :param ttl: the TTL (IPv4) or hop limit (IPv6) of the packets, None for the system's. A
             packet with 2 crosses one router and ends at the second.
         """
 

@@ -32,12 +32,12 @@ class OpenerNeeded:
 
     A host that cannot set the TTL drops the datagram.
 
-    :ivar hops: the TTL (IPv4) or hop limit (IPv6).
+    :ivar ttl: the TTL (IPv4) or hop limit (IPv6).
     """
 
     data: bytes
     address: Address
-    hops: int
+    ttl: int
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

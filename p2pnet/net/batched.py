@@ -23,9 +23,9 @@ from p2pnet.net import udp
 from p2pnet.net.rest import REST, Gauge
 from p2pnet.net.udp import (
     MAX_PACKET,
-    hop_limit,
     observed_address,
     socket_address,
+    ttl_option,
 )
 from p2pnet.wire.address import Address, canonical_address
 
@@ -258,11 +258,11 @@ class BatchedUDPTransport:
 
     # -- sending ---------------------------------------------------------------------------------
 
-    def send(self, datagrams: Datagrams, hops: int | None = None) -> None:
+    def send(self, datagrams: Datagrams, ttl: int | None = None) -> None:
         """Send, best effort: a full buffer, no route, a message too long all count as loss."""
-        if hops is not None or len(datagrams) == 1:
+        if ttl is not None or len(datagrams) == 1:
             for datagram, address in datagrams:
-                self._send([datagram], address, hops)
+                self._send([datagram], address, ttl)
             return
         queues: dict[Address, list[bytes]] = {}
         for datagram, address in datagrams:
@@ -275,21 +275,21 @@ class BatchedUDPTransport:
             for run in cut_into_runs(queue, self._max_segments):
                 self._send(run, address)
 
-    def _send(self, run: list[bytes], address: Address, hops: int | None = None) -> None:
+    def _send(self, run: list[bytes], address: Address, ttl: int | None = None) -> None:
         try:
-            self._write(run, address, hops)
+            self._write(run, address, ttl)
         except (OSError, OverflowError, ValueError) as error:  # also ports and hosts that are none
             if len(run) > 1 and isinstance(error, OSError) and error.errno in REFUSALS:
                 self._send_singly(run, address, error)
             else:
                 self.lost += len(run)
 
-    def _write(self, run: list[bytes], address: Address, hops: int | None) -> None:
+    def _write(self, run: list[bytes], address: Address, ttl: int | None) -> None:
         if self._socket is None:
             raise OSError(errno.EBADF, "closed")
         target = socket_address(address, self._family)
-        if hops is not None:
-            self._socket.sendmsg(run, [hop_limit(address, hops)], 0, target)
+        if ttl is not None:
+            self._socket.sendmsg(run, [ttl_option(address, ttl)], 0, target)
         elif len(run) > 1:
             self._write_joined(run, len(run[0]), address)
         else:

@@ -21,7 +21,7 @@ BUFFER_SIZE = 4 << 20  # bytes asked of the kernel; a burst must survive until t
 KNOWN_ADDRESSES = 4096  # remembered in their other form; parsing one costs as much as sending
 
 # Level and type of the ancillary data; also of an IPv6 socket's packet to a mapped address.
-HOP_LIMIT = {
+TTL_OPTION = {
     False: (socket.IPPROTO_IP, socket.IP_TTL),
     True: (socket.IPPROTO_IPV6, getattr(socket, "IPV6_HOPLIMIT", 0)),
 }
@@ -48,9 +48,9 @@ def socket_address(address: Address, family: int) -> Address:
     return address
 
 
-def hop_limit(address: Address, hops: int) -> tuple[int, int, bytes]:
+def ttl_option(address: Address, ttl: int) -> tuple[int, int, bytes]:
     """The ancillary data by which a datagram to `address` crosses that many routers at most."""
-    return (*HOP_LIMIT[":" in address[0]], hops.to_bytes(4, sys.byteorder))
+    return (*TTL_OPTION[":" in address[0]], ttl.to_bytes(4, sys.byteorder))
 
 
 def forbid_fragments(opened: socket.socket) -> None:
@@ -150,21 +150,21 @@ class UDPTransport:
             return self._reactor.adoptDatagramPort(descriptor, family, receiver, MAX_PACKET)
         return self._reactor.listenUDP(self._port_number, receiver, host, MAX_PACKET)
 
-    def send(self, datagrams: Datagrams, hops: int | None = None) -> None:
+    def send(self, datagrams: Datagrams, ttl: int | None = None) -> None:
         """Send, best effort: a full buffer, no route, a message too long all count as loss."""
         for datagram, address in datagrams:
             try:
-                self._send(datagram, address, hops)
+                self._send(datagram, address, ttl)
             except Exception:  # OSError, but also what ports and hosts that are none cause
                 self.lost += 1
 
-    def _send(self, datagram: bytes, address: Address, hops: int | None) -> None:
+    def _send(self, datagram: bytes, address: Address, ttl: int | None) -> None:
         handle = self._port.getHandle()
         target = socket_address(address, handle.family)
-        if hops is None:
+        if ttl is None:
             self._port.write(datagram, target)
         else:
-            handle.sendmsg([datagram], [hop_limit(address, hops)], 0, target)
+            handle.sendmsg([datagram], [ttl_option(address, ttl)], 0, target)
 
     def get_address(self) -> Address:
         """The local address, once started."""

@@ -110,8 +110,8 @@ class PeerNode(Node):
                 self._closed(stream, code, reason)
             case StreamRequested(stream):
                 self._requested(stream)
-            case events.OpenerNeeded(data, address, hops):
-                self.transport.send([(data, address)], hops)
+            case events.OpenerNeeded(data, address, ttl):
+                self.transport.send([(data, address)], ttl)
             case events.ResolutionNeeded(intermediate, host):
                 self._resolve(intermediate, host)
             case _:

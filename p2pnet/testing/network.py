@@ -49,7 +49,7 @@ class Packet:
 
     :ivar at: the time of sending in seconds of virtual time.
     :ivar size: bytes of the payload.
-    :ivar fate: delivered, lost, queue (full), mtu (too large), hops (TTL exceeded) or nobody (no
+    :ivar fate: delivered, lost, queue (full), mtu (too large), ttl (TTL exceeded) or nobody (no
         path to the destination).
     """
 
@@ -156,11 +156,11 @@ class SimulatedNetwork:
         self._bound.pop(address, None)
 
     def send(
-        self, data: bytes, source: Address, destination: Address, hops: int | None = None
+        self, data: bytes, source: Address, destination: Address, ttl: int | None = None
     ) -> None:
         """Send a packet, which the destination gets after the delay of the link, if at all.
 
-        :param hops: a TTL, with which a packet opens the sender's own boxes and then ends; None for
+        :param ttl: a TTL, with which a packet opens the sender's own boxes and then ends; None for
             the system's, with which it reaches the destination.
         """
         if self.tap is not None:
@@ -170,8 +170,8 @@ class SimulatedNetwork:
         link = self.link_between(*ends)
         now = float(self.clock.seconds())
         fate = "nobody" if outside is None else self._fate(link, len(data), ends, now)
-        if hops is not None:
-            fate = "hops"
+        if ttl is not None:
+            fate = "ttl"
         self.trace.append(Packet(now, source, destination, len(data), fate))
         if outside is None or fate != "delivered":
             return
@@ -239,7 +239,7 @@ class Ether(Protocol):
     def bind(self, address: Address, receive: Callable[[bytes, Address], Any]) -> None: ...
     def unbind(self, address: Address) -> None: ...
     def send(
-        self, data: bytes, source: Address, destination: Address, hops: int | None = None
+        self, data: bytes, source: Address, destination: Address, ttl: int | None = None
     ) -> None: ...
 
 
@@ -260,10 +260,10 @@ class SimulatedTransport:
         self._arrived = lambda data, source: receive([(data, source)])
         self._network.bind(self._address, self._arrived)
 
-    def send(self, datagrams: Datagrams, hops: int | None = None) -> None:
+    def send(self, datagrams: Datagrams, ttl: int | None = None) -> None:
         """Send datagrams one by one; see IDatagramTransport."""
         for datagram, address in datagrams:
-            self._network.send(datagram, self._address, address, hops)
+            self._network.send(datagram, self._address, address, ttl)
 
     def get_address(self) -> Address:
         """The local address, known before start() too."""

@@ -364,7 +364,7 @@ class Kept:
         """Open."""
         self.receive, self.started = receive, True
 
-    def send(self, datagrams: Datagrams, hops: int | None = None) -> None:
+    def send(self, datagrams: Datagrams, ttl: int | None = None) -> None:
         """Keep."""
         self.batches.append(datagrams)
 

@@ -140,8 +140,8 @@ class TransportTests(Base):
         done = self.exchange("", "", "127.0.0.1")
         return done.addCallback(lambda _: self.exchange("", "::", "::1"))
 
-    def arriving_hops(self, host: str, family: socket.AddressFamily, target: str) -> int:
-        """The hop limit with which a datagram for three hops arrives, without a router between."""
+    def arriving_ttl(self, host: str, family: socket.AddressFamily, target: str) -> int:
+        """The TTL with which a datagram of TTL 3 arrives, without a router between."""
         transport, _ = self.open(host)
         is_ipv6 = family == socket.AF_INET6
         level = socket.IPPROTO_IPV6 if is_ipv6 else socket.IPPROTO_IP
@@ -155,12 +155,12 @@ class TransportTests(Base):
         self.assertEqual((b"opener", 0), (data, transport.lost))
         return int.from_bytes(ancillary[0][2], sys.byteorder)
 
-    def test_hops_are_limited_as_asked(self) -> None:
+    def test_the_ttl_is_limited_as_asked(self) -> None:
         """On sockets of both families, and to IPv4 from one of IPv6."""
-        self.assertEqual(3, self.arriving_hops("127.0.0.1", socket.AF_INET, "127.0.0.1"))
+        self.assertEqual(3, self.arriving_ttl("127.0.0.1", socket.AF_INET, "127.0.0.1"))
         self.need_ipv6()
-        self.assertEqual(3, self.arriving_hops("::1", socket.AF_INET6, "::1"))
-        self.assertEqual(3, self.arriving_hops("", socket.AF_INET, "127.0.0.1"))
+        self.assertEqual(3, self.arriving_ttl("::1", socket.AF_INET6, "::1"))
+        self.assertEqual(3, self.arriving_ttl("", socket.AF_INET, "127.0.0.1"))
 
     @inlineCallbacks
     def test_the_largest_datagram_passes_and_a_larger_one_is_lost(self) -> Any:

@@ -55,10 +55,10 @@ class Socket(SimulatedTransport):
             super().stop()
         self.plugged = False
 
-    def send(self, datagrams: Datagrams, hops: int | None = None) -> None:
+    def send(self, datagrams: Datagrams, ttl: int | None = None) -> None:
         """Send, if there is still a way out."""
         if self.plugged:
-            super().send(datagrams, hops)
+            super().send(datagrams, ttl)
 
     def move(self, host: str, port: int) -> None:
         """From now on the packets come from there, as when a NAT has lost its mapping."""

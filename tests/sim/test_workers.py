@@ -108,10 +108,10 @@ class SimulatedPool(WorkerPool):
             self.cores[number].handle_timer(self.clock.seconds() + 1e-6)
             self.hear(number)
 
-    def send(self, datagrams: Datagrams, hops: int | None = None) -> None:
+    def send(self, datagrams: Datagrams, ttl: int | None = None) -> None:
         """Send, and count."""
         self.forwarded += sum(classify(data) is Kind.RELAY for data, _ in datagrams)
-        self.inner.send(datagrams, hops)
+        self.inner.send(datagrams, ttl)
 
     def get_address(self) -> Address:
         """The address of all."""

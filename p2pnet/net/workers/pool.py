@@ -245,9 +245,9 @@ class WorkerPool:
         transport.start(receive)
         return transport
 
-    def send(self, datagrams: Datagrams, hops: int | None = None) -> None:
+    def send(self, datagrams: Datagrams, ttl: int | None = None) -> None:
         """Send datagrams from the socket of this process; see IDatagramTransport."""
-        self._transport.send(datagrams, hops)
+        self._transport.send(datagrams, ttl)
 
     def broadcast(self, message: WorkerMessage) -> None:
         """Send a message to all workers, which read it before any datagram that is sent later."""
