@@ -99,7 +99,7 @@ class SessionCase(SimulationCase):
         stream = Raw("web", kind, self.agent.driver.now, self.agent.core.emit)
         Owner(stream)
         session: Any = self.session
-        session.open(stream)
+        session.open(stream, self.agent.driver.now)
         return stream
 
     def write(self, stream: Stream, data: bytes, end: bool = False) -> None:
