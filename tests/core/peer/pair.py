@@ -60,17 +60,14 @@ class Raw(Stream):
         self.advance(StreamState.REQUESTED)
 
 
-class End:
-    """One end: a session on a multiplexer, and a host that reads everything.
+class Host:
+    """A host that reads everything.
 
     :ivar requested: the streams that arrived and were authorized; they wait for an answer.
-    :ivar events: all that the session emitted.
+    :ivar events: all that happened.
     """
 
-    session: Session
-
-    def __init__(self, mux: Multiplexer) -> None:
-        self.mux = mux
+    def __init__(self) -> None:
         self.requested: list[Stream] = []
         self.events: list[events.Event] = []
 
@@ -79,7 +76,7 @@ class End:
         return [event for event in self.events if isinstance(event, kind)]
 
     def emit(self, event: events.Event) -> None:
-        """Keep an event, and let the host handle it."""
+        """Keep an event, and handle it."""
         self.events.append(event)
         match event:
             case StreamRequested(stream):
@@ -96,6 +93,16 @@ class End:
             case StreamClosed(stream, code, reason) if stream.owner is not None:
                 assert stream.owner.outcome is None
                 stream.owner.outcome = code, reason
+
+
+class End(Host):
+    """One end: a session on a multiplexer, and its host."""
+
+    session: Session
+
+    def __init__(self, mux: Multiplexer) -> None:
+        super().__init__()
+        self.mux = mux
 
     def take_events(self, now: float) -> None:
         """Let the session handle what happened on the connection."""
