@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from typing import Any
 
@@ -67,7 +68,7 @@ class Node(Host):
 class CoreCase(SynchronousTestCase):
     """An agent and a connector whose datagrams take 10 ms.
 
-    :ivar is_cut: whether datagrams between the two get lost.
+    :ivar mtu: bytes; larger datagrams from one to the other get lost, with 0 all of them.
     :ivar silent: Intermediates that relay neither messages nor frames.
     """
 
@@ -82,7 +83,7 @@ class CoreCase(SynchronousTestCase):
         self.agent = Node(self.core, "203.0.113.1")
         self.connector = Node(self.office, "198.51.100.1")
         self.nodes = [self.agent, self.connector]
-        self.is_cut = False
+        self.mtu = 1500
         self.silent: set[int] = set()
         self._flying: list[tuple[float, bytes, Address, Node]] = []
 
@@ -98,7 +99,7 @@ class CoreCase(SynchronousTestCase):
                 continue
             times = [node.core.get_timer() for node in self.nodes]
             times += [due for due, *_ in self._flying]
-            when = min((time for time in times if time is not None), default=end)
+            when = min((time for time in times if time is not None), default=math.inf)
             if when > end:
                 break
             self.now = max(self.now, when)
@@ -114,7 +115,7 @@ class CoreCase(SynchronousTestCase):
             relay = address[0] in RELAYS and classify(data) is Kind.RELAY
             if relay and RELAYS.index(address[0]) not in self.silent:
                 self._flying.append((self.now + 0.02, data, address, other))
-            elif address == other.address and not self.is_cut:
+            elif address == other.address and len(data) <= self.mtu:
                 self._flying.append((self.now + 0.01, data, node.address, other))
 
     def _arrive(self) -> None:
@@ -138,9 +139,7 @@ class CoreCase(SynchronousTestCase):
         match message:
             case messages.SessionRequest():
                 self.request(number, message)
-            case messages.SessionClosed() | messages.Message() if isinstance(
-                message, messages.SessionClosed | messages.SignalMessage
-            ):
+            case _ if isinstance(message, messages.SessionClosed | messages.SignalMessage):
                 self.say(other, message, number)
                 if isinstance(message, messages.CandidateAnswer):
                     for node in self.nodes:
@@ -159,7 +158,8 @@ class CoreCase(SynchronousTestCase):
         """Offer a session to the connector. Returns its answer."""
         fields: dict[str, Any] = {
             "agent": "alice", "instance": INSTANCES["alice"], "service": "web",
-            "send_channel": self.channel(number, DOWN), "receive_channel": self.channel(number, UP),
+            "send_channel": self.channel(number, session, DOWN),
+            "receive_channel": self.channel(number, session, UP),
         }  # fmt: skip
         link = self.connector.links[number]
         before = link.take_sent()
@@ -173,23 +173,28 @@ class CoreCase(SynchronousTestCase):
         """Tell the agent that its session is open."""
         fields: dict[str, Any] = {
             "connector": "office", "instance": INSTANCES["office"], "peer_rtt": PEER_RTT,
-            "send_channel": self.channel(number, UP), "receive_channel": self.channel(number, DOWN),
+            "send_channel": self.channel(number, session, UP),
+            "receive_channel": self.channel(number, session, DOWN),
         }  # fmt: skip
         opened = messages.SessionOpened(request, session, **(fields | changes))
         self.say(self.agent, opened, number)
 
-    def channel(self, number: int, direction: int) -> bytes:
+    def channel(self, number: int, session: bytes, direction: int) -> bytes:
         """A channel of an Intermediate."""
-        return bytes([16 * number + direction] * 8)
+        return bytes([16 * number + direction]) + session[:7]
 
     def say(self, node: Node, message: messages.Message, number: int = 0) -> None:
         """Let an Intermediate say something to a node."""
         node.core.take_message(node.links[number], message, self.now)
 
     def lose(self, node: Node, number: int) -> None:
-        """Let a node lose an Intermediate."""
+        """Let a node lose an Intermediate, which says so to the other one."""
         node.links[number].bring_down("gone")
         node.core.link_failed(node.links[number], self.now)
+        other = self.nodes[1 - self.nodes.index(node)]
+        for session in other.core.sessions:
+            closed = messages.SessionClosed(session.id, ErrorCode.PEER_LOST, "gone")
+            self.say(other, closed, number)
 
     # -- streams ---------------------------------------------------------------------------------
 

@@ -176,6 +176,10 @@ class FakeLink(ControlLink):
         """Count the call."""
         self.probes += 1
 
+    def network_changed(self, now: float) -> None:
+        """Probe, as a link that is ready does."""
+        self.probe(now)
+
 
 class PeerConnection(FakeConnection):
     """An end-to-end connection that leads nowhere; it keeps what is done with it.

@@ -6,6 +6,7 @@ other.
 
 from __future__ import annotations
 
+import math
 import random
 from typing import Any
 
@@ -391,7 +392,7 @@ class DirectTests(SynchronousTestCase):
         while True:
             times = [side.timers.get_timer() for side in self.sides]
             self.exchange()
-            when = min((time for time in times if time is not None), default=end)
+            when = min((time for time in times if time is not None), default=math.inf)
             if when > end:
                 break
             self.now = max(self.now, when)
