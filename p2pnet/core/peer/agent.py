@@ -24,7 +24,7 @@ from p2pnet.wire.codes import ErrorCode
 from p2pnet.wire.stream import StreamKind
 
 HANDSHAKE_TIMEOUT = 10.0  # seconds for the end-to-end handshake
-KEEPALIVE = 15.0  # seconds; a session that is used is kept under its idle time-out
+KEEPALIVE = 15.0  # seconds between pings, well below the idle time-out of the connection
 SESSION_LINGER = 300.0  # seconds that a session without streams is kept for the next one
 FIRST_RESUME, LAST_RESUME = 0.25, 4.0  # seconds between tries to give a session a relay again
 LAST_JOIN = 60.0  # and between tries to give it one more
@@ -97,7 +97,7 @@ class AgentCore(PeerCore):
         return self._flows[peer]
 
     def is_p2p_connected(self, peer: str) -> bool:
-        """Whether datagrams to `peer` go directly now."""
+        """Whether datagrams on the flow to `peer` take a direct path now."""
         flow = self._flows.get(peer)
         if flow is None or flow.is_closed or flow.session is None:
             return False
@@ -112,7 +112,7 @@ class AgentCore(PeerCore):
     # -- for the finder --------------------------------------------------------------------------
 
     def policy_of(self, service: str) -> str:
-        """The name of the path selector for sessions that are asked for with this service."""
+        """The name of the path selector for sessions that are found for the service."""
         return self._policies.get(service, self._policy)
 
     def new_session_id(self) -> bytes:

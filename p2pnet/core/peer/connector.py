@@ -30,7 +30,7 @@ ANY_AGENT = "*"
 
 @implementer(IAuthorizer)
 class AllowList:
-    """Services with the names of the agents that may use them; whoever is not listed may not."""
+    """Services with the names of the agents that may use them; ANY_AGENT stands for all."""
 
     def __init__(self, allowed: Mapping[str, Iterable[str]]) -> None:
         self._allowed = {service: frozenset(names) for service, names in allowed.items()}
@@ -49,8 +49,8 @@ class ConnectorCore(PeerCore):
     """The sans-IO core of a Connector: PeerCore's verbs; StreamRequested events want an answer.
 
     :param services: what to register, as far as the certificate grants it.
-    :param authorizer: the IAuthorizer that is asked for each session and each stream.
-    :param max_streams: how many streams one agent may have open; more of them wait.
+    :param authorizer: the IAuthorizer of each session and each stream.
+    :param max_streams: streams that one agent may have open; further streams wait at the agent.
     """
 
     role = Role.CONNECTOR

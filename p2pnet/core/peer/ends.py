@@ -1,4 +1,4 @@
-"""The two ends of a session, which differ in who opens streams and who lets them in."""
+"""The two ends of a session: the Agent opens streams, the Connector authorizes them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from p2pnet.core.peer.session import Announcement, Session
 from p2pnet.core.peer.stream import Stream, StreamAccepted, StreamRequested, StreamState
 from p2pnet.core.timers import Timer
 from p2pnet.wire.codes import DecodeError, ErrorCode
+from p2pnet.wire.names import MAX_NAME
 from p2pnet.wire.stream import ACCEPTED, StreamKind, decode_stream_header
 
-MAX_HEADER = 2 + 63  # bytes; more without a complete header cannot come
+MAX_HEADER = 2 + MAX_NAME  # bytes; more without a complete header cannot come
 
 
 class AgentSession(Session):
@@ -75,7 +76,7 @@ class ConnectorSession(Session):
         if stream is None and stream_id % 4 == 0:  # the agent's, bidirectional (RFC 9000 2.1)
             stream = Stream("", StreamKind.BYTES, self._now, self._emit)
             stream.session, stream.stream_id = self, stream_id
-            # An agent that has closed already wants no answer; that may come before the header.
+            # An agent that reads no more wants no answer; its STOP_SENDING may precede the header.
             stream.sending.ended = not self.connection.takes(stream_id)
             self.streams[stream_id] = stream
         return stream

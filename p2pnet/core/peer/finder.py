@@ -42,9 +42,9 @@ class Request:
     """A SessionRequest without an answer yet.
 
     :ivar number: of the request on all links; the answer repeats it.
-    :ivar session_id: 16 bytes, the session asked for.
+    :ivar session_id: 16 bytes; the Intermediate may answer with another session.
     :ivar resumes: the session that shall have another relay; None: any session for the service.
-    :ivar engine: the connection that is prepared meanwhile for a new session.
+    :ivar engine: the connection prepared for a new session before the answer arrives.
     """
 
     number: int
@@ -127,7 +127,7 @@ class ServiceFinder:
         return any(self._waiting.values())
 
     def awaits(self, service: str) -> bool:
-        """Whether streams wait for a session that is still to be found."""
+        """Whether streams wait for a session of the service, and it has no route."""
         return bool(self._waiting.get(service)) and service not in self._routes
 
     def wait(self, stream: Stream, now: float) -> bool:
@@ -149,11 +149,11 @@ class ServiceFinder:
         return self._waiting.pop(service, [])
 
     def take_all_waiting(self) -> list[Stream]:
-        """All streams that waited for anything."""
+        """The streams that waited for any service; they wait no more."""
         return [stream for service in list(self._waiting) for stream in self.take_waiting(service)]
 
     def find_all(self, now: float) -> None:
-        """Find what streams wait for: an Intermediate is ready."""
+        """Request a session for each service that streams wait for: an Intermediate is ready."""
         for service in [service for service in self._waiting if self.awaits(service)]:
             self.find(service, now)
 
@@ -244,7 +244,7 @@ class ServiceFinder:
             self._timers.call_at(now, lambda t: self._prepare(request, t))
 
     def _prepare(self, request: Request, now: float) -> None:
-        """Make the connection while the answer is on its way, which takes as long."""
+        """Make the connection before the answer arrives: each takes about as long."""
         if request.number in self._requests:
             request.engine = self._owner.prepare(request.session_id, now)
 
@@ -289,7 +289,7 @@ class ServiceFinder:
     # -- sessions of no use ----------------------------------------------------------------------
 
     def decline(self, link: ControlLink, session_id: bytes) -> None:
-        """Send back a session that an Intermediate opened and nobody needs any more."""
+        """Close a session that an Intermediate opened too late, for a request that was given up."""
         reason = "the agent has no use for it any more"
         link.send(messages.SessionClosed(session_id, ErrorCode.NO_ERROR, reason))
         self._declined[link, session_id] = None
@@ -302,7 +302,7 @@ class ServiceFinder:
 
 
 def trouble(link: ControlLink) -> str:
-    """Why an Intermediate cannot be asked, for people."""
+    """Why an Intermediate takes no requests, for people."""
     if link.is_ready:
         return "shutting down"
     return f"unreachable: {link.last_error or 'no answer yet'}"

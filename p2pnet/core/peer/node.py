@@ -58,7 +58,7 @@ class PeerCore:
     :param entropy: the source of random bytes.
     :param max_peer_streams: streams that the other end of a session may open at a time.
 
-    Raises ValueError for credentials of another role, and for an Intermediate that is no host:port.
+    Raises ValueError for credentials of another role, and for an Intermediate without a port.
     """
 
     role: Role
@@ -98,7 +98,7 @@ class PeerCore:
 
     @property
     def credentials(self) -> Credentials:
-        """Who this node is. New ones are for connections to come."""
+        """Certificate and key of this node; replaced ones are for connections to come."""
         return self.profiles.credentials
 
     @credentials.setter
@@ -107,7 +107,7 @@ class PeerCore:
 
     @property
     def dropped(self) -> dict[str, int]:
-        """Datagrams that were dropped, by cause."""
+        """The number of datagrams that were dropped, by cause."""
         return {
             "stun": 0,
             **self.sessions.dropped,
@@ -131,7 +131,7 @@ class PeerCore:
             link.start(now)
 
     def resolved(self, intermediate: str, hosts: list[str], now: float) -> None:
-        """Answer to ResolutionNeeded: the IP literals that the name stands for, [] for none."""
+        """Answer ResolutionNeeded with the IP literals that the name stands for, [] for none."""
         for link in self.links:
             if link.name == intermediate:
                 link.resolved(hosts, now)
@@ -139,18 +139,21 @@ class PeerCore:
     def set_local_addresses(
         self, hosts: Iterable[str], port: int, external: Iterable[Address], now: float
     ) -> None:
-        """The addresses of this machine, the socket's port, and addresses the operator gives."""
+        """Replace the addresses of this machine, the socket's port and the operator's addresses.
+
+        If any of them changed, peers learn the candidates that follow from them.
+        """
         if self.own.set_addresses(hosts, port, external):
             self.sessions.candidates_changed(now)
 
     def network_changed(self, now: float) -> None:
-        """The network may be another one: see what still works, and look for what works now."""
+        """Probe every link and check every path: this machine may be in another network."""
         for link in self.links:
             link.network_changed(now)
         self.sessions.network_changed(now)
 
     def paths_of(self, session: Session) -> Paths:
-        """Every way of a session."""
+        """The ways of a session that lives, or ended less than sessions.LINGER seconds ago."""
         return self.sessions.paths_of(session)
 
     def close(self, now: float, reason: str = "node stopped") -> None:
@@ -218,7 +221,7 @@ class PeerCore:
             self.sessions.dropped["stun"] += 1
 
     def datagrams_to_send(self, now: float) -> list[tuple[bytes, Address]]:
-        """The datagrams that are due, each with the address to send it to."""
+        """The datagrams that are due, each with its destination."""
         datagrams: list[tuple[bytes, Address]] = []
         while not self._mux.is_idle and self._mux.may_send:
             made = self._mux.datagrams_to_send(now)
@@ -234,7 +237,7 @@ class PeerCore:
         return datagrams
 
     def next_event(self) -> events.Event | None:
-        """The next event, None when there is none."""
+        """The next event for the host, None when there is none."""
         if not (self._events or self._mux.is_idle) and self._mux.has_events:
             self._handle_connections(self._now)
         return self._events.popleft() if self._events else None
@@ -255,6 +258,8 @@ class PeerCore:
 
     def connect_control(self, host: str, address: Address, now: float) -> Connection:
         """Open a control connection to an Intermediate whose certificate must name `host`."""
+        known = {link.address for link in self.links}
+        self._relayed_at = {at: when for at, when in self._relayed_at.items() if at in known}
         return self._mux.connect(self.profiles.control(host), address, now)
 
     def link_ready(self, link: ControlLink, address: Address, seconds: float, now: float) -> None:
@@ -271,14 +276,12 @@ class PeerCore:
 
     def link_failed(self, link: ControlLink, now: float) -> None:
         """A try failed or the connection was lost: the Intermediate relays nothing for now."""
-        if link.address is not None:
-            self._relayed_at.pop(link.address, None)
         for session in self.sessions.relayed_by(link):
             reason = f"lost {link.name}: {link.last_error}"
             self.sessions.remove_relay(session, link, reason, now)
 
     def link_draining(self, link: ControlLink, seconds: float, now: float) -> None:
-        """The Intermediate takes no new sessions, and ends the others within so many seconds."""
+        """The Intermediate takes no new sessions, and ends the others within `seconds`."""
         self.emit(reports.IntermediateDraining(link.name, seconds))
         self.sessions.retire_relay(link, now)
 
@@ -340,7 +343,7 @@ class PeerCore:
                 self.sessions.follow(session, now)
 
     def _prove(self, session: Session, peer: Identity, now: float) -> None:
-        """The other end proved to be `peer`, which has to be the announced one."""
+        """The other end proved to be `peer`; end the session if another peer was announced."""
         seconds = now - session.created
         self.emit(reports.HandshakeCompleted(session.id.hex(), str(peer), seconds))
         if peer.name != session.peer_name:
@@ -354,4 +357,4 @@ class PeerCore:
         self.session_established(session, now)
 
     def session_established(self, session: Session, now: float) -> None:
-        """The other end is who was announced; a hook for the roles."""
+        """The other end proved to be the announced peer; a hook for the roles."""

@@ -119,7 +119,7 @@ class Session:
             self.close_stream(stream, code or ErrorCode.CANCELLED, reason)
 
     def _stream(self, stream_id: int) -> Stream | None:
-        """The stream that data came for, None if it is to be dropped."""
+        """The stream that arriving data belongs to, None to drop the data."""
         return self.streams.get(stream_id)
 
     def _received(self, stream_id: int, data: bytes, end: bool) -> None:
@@ -135,7 +135,7 @@ class Session:
             stream.reset(ErrorCode.PROTOCOL_ERROR, str(error))
 
     def _before_open(self, stream: Stream, data: bytes) -> bytes:
-        """Take what precedes the bytes of the service off the front. Raises DecodeError."""
+        """Take the header or the answer off the front of `data`. Raises DecodeError."""
         raise NotImplementedError
 
     def _deliver(self, stream: Stream, data: bytes, end: bool) -> None:

@@ -1,4 +1,4 @@
-"""The sessions of a peer: which one a datagram belongs to, and what the paths of each ask for."""
+"""The sessions of a peer: the session that a datagram belongs to, and the requests of its paths."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class SessionTable:
         return self._channels.get((source, frame[:RELAY_OVERHEAD]))
 
     def of_check(self, check: Check) -> Session | None:
-        """The session that a STUN message names; whether it is authentic is not known yet."""
+        """The session that a STUN message names, None if it names none. It may be forged."""
         if check.kind is not CheckKind.REQUEST:
             return self._tags.get(check.transaction_id[:TAG_LENGTH])
         try:
@@ -153,11 +153,11 @@ class Sessions:
         return self.table.living.get(PeerAddress.of_session(session_id))
 
     def is_living(self, session: Session) -> bool:
-        """Whether the session has not ended."""
+        """Whether this very session lives; a later session may have its address."""
         return self.table.living.get(session.address) is session
 
     def paths_of(self, session: Session) -> Paths:
-        """The paths of a session, living or just over."""
+        """The paths of a session that lives, or ended less than LINGER seconds ago."""
         return self.table.paths[session.address]
 
     def relayed_by(self, link: ControlLink) -> list[Session]:
@@ -167,7 +167,7 @@ class Sessions:
     # -- beginning and end -----------------------------------------------------------------------
 
     def add(self, session: Session, selector: IPathSelector) -> None:
-        """The session begins; `selector` is its policy."""
+        """Begin the session with paths of its own, among which `selector` chooses."""
         exchange = CandidateExchange(
             session.id, controlling=self._controlling, own=self._own, entropy=self._entropy
         )
@@ -273,7 +273,7 @@ class Sessions:
             self.follow(session, now)
 
     def receive_check(self, check: Check, source: Address, now: float) -> bool:
-        """Take a check from the network. Returns False if it is no authentic one of a session."""
+        """Take a check from the network. Returns False unless it is authentic."""
         session = self.table.of_check(check)
         if session is None:
             return False
@@ -295,8 +295,8 @@ class Sessions:
             self.dropped["no_path"] += len(packets)
             return []
         session = self.table.living.get(address)
-        # Nobody waits for an answer to last packets: those of a session that is over, also if a
-        # later one has its address.
+        # Last packets, of a session that is over, get no answer. A later session with the same
+        # address may not have a connection yet.
         if session is not None and session.has_connection:
             connection = session.connection
             rtt = connection.smoothed_rtt

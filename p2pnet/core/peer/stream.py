@@ -54,7 +54,7 @@ class StreamOwner(Protocol):
 
 
 class StreamState(enum.Enum):
-    """Where a stream is in its life."""
+    """The states of a stream, from its creation to its end."""
 
     WAITING = enum.auto()  # for a session (Agent), or for its header (Connector)
     REQUESTED = enum.auto()  # the header is sent or received, no answer yet
@@ -123,7 +123,7 @@ class Stream:
 
     @property
     def is_closed(self) -> bool:
-        """Whether nothing can be sent or received any more."""
+        """Whether the stream is over, so that calls do nothing."""
         return self.state is StreamState.CLOSED
 
     def advance(self, state: StreamState) -> None:
@@ -176,7 +176,7 @@ class Stream:
         return self.session is not None and self.session.connection.consume(self.stream_id, size)
 
     def reset(self, code: int = ErrorCode.CANCELLED, reason: str = "") -> None:
-        """Break the stream off in both directions. The peer gets the code, StreamClosed both."""
+        """Break off both directions. The peer gets the code, StreamClosed code and reason."""
         if self.is_closed:
             return
         if self.session is not None:
@@ -226,7 +226,7 @@ class Stream:
     # -- for the Agent and its sessions ----------------------------------------------------------
 
     def fail(self, code: ErrorCode, reason: str) -> None:
-        """No session carries the stream, which had none before: it is refused."""
+        """Refuse the stream, which waits for a session and will not get one."""
         if self.is_closed:
             return
         self.advance(StreamState.CLOSED)
@@ -250,7 +250,7 @@ class Stream:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class StreamRequested(StreamEvent):
-    """An agent asks for `stream.service`: accept() or refuse() the stream."""
+    """An agent requests `stream.service`: accept() or refuse() the stream."""
 
     stream: Stream
 
@@ -264,7 +264,7 @@ class StreamAccepted(StreamEvent):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class StreamData(StreamEvent):
-    """Bytes in order; call stream.consume(len(data)) once they are used. `end`: no more follow."""
+    """Bytes in order, the last ones if `end`; call stream.consume(len(data)) once used."""
 
     stream: Stream
     data: bytes
@@ -273,14 +273,14 @@ class StreamData(StreamEvent):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class StreamWritable(StreamEvent):
-    """A stream whose write() had returned False takes more."""
+    """The stream takes more bytes: write() returned False, or the host called watch_writable()."""
 
     stream: Stream
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class FlowDatagram(StreamEvent):
-    """A datagram of a flow."""
+    """A datagram of the flow arrived; it is delivered once, or never."""
 
     stream: Stream
     payload: bytes
@@ -288,7 +288,7 @@ class FlowDatagram(StreamEvent):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class StreamClosed(StreamEvent):
-    """The stream is over in both directions. Code 0: properly ended; else why it broke."""
+    """The stream is over in both directions: properly with code 0, else broken off."""
 
     stream: Stream
     code: int

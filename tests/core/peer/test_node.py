@@ -85,13 +85,14 @@ class DatagramTests(RelayedCase):
         self.connector.pump(self.now)
         self.assertEqual(b"question", self.theirs.owner.data)
 
-    def test_regression_a_relay_that_is_gone_is_forgotten(self) -> None:
-        """The time of its last packet stayed for every address that an Intermediate ever had."""
+    def test_regression_an_address_that_an_intermediate_had_is_forgotten(self) -> None:
+        """The time of its last packet stayed for every address that there ever was."""
         link = self.connector.links[0]
+        self.office.connect_control("relay.example", RELAY, self.now)
         self.assertIsNotNone(self.office.relayed_at(link))
         self.assertIsNone(self.office.relayed_at(self.connector.links[1]))
-        self.lose(self.connector, 0)
-        self.assertIsNone(self.office.relayed_at(link))
+        link.address = ("192.0.2.3", 4433)
+        self.office.connect_control("relay.example", link.address, self.now)
         self.assertEqual({}, self.office._relayed_at)
         link.address = None
         self.assertIsNone(self.office.relayed_at(link))
