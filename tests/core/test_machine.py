@@ -269,7 +269,7 @@ class SessionMachine(RuleBasedStateMachine):
             self.world.pump(side)
         self.world.pass_time(RECOVERY)
         for node in self.world.nodes:
-            left = leftovers(node.core, "links", "_ended", "_flows", "_relayed_at", "dropped")
+            left = leftovers(node.core, "links", "_ended", "_flows", "dropped")
             assert not left, left
             assert all(talk.closed is not None for talk in node.talks.values())
         left = leftovers(self.world.hosts[RELAY].core, "_unknown")

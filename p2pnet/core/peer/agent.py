@@ -289,6 +289,7 @@ class AgentCore(PeerCore):
 
     def session_ended(self, session: Session, code: ErrorCode, reason: str, now: float) -> None:
         """Fail the streams that waited for this session; later ones get a new session."""
+        super().session_ended(session, code, reason, now)
         assert isinstance(session, AgentSession)
         if session.join_timer is not None:
             session.join_timer.cancel()

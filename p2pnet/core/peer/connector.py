@@ -152,6 +152,7 @@ class ConnectorCore(PeerCore):
 
     def session_ended(self, session: Session, code: ErrorCode, reason: str, now: float) -> None:
         """Remember the session, so that its agent cannot resume it."""
+        super().session_ended(session, code, reason, now)
         self._ended[session.id] = None
         if len(self._ended) > MAX_SESSIONS:
             self._ended.popitem(last=False)

@@ -258,8 +258,6 @@ class PeerCore:
 
     def connect_control(self, host: str, address: Address, now: float) -> Connection:
         """Open a control connection to an Intermediate whose certificate must name `host`."""
-        known = {link.address for link in self.links}
-        self._relayed_at = {at: when for at, when in self._relayed_at.items() if at in known}
         return self._mux.connect(self.profiles.control(host), address, now)
 
     def link_ready(self, link: ControlLink, address: Address, seconds: float, now: float) -> None:
@@ -279,6 +277,7 @@ class PeerCore:
         for session in self.sessions.relayed_by(link):
             reason = f"lost {link.name}: {link.last_error}"
             self.sessions.remove_relay(session, link, reason, now)
+        self._forget_relays()
 
     def link_draining(self, link: ControlLink, seconds: float, now: float) -> None:
         """The Intermediate takes no new sessions, and ends the others within `seconds`."""
@@ -312,7 +311,14 @@ class PeerCore:
         """No packet of the session can be sent for now; a hook for the roles."""
 
     def session_ended(self, session: Session, code: ErrorCode, reason: str, now: float) -> None:
-        """The session is over, and its streams are broken off; a hook for the roles."""
+        """The session is over, and its streams are broken off. The roles do more."""
+        self._forget_relays()
+
+    def _forget_relays(self) -> None:
+        """Keep no time of an Intermediate that relays no session any more."""
+        for address in list(self._relayed_at):
+            if not any(address in self.paths_of(session).relays for session in self.sessions):
+                del self._relayed_at[address]
 
     # -- connections -----------------------------------------------------------------------------
 

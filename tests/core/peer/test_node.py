@@ -85,15 +85,16 @@ class DatagramTests(RelayedCase):
         self.connector.pump(self.now)
         self.assertEqual(b"question", self.theirs.owner.data)
 
-    def test_regression_an_address_that_an_intermediate_had_is_forgotten(self) -> None:
-        """The time of its last packet stayed for every address that there ever was."""
+    def test_regression_an_intermediate_that_relays_nothing_any_more_is_forgotten(self) -> None:
+        """The time of its last packet stayed, for every address that an Intermediate ever had."""
         link = self.connector.links[0]
-        self.office.connect_control("relay.example", RELAY, self.now)
         self.assertIsNotNone(self.office.relayed_at(link))
         self.assertIsNone(self.office.relayed_at(self.connector.links[1]))
-        link.address = ("192.0.2.3", 4433)
-        self.office.connect_control("relay.example", link.address, self.now)
-        self.assertEqual({}, self.office._relayed_at)
+        self.lose(self.connector, 0)
+        self.assertIsNone(self.office.relayed_at(link))
+        self.core.sessions.end(self.agent.session, ErrorCode.NO_ERROR, "", self.now)
+        for core in (self.core, self.office):
+            self.assertEqual({}, core._relayed_at)
         link.address = None
         self.assertIsNone(self.office.relayed_at(link))
 
