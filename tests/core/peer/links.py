@@ -1,10 +1,10 @@
-"""A control link without a network: its node and its connections are fakes."""
+"""Links without a network: fakes of what is around a link, and of links for those around them."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Hashable, Iterator
-from typing import Any
+from typing import Any, cast
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -15,6 +15,7 @@ from p2pnet.core.peer.session import Session
 from p2pnet.core.timers import Timers
 from p2pnet.identity import Role
 from p2pnet.quic import events as quic_events
+from p2pnet.quic.engine import Engine
 from p2pnet.wire import messages
 from p2pnet.wire.address import Address
 from tests.core.support import FakeConnection, credentials
@@ -215,3 +216,30 @@ class PeerConnection(FakeConnection):
     def set_max_datagram_size(self, size: int) -> None:
         """Keep the size."""
         self.sizes.append(size)
+
+
+class FakeAgent:
+    """A FinderOwner; it keeps what is emitted and prepared."""
+
+    def __init__(self) -> None:
+        self.events: list[events.Event] = []
+        self.prepared: list[bytes] = []
+        self._sessions = 0
+
+    def policy_of(self, service: str) -> str:
+        """Named after the service."""
+        return f"policy of {service}"
+
+    def new_session_id(self) -> bytes:
+        """Numbers."""
+        self._sessions += 1
+        return self._sessions.to_bytes(16, "big")
+
+    def prepare(self, session_id: bytes, now: float) -> Engine:
+        """Anything will do, for nobody looks into it."""
+        self.prepared.append(session_id)
+        return cast("Engine", object())
+
+    def emit(self, event: events.Event) -> None:
+        """Keep the event."""
+        self.events.append(event)

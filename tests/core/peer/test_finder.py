@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from p2pnet import reports
-from p2pnet.core import events
 from p2pnet.core.peer import finder
 from p2pnet.core.peer.ends import AgentSession
 from p2pnet.core.peer.finder import (
@@ -22,40 +21,12 @@ from p2pnet.core.peer.finder import (
 from p2pnet.core.peer.session import Announcement
 from p2pnet.core.peer.stream import Stream, StreamClosed
 from p2pnet.core.timers import Timers
-from p2pnet.quic.engine import Engine
 from p2pnet.wire import messages
 from p2pnet.wire.codes import ErrorCode
 from p2pnet.wire.stream import StreamKind
-from tests.core.peer.links import FakeLink
+from tests.core.peer.links import FakeAgent, FakeLink
 
 NEAR, FAR = "192.0.2.1", "192.0.2.2"
-
-
-class FakeAgent:
-    """A FinderOwner; it keeps what is emitted and prepared."""
-
-    def __init__(self) -> None:
-        self.events: list[events.Event] = []
-        self.prepared: list[bytes] = []
-        self._sessions = 0
-
-    def policy_of(self, service: str) -> str:
-        """Named after the service."""
-        return f"policy of {service}"
-
-    def new_session_id(self) -> bytes:
-        """Numbers."""
-        self._sessions += 1
-        return self._sessions.to_bytes(16, "big")
-
-    def prepare(self, session_id: bytes, now: float) -> Engine:
-        """Anything will do, for nobody looks into it."""
-        self.prepared.append(session_id)
-        return cast("Engine", object())
-
-    def emit(self, event: events.Event) -> None:
-        """Keep the event."""
-        self.events.append(event)
 
 
 class FinderCase(SynchronousTestCase):
