@@ -81,7 +81,7 @@ class Talk:
 
     def write(self, data: bytes) -> None:
         """Say something, if it may still be said."""
-        if not (self.stream.is_closed or self.stream.output_ended):
+        if not (self.stream.is_closed or self.stream.sending.ended):
             self.written += data
             self.stream.write(data)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 
 from p2pnet import reports
 from p2pnet.core.peer.ends import AgentSession
@@ -12,20 +12,19 @@ from p2pnet.core.peer.finder import MAX_WAITING, Request, ServiceFinder
 from p2pnet.core.peer.link import ControlLink
 from p2pnet.core.peer.node import PeerCore
 from p2pnet.core.peer.options import PeerOptions
-from p2pnet.core.peer.session import Introduction, Session
-from p2pnet.core.peer.stream import Stream, StreamClosed, StreamState
+from p2pnet.core.peer.session import Announcement, Session
+from p2pnet.core.peer.stream import Stream
 from p2pnet.identity import Credentials, Role, check_name
-from p2pnet.quic import events as quic_events
 from p2pnet.quic.engine import Engine
 from p2pnet.quic.multiplexer import prepare
 from p2pnet.traversal.selection import SELECTORS
 from p2pnet.wire import messages
-from p2pnet.wire.address import PeerAddress
+from p2pnet.wire.address import Address, PeerAddress
 from p2pnet.wire.codes import ErrorCode
 from p2pnet.wire.stream import StreamKind
 
 HANDSHAKE_TIMEOUT = 10.0  # seconds for the end-to-end handshake
-KEEPALIVE = 15.0  # seconds; a session that is used is kept under its idle time-out
+KEEPALIVE = 15.0  # seconds between pings, well below the idle time-out of the connection
 SESSION_LINGER = 300.0  # seconds that a session without streams is kept for the next one
 FIRST_RESUME, LAST_RESUME = 0.25, 4.0  # seconds between tries to give a session a relay again
 LAST_JOIN = 60.0  # and between tries to give it one more
@@ -73,97 +72,80 @@ class AgentCore(PeerCore):
         stream = Stream(service, kind, now, self.emit)
         session = self._finder.route(service)
         if session is not None and session.is_established:
-            self._open(session, stream)
+            self._open(session, stream, now)
         elif not self._finder.wait(stream, now):
-            self._fail(stream, ErrorCode.OVER_LIMIT, f"{MAX_WAITING} streams wait for {service}")
+            stream.fail(ErrorCode.OVER_LIMIT, f"{MAX_WAITING} streams wait for {service}")
         return stream
 
     def close(self, now: float, reason: str = "node stopped") -> None:
-        """End everything, also what still waits for a session."""
+        """End everything, also the streams that wait for a session."""
         super().close(now, reason)
         for stream in self._finder.take_all_waiting():
-            self._fail(stream, ErrorCode.SHUTDOWN, reason)
+            stream.fail(ErrorCode.SHUTDOWN, reason)
 
     # -- one peer, datagrams, directly if there is a way ---------------------------------------
 
     def connect_p2p(self, peer: str, now: float) -> Stream:
-        """Open a flow of datagrams to the service `peer`; a direct path is sought at once.
+        """Open a flow of datagrams to the service `peer`; the search for a direct path begins.
 
         StreamAccepted or StreamClosed follows, FlowDatagram for each datagram that comes, and a
         PathSelected report whenever the way changes. Raises ValueError for a bad name.
         """
-        flow = self._flows.get(peer)
-        if flow is None or flow.is_closed:
-            flow = self._flows[peer] = self.open_stream(peer, now, StreamKind.FLOW)
-        return flow
+        self._flows = {name: flow for name, flow in self._flows.items() if not flow.is_closed}
+        if peer not in self._flows:
+            self._flows[peer] = self.open_stream(peer, now, StreamKind.FLOW)
+        return self._flows[peer]
 
     def is_p2p_connected(self, peer: str) -> bool:
-        """Whether datagrams to `peer` go directly now."""
+        """Whether datagrams on the flow to `peer` take a direct path now."""
         flow = self._flows.get(peer)
         if flow is None or flow.is_closed or flow.session is None:
             return False
-        return self.sessions.table.paths[flow.session.address].is_direct
+        session = self.sessions.find(flow.session.id)
+        return session is not None and self.paths_of(session).is_direct
 
     def send_datagram_p2p(self, data: bytes, peer: str) -> bool:
-        """Send a datagram to `peer`, best effort, by whatever way there is. False: dropped."""
+        """Send a datagram on the flow to `peer`, best effort. Returns False if it was dropped."""
         flow = self._flows.get(peer)
         return flow is not None and flow.send_datagram(data)
 
     # -- for the finder --------------------------------------------------------------------------
 
     def policy_of(self, service: str) -> str:
-        """The name of the path selector for sessions that are asked for with this service."""
+        """The name of the path selector for sessions that are found for the service."""
         return self._policies.get(service, self._policy)
 
     def new_session_id(self) -> bytes:
-        """16 random bytes."""
+        """16 random bytes, which name a session at both ends and at Intermediates."""
         return self.entropy(16)
 
     def prepare(self, session_id: bytes, now: float) -> Engine:
         """A connection for a session of that id, ready to begin."""
         return prepare(self.profiles.peer(), PeerAddress.of_session(session_id), now)
 
-    def not_found(
-        self, service: str, streams: Sequence[Stream], code: ErrorCode, reason: str
-    ) -> None:
-        """The streams that waited for a connector will not get one; "" for a single stream."""
-        if service:
-            self.emit(reports.SessionRefused(service, code.name.lower(), reason))
-        for stream in streams:
-            self._fail(stream, code, reason)
-
-    def _fail(self, stream: Stream, code: ErrorCode, reason: str) -> None:
-        if stream.is_closed:
-            return
-        stream.advance(StreamState.CLOSED)
-        self.emit(reports.StreamRefused("", stream.service, code.name.lower(), reason))
-        self.emit(StreamClosed(stream, code, reason))
-
     # -- links -----------------------------------------------------------------------------------
 
     @property
     def is_needed(self) -> bool:
-        """Whether anybody waits for, or uses, what this node is connected to."""
+        """Whether a session lives or a stream waits, which may need an Intermediate."""
         return len(self.sessions) > 0 or self._finder.is_awaited
 
-    def link_ready(
-        self, link: ControlLink, address: tuple[str, int], seconds: float, now: float
-    ) -> None:
-        """Ask for what is missing: another relay for each session, sessions for what waits."""
+    def link_ready(self, link: ControlLink, address: Address, seconds: float, now: float) -> None:
+        """Request another relay for each session, and sessions for the streams that wait."""
         super().link_ready(link, address, seconds, now)
         for session in self._agent_sessions():
             self._join(session, FIRST_RESUME, now)
         self._finder.find_all(now)
 
     def link_failed(self, link: ControlLink, now: float) -> None:
-        """What was asked there is asked elsewhere; sessions look for other relays."""
+        """Make the link's requests at other Intermediates, and find other relays for sessions."""
         super().link_failed(link, now)
         self._finder.give_up(link, now)
         for session in self._agent_sessions():
             self._lost_relay(session, now)
 
     def link_draining(self, link: ControlLink, seconds: float, now: float) -> None:
-        """Sessions that have no other relay need one."""
+        """Request another relay for each session."""
         super().link_draining(link, seconds, now)
         for session in self._agent_sessions():
             self._join(session, FIRST_RESUME, now)
@@ -174,7 +156,7 @@ class AgentCore(PeerCore):
     # -- messages --------------------------------------------------------------------------------
 
     def take_message(self, link: ControlLink, message: messages.Message, now: float) -> None:
-        """An answer about a session."""
+        """Take an answer to a request, or a message about a session."""
         match message:
             case messages.SessionOpened():
                 self._opened(link, message, now)
@@ -218,7 +200,7 @@ class AgentCore(PeerCore):
             self._handshake(session, request, now)
         self._finder.set_route(request.service, session)
         if session.is_established:
-            self._open_waiting(session)
+            self.session_established(session, now)
 
     def _find_again(self, request: Request, now: float) -> None:
         if self._finder.awaits(request.service):
@@ -227,14 +209,11 @@ class AgentCore(PeerCore):
     def _start_session(
         self, request: Request, message: messages.SessionOpened, now: float
     ) -> AgentSession:
-        introduction = Introduction(message.session, message.connector, message.instance)
-        session = AgentSession(introduction, now, self.emit, request.service)
+        announced = Announcement(message.session, message.connector, message.instance)
+        session = AgentSession(announced, now, self.emit, request.service)
         self.sessions.add(session, SELECTORS[self.policy_of(request.service)]())
-        self.emit(
-            reports.SessionOpened(
-                session.id.hex(), session.peer_name, request.service, request.link.name
-            )
-        )
+        name, via = session.id.hex(), request.link.name
+        self.emit(reports.SessionOpened(name, session.peer_name, request.service, via))
         return session
 
     def _handshake(self, session: AgentSession, request: Request, now: float) -> None:
@@ -263,47 +242,39 @@ class AgentCore(PeerCore):
 
     # -- sessions --------------------------------------------------------------------------------
 
-    def session_event(self, session: Session, event: quic_events.Event, now: float) -> None:
-        """Check who answered, and let the waiting streams go."""
-        super().session_event(session, event, now)
-        if isinstance(event, quic_events.HandshakeCompleted) and isinstance(session, AgentSession):
-            if event.peer.name != session.peer_name:
-                reason = f"announced was connector {session.peer_name}, it is {event.peer.name}"
-                self.sessions.end(session, ErrorCode.WRONG_PEER, reason, now)
-            else:
-                self._open_waiting(session)
-
-    def _open_waiting(self, session: AgentSession) -> None:
+    def session_established(self, session: Session, now: float) -> None:
+        """Open the streams that wait for the session."""
+        assert isinstance(session, AgentSession)
         for service in self._finder.services_of(session):
             for stream in self._finder.take_waiting(service):
-                self._open(session, stream)
+                self._open(session, stream, now)
 
-    def _open(self, session: AgentSession, stream: Stream) -> None:
+    def _open(self, session: AgentSession, stream: Stream, now: float) -> None:
         if stream.is_closed:
             return
         assert session.peer is not None
         if session.peer.grants(stream.service):
-            session.open(stream)
+            session.open(stream, now)
             return
         # The Intermediate named this connector for the service: it lies or is misconfigured.
         reason = f"{session.peer} has no certificate for service {stream.service}"
         self._finder.drop_route(stream.service)
-        self._fail(stream, ErrorCode.NOT_GRANTED, reason)
+        stream.fail(ErrorCode.NOT_GRANTED, reason)
 
     def _lost_relay(self, session: AgentSession, now: float) -> None:
-        """The session looks for another relay; new streams do not wait for it without a way."""
+        """Find another relay; new streams do not wait for a session without a working way."""
         paths = self.paths_of(session)
         if not paths.using or paths.is_direct_doubtful:
             self._finder.reroute(session, now)
         self._join(session, FIRST_RESUME, now)
 
     def ways_lost(self, session: Session, now: float) -> None:
-        """New streams look for another session."""
+        """Find another session for new streams, and another relay for this one."""
         assert isinstance(session, AgentSession)
         self._lost_relay(session, now)
 
     def _join(self, session: AgentSession, delay: float, now: float) -> None:
-        """Have all Intermediates relay the session, and try again as long as one could."""
+        """Request all missing relays of the session, and again as long as one could relay it."""
         # A later session with the same connector may have the same address.
         if not self.sessions.is_living(session):
             return
@@ -317,8 +288,11 @@ class AgentCore(PeerCore):
             )
 
     def session_ended(self, session: Session, code: ErrorCode, reason: str, now: float) -> None:
-        """Streams that waited for this session fail with it; later ones get a new one."""
+        """Fail the streams that waited for this session; later ones get a new session."""
+        super().session_ended(session, code, reason, now)
         assert isinstance(session, AgentSession)
+        if session.join_timer is not None:
+            session.join_timer.cancel()
         for service in self._finder.services_of(session):
             self._finder.drop_route(service)
             if self._finder.awaits(service):

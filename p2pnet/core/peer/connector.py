@@ -14,14 +14,13 @@ from p2pnet.core.peer.ends import ConnectorSession
 from p2pnet.core.peer.link import ControlLink
 from p2pnet.core.peer.node import PeerCore
 from p2pnet.core.peer.options import PeerOptions
-from p2pnet.core.peer.session import Introduction, Session
+from p2pnet.core.peer.session import Announcement, Session
 from p2pnet.identity import Credentials, Role
 from p2pnet.interfaces import IAuthorizer
-from p2pnet.quic import events as quic_events
 from p2pnet.quic.profile import ConnectionProfile
 from p2pnet.traversal.selection import SELECTORS, PreferDirect
 from p2pnet.wire import messages
-from p2pnet.wire.address import PeerAddress
+from p2pnet.wire.address import Address, PeerAddress
 from p2pnet.wire.codes import ErrorCode
 
 MAX_SESSIONS = 1024
@@ -31,13 +30,13 @@ ANY_AGENT = "*"
 
 @implementer(IAuthorizer)
 class AllowList:
-    """Services with the names of the agents that may use them; whoever is not listed may not."""
+    """Services with the names of the agents that may use them; ANY_AGENT stands for all."""
 
     def __init__(self, allowed: Mapping[str, Iterable[str]]) -> None:
         self._allowed = {service: frozenset(names) for service, names in allowed.items()}
 
     def authorize(self, agent: str, service: str) -> ErrorCode | None:
-        """None to allow, else the code to refuse with."""
+        """Return None to allow, else the code to refuse the stream or session with."""
         names = self._allowed.get(service)
         if names is None:
             return ErrorCode.UNKNOWN_SERVICE
@@ -50,8 +49,8 @@ class ConnectorCore(PeerCore):
     """The sans-IO core of a Connector: PeerCore's verbs; StreamRequested events want an answer.
 
     :param services: what to register, as far as the certificate grants it.
-    :param authorizer: the IAuthorizer that is asked for each session and each stream.
-    :param max_streams: how many streams one agent may have open; more of them wait.
+    :param authorizer: the IAuthorizer of each session and each stream.
+    :param max_streams: streams that one agent may have open; further streams wait at the agent.
     """
 
     role = Role.CONNECTOR
@@ -80,18 +79,16 @@ class ConnectorCore(PeerCore):
 
     @property
     def is_needed(self) -> bool:
-        """Whether there is a session that may need an Intermediate."""
+        """Whether a session lives, which may need an Intermediate."""
         return len(self.sessions) > 0
 
-    def link_ready(
-        self, link: ControlLink, address: tuple[str, int], seconds: float, now: float
-    ) -> None:
-        """Register, again after each reconnect."""
+    def link_ready(self, link: ControlLink, address: Address, seconds: float, now: float) -> None:
+        """Register the services, again after each reconnect."""
         super().link_ready(link, address, seconds, now)
         link.send(messages.Register(self.services))
 
     def take_message(self, link: ControlLink, message: messages.Message, now: float) -> None:
-        """An answer to the registration, or a word about a session."""
+        """Take an answer to the registration, or a message about a session."""
         match message:
             case messages.Registered(services):
                 self.emit(reports.Registered(link.name, services))
@@ -109,8 +106,11 @@ class ConnectorCore(PeerCore):
     def _consider(
         self, link: ControlLink, offer: messages.SessionOffer, now: float
     ) -> tuple[ErrorCode, str]:
-        """Take the session or say why not. The agent's name is only the Intermediate's word yet:
-        good enough to refuse early; each stream is checked against the certificate."""
+        """Take the session, or return why not.
+
+        The agent's name is not proven yet, only announced: reason enough to refuse early. Each
+        stream is checked against the certificate.
+        """
         refusal: ErrorCode | None = self._authorizer.authorize(offer.agent, offer.service)
         if refusal is not None:
             text = f"connector {self.credentials.identity.name} refuses {offer.service}"
@@ -132,8 +132,8 @@ class ConnectorCore(PeerCore):
     def _start_session(
         self, link: ControlLink, offer: messages.SessionOffer, now: float
     ) -> ConnectorSession:
-        introduction = Introduction(offer.session, offer.agent, offer.instance)
-        session = ConnectorSession(introduction, now, self.emit, self._authorizer.authorize)
+        announced = Announcement(offer.session, offer.agent, offer.instance)
+        session = ConnectorSession(announced, now, self.emit, self._authorizer.authorize)
         self.sessions.add(session, SELECTORS.get(offer.policy, PreferDirect)())
         self.emit(reports.SessionOpened(session.id.hex(), offer.agent, offer.service, link.name))
         self.timers.call_at(now + HANDSHAKE_TIMEOUT, lambda t: self._check_handshake(session, t))
@@ -151,16 +151,8 @@ class ConnectorCore(PeerCore):
         return self.profiles.peer()
 
     def session_ended(self, session: Session, code: ErrorCode, reason: str, now: float) -> None:
-        """Remember it: an agent that does not know yet must not resume what is not there."""
+        """Remember the session, so that its agent cannot resume it."""
+        super().session_ended(session, code, reason, now)
         self._ended[session.id] = None
         if len(self._ended) > MAX_SESSIONS:
             self._ended.popitem(last=False)
-
-    def session_event(self, session: Session, event: quic_events.Event, now: float) -> None:
-        """Check who came."""
-        super().session_event(session, event, now)
-        if not isinstance(event, quic_events.HandshakeCompleted):
-            return
-        if event.peer.name != session.peer_name:
-            reason = f"announced was agent {session.peer_name}, it is {event.peer.name}"
-            self.sessions.end(session, ErrorCode.WRONG_PEER, reason, now)

@@ -1,40 +1,43 @@
-"""The two ends of a session, which differ in who opens streams and who lets them in."""
+"""The two ends of a session: the Agent opens streams, the Connector authorizes them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from p2pnet.core import events
-from p2pnet.core.peer.session import Introduction, Session
+from p2pnet.core.peer.session import Announcement, Session
 from p2pnet.core.peer.stream import Stream, StreamAccepted, StreamRequested, StreamState
 from p2pnet.core.timers import Timer
 from p2pnet.wire.codes import DecodeError, ErrorCode
+from p2pnet.wire.names import MAX_NAME
 from p2pnet.wire.stream import ACCEPTED, StreamKind, decode_stream_header
 
-MAX_HEADER = 2 + 63  # bytes; more without a complete header cannot come
+MAX_HEADER = 2 + MAX_NAME  # bytes; more without a complete header cannot come
 
 
 class AgentSession(Session):
     """The Agent's end: it opens the streams.
 
-    :ivar service: the one that the session was first asked for; a path is asked for it again.
-    :ivar used_at: when it last had a stream.
+    :param service: the service for which the session was found; more relays are requested for it.
+    :ivar used_at: when it last had a stream, in seconds of the caller's clock.
+    :ivar join_timer: for the next request of one more relay.
     """
 
     def __init__(
         self,
-        introduction: Introduction,
+        announced: Announcement,
         now: float,
         emit: Callable[[events.Event], None],
         service: str,
     ) -> None:
-        super().__init__(introduction, now, emit)
+        super().__init__(announced, now, emit)
         self.service = service
         self.used_at = now
         self.join_timer: Timer | None = None
 
-    def open(self, stream: Stream) -> None:
-        """Open `stream` on the connection."""
+    def open(self, stream: Stream, now: float) -> None:
+        """Carry `stream`, which has no session yet, on a new stream of the connection."""
+        self._now = now
         stream_id = self.connection.open_stream()
         self.streams[stream_id] = stream
         stream.attach(self, stream_id)
@@ -52,16 +55,20 @@ class AgentSession(Session):
 
 
 class ConnectorSession(Session):
-    """The Connector's end: streams arrive, and each is authorized by who the agent proved to be."""
+    """The Connector's end: streams arrive, and each is authorized by who the agent proved to be.
+
+    :param authorize: called with the agent's name and the service; returns None, or the code to
+        refuse the stream with.
+    """
 
     def __init__(
         self,
-        introduction: Introduction,
+        announced: Announcement,
         now: float,
         emit: Callable[[events.Event], None],
         authorize: Callable[[str, str], ErrorCode | None],
     ) -> None:
-        super().__init__(introduction, now, emit)
+        super().__init__(announced, now, emit)
         self._authorize = authorize
 
     def _stream(self, stream_id: int) -> Stream | None:
@@ -69,20 +76,21 @@ class ConnectorSession(Session):
         if stream is None and stream_id % 4 == 0:  # the agent's, bidirectional (RFC 9000 2.1)
             stream = Stream("", StreamKind.BYTES, self._now, self._emit)
             stream.session, stream.stream_id = self, stream_id
-            # An agent that has closed already wants no answer; that may come before the header.
-            stream.output_ended = not self.connection.takes(stream_id)
+            # An agent that reads no more wants no answer; its STOP_SENDING may precede the header.
+            stream.sending.ended = not self.connection.takes(stream_id)
             self.streams[stream_id] = stream
         return stream
 
     def _before_open(self, stream: Stream, data: bytes) -> bytes:
         if stream.state is StreamState.REQUESTED:
-            return data  # early data: the owner gets it while it decides
-        stream.buffer += data
-        decoded = decode_stream_header(bytes(stream.buffer[:MAX_HEADER]))
+            return data  # early data: the host gets it while it decides
+        receiving = stream.receiving
+        receiving.buffer += data
+        decoded = decode_stream_header(bytes(receiving.buffer[:MAX_HEADER]))
         if decoded is None:
             return b""
         header, length = decoded
-        rest, stream.buffer = bytes(stream.buffer[length:]), bytearray()
+        rest, receiving.buffer = bytes(receiving.buffer[length:]), bytearray()
         self.connection.consume(stream.stream_id, length)
         stream.service, stream.kind = header.service, header.kind
         stream.advance(StreamState.REQUESTED)

@@ -1,7 +1,7 @@
 """How the name of a service becomes a session with a connector that serves it.
 
-An Agent asks one Intermediate after the other for a connector of the service, and streams wait
-meanwhile. The session that it finds is the route of later streams of the service as well.
+An Agent requests a session from one Intermediate after the other, and streams wait meanwhile. The
+session that an Intermediate opens is the route of later streams of the service as well.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ import dataclasses
 from collections.abc import Container, Iterator, Sequence
 from typing import Protocol
 
+from p2pnet import reports
+from p2pnet.core import events
 from p2pnet.core.peer.ends import AgentSession
 from p2pnet.core.peer.link import ControlLink
 from p2pnet.core.peer.stream import Stream
-from p2pnet.core.timers import Timers
+from p2pnet.core.timers import Deadlines, Timers
 from p2pnet.quic.engine import Engine
 from p2pnet.wire import messages
 from p2pnet.wire.address import Address
@@ -39,9 +41,10 @@ ELSEWHERE = {
 class Request:
     """A SessionRequest without an answer yet.
 
-    :ivar session_id: 16 bytes, the session asked for.
+    :ivar number: of the request on all links; the answer repeats it.
+    :ivar session_id: 16 bytes; the Intermediate may answer with another session.
     :ivar resumes: the session that shall have another relay; None: any session for the service.
-    :ivar engine: the connection that is prepared meanwhile for a new session.
+    :ivar engine: the connection prepared for a new session before the answer arrives.
     """
 
     number: int
@@ -59,15 +62,13 @@ class FinderOwner(Protocol):
         """The name of the path selector for sessions of the service."""
 
     def new_session_id(self) -> bytes:
-        """16 random bytes."""
+        """16 random bytes, which name a session at both ends and at Intermediates."""
 
     def prepare(self, session_id: bytes, now: float) -> Engine:
         """A connection for a session of that id, ready to begin."""
 
-    def not_found(
-        self, service: str, streams: Sequence[Stream], code: ErrorCode, reason: str
-    ) -> None:
-        """The streams that waited for a connector of the service will not get one."""
+    def emit(self, event: events.Event) -> None:
+        """Queue a SessionRefused report for the host."""
 
 
 class ServiceFinder:
@@ -85,6 +86,7 @@ class ServiceFinder:
         self._requests: dict[int, Request] = {}  # by number
         self._last_number = 0
         self._refused: dict[str, dict[ControlLink, tuple[ErrorCode, str]]] = {}  # by service
+        self._searches = Deadlines(timers, self._search_again)
         self._declined: collections.OrderedDict[tuple[ControlLink, bytes], None]
         self._declined = collections.OrderedDict()
 
@@ -99,11 +101,11 @@ class ServiceFinder:
         return self._routes.get(service)
 
     def set_route(self, service: str, session: AgentSession) -> None:
-        """The session serves the service."""
+        """New streams of the service take the session from now on."""
         self._routes[service] = session
 
     def drop_route(self, service: str) -> None:
-        """The session that served the service does not."""
+        """New streams of the service wait for another session from now on."""
         self._routes.pop(service, None)
 
     def services_of(self, session: AgentSession) -> list[str]:
@@ -121,15 +123,18 @@ class ServiceFinder:
 
     @property
     def is_awaited(self) -> bool:
-        """Whether any stream waits."""
+        """Whether any stream waits for a session."""
         return any(self._waiting.values())
 
     def awaits(self, service: str) -> bool:
-        """Whether streams wait for a session that is still to be found."""
+        """Whether streams wait for a session of the service, and it has no route."""
         return bool(self._waiting.get(service)) and service not in self._routes
 
     def wait(self, stream: Stream, now: float) -> bool:
-        """Let a stream wait for its service, and find a connector. Returns False if too many do."""
+        """Let a stream wait for a session of its service, and find one.
+
+        Returns False if MAX_WAITING streams wait already; then this one does not.
+        """
         waiting = self._waiting.setdefault(stream.service, [])
         if len(waiting) >= MAX_WAITING:
             return False
@@ -144,18 +149,20 @@ class ServiceFinder:
         return self._waiting.pop(service, [])
 
     def take_all_waiting(self) -> list[Stream]:
-        """All streams that waited for anything."""
+        """The streams that waited for any service; they wait no more."""
         return [stream for service in list(self._waiting) for stream in self.take_waiting(service)]
 
     def find_all(self, now: float) -> None:
-        """Find what streams wait for: an Intermediate is ready."""
+        """Request a session for each service that streams wait for: an Intermediate is ready."""
         for service in [service for service in self._waiting if self.awaits(service)]:
             self.find(service, now)
 
     def fail(self, service: str, code: ErrorCode, reason: str) -> None:
-        """There is no connector for the service now."""
+        """Refuse the streams that wait: there is no connector for the service now."""
         self._refused.pop(service, None)
-        self._owner.not_found(service, self.take_waiting(service), code, reason)
+        self._owner.emit(reports.SessionRefused(service, code.name.lower(), reason))
+        for stream in self.take_waiting(service):
+            stream.fail(code, reason)
 
     def _timed_out(self, stream: Stream) -> None:
         waiting = self._waiting.get(stream.service, [])
@@ -172,8 +179,9 @@ class ServiceFinder:
             none = f"no session for {stream.service} within {REQUEST_TIMEOUT:.0f} s"
             troubles.insert(0, refusals or none)
         if not waiting:
+            del self._waiting[stream.service]
             self._refused.pop(stream.service, None)
-        self._owner.not_found("", [stream], code, "; ".join(troubles))
+        stream.fail(code, "; ".join(troubles))
 
     # -- requests --------------------------------------------------------------------------------
 
@@ -184,7 +192,7 @@ class ServiceFinder:
         """
         if any(r.resumes is None and r.service == service for r in self):
             return
-        refused = self._refused.setdefault(service, {})
+        refused = self._refused.get(service, {})
         links = [link for link in self._links if link not in refused]
         usable = [link for link in links if link.is_usable]
         if usable:
@@ -192,11 +200,11 @@ class ServiceFinder:
         elif not links:
             self.fail(service, *self._refusals(service))
         elif refused:  # not final, while an Intermediate or its Connectors are on the way
-            self._timers.call_at(now + SEARCH_AGAIN, lambda t: self._search_again(service, t))
+            self._searches.bring_forward(service, now + SEARCH_AGAIN)
 
     def _search_again(self, service: str, now: float) -> None:
+        self._refused.pop(service, None)
         if self.awaits(service):
-            self._refused.pop(service, None)
             self.find(service, now)
 
     def _refusals(self, service: str) -> tuple[ErrorCode, str]:
@@ -210,9 +218,9 @@ class ServiceFinder:
         return code, "; ".join(texts)
 
     def join(self, session: AgentSession, relays: Container[Address | None], now: float) -> bool:
-        """Ask every Intermediate to relay the session that is not among its `relays`.
+        """Request the session from every Intermediate that is not among its `relays`.
 
-        Returns whether there is one that could.
+        Returns whether there is an Intermediate that could relay the session.
         """
         asked = {request.link for request in self if request.resumes is session}
         missing = [link for link in self._links if link.is_usable and link.address not in relays]
@@ -236,7 +244,7 @@ class ServiceFinder:
             self._timers.call_at(now, lambda t: self._prepare(request, t))
 
     def _prepare(self, request: Request, now: float) -> None:
-        """Make the connection while the answer is on its way, which takes as long."""
+        """Make the connection before the answer arrives: each takes about as long."""
         if request.number in self._requests:
             request.engine = self._owner.prepare(request.session_id, now)
 
@@ -246,16 +254,16 @@ class ServiceFinder:
             self.refused(request.number, ErrorCode.UNREACHABLE, reason, now)
 
     def answered(self, number: int) -> Request | None:
-        """The request of an answer, under way no more. None: it was given up."""
+        """The request of an answer, under way no more; None if it was given up before."""
         request = self._requests.pop(number, None)
         if request is not None and request.resumes is None:
             self._refused.pop(request.service, None)
         return request
 
     def refused(self, number: int, code: ErrorCode, reason: str, now: float) -> Request | None:
-        """A request was refused: if it was for a new session, ask elsewhere.
+        """An Intermediate refused a request: if it was for a new session, ask elsewhere.
 
-        Returns the request if it was to resume a session.
+        Returns the request if it was for another relay of a session.
         """
         request = self._requests.pop(number, None)
         if request is None or request.resumes is not None:
@@ -271,7 +279,7 @@ class ServiceFinder:
         return None
 
     def give_up(self, link: ControlLink, now: float) -> None:
-        """The link is down: ask elsewhere, if there is an elsewhere."""
+        """The link is down: make its requests at another Intermediate, if there is one."""
         for request in self:
             if request.link is link:
                 del self._requests[request.number]
@@ -281,7 +289,7 @@ class ServiceFinder:
     # -- sessions of no use ----------------------------------------------------------------------
 
     def decline(self, link: ControlLink, session_id: bytes) -> None:
-        """Send back a session that an Intermediate opened and nobody needs any more."""
+        """Close a session that an Intermediate opened too late, for a request that was given up."""
         reason = "the agent has no use for it any more"
         link.send(messages.SessionClosed(session_id, ErrorCode.NO_ERROR, reason))
         self._declined[link, session_id] = None
@@ -289,12 +297,12 @@ class ServiceFinder:
             self._declined.popitem(last=False)
 
     def has_declined(self, link: ControlLink, session_id: bytes) -> bool:
-        """Whether decline() sent the session back already; the answer was on its way then."""
+        """Whether decline() sent the session back while this answer was on its way."""
         return (link, session_id) in self._declined
 
 
 def trouble(link: ControlLink) -> str:
-    """Why an Intermediate cannot be asked, for people."""
+    """Why an Intermediate takes no requests, for people."""
     if link.is_ready:
         return "shutting down"
     return f"unreachable: {link.last_error or 'no answer yet'}"

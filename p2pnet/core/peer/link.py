@@ -21,7 +21,7 @@ HANDSHAKE_ROUND_TRIPS = 2  # from the first packet to a Welcome
 
 
 class LinkState(enum.Enum):
-    """Where the connection to the Intermediate stands."""
+    """The states of the connection to one Intermediate."""
 
     IDLE = enum.auto()
     RESOLVING = enum.auto()
@@ -44,7 +44,7 @@ TRANSITIONS = {
 
 
 class LinkOwner(Protocol):
-    """What a ControlLink needs of its node, and what it tells the node."""
+    """What a ControlLink needs of its node, and what it reports to the node."""
 
     @property
     def is_needed(self) -> bool:
@@ -163,7 +163,7 @@ class ControlLink:
 
     @property
     def observed(self) -> Address | None:
-        """This node's own address as the Intermediate sees it, None while that is not known."""
+        """This node's own address as the Intermediate sees it, None before it said so."""
         return None if self._stream is None else self._stream.observed
 
     def _advance(self, state: LinkState) -> None:

@@ -75,8 +75,8 @@ class Liveness:
             return self._continue(traffic_at, now)
         is_silent = traffic_at < now - PING_IN_USE + TOLERANCE
         if now - self._answered_at > PING_INTERVAL - TOLERANCE:
-            # Without a ping the connection would become idle whatever is relayed, and QUIC's own
-            # time-out, which starts anew with this ping, ends later than sessions can wait.
+            # Relayed packets do not keep the connection from QUIC's idle time-out, and this ping
+            # restarts that time-out, which is longer than sessions can wait.
             return self._ask(PING_TIMEOUT, now)
         if is_silent and in_use:
             return self.probe(now)

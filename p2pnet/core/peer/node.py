@@ -1,4 +1,11 @@
-"""The core of a peer, Agent or Connector: a demultiplexer of all that arrives on its one socket."""
+"""The core of a peer, Agent or Connector: a demultiplexer of all that arrives on its one socket.
+
+The way in: `receive_datagram` tells QUIC packets, relay frames and checks apart by the first byte
+(RFC 9443). A packet goes to its connection, whose events reach the ControlLink or Session that owns
+it; a frame is first taken off its packet, and a check goes to the Paths of its session. The way
+out: a Stream writes to its connection, and `datagrams_to_send` sends the packets of a session along
+the ways that its Paths use.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +24,7 @@ from p2pnet.core.peer.profiles import Profiles
 from p2pnet.core.peer.session import Session
 from p2pnet.core.peer.sessions import Sessions
 from p2pnet.core.timers import Timers
-from p2pnet.identity import Credentials, Role
+from p2pnet.identity import Credentials, Identity, Role
 from p2pnet.quic import events as quic_events
 from p2pnet.quic.connection import Connection
 from p2pnet.quic.multiplexer import Multiplexer
@@ -49,6 +56,9 @@ class PeerCore:
     :param options: what the configuration decides.
     :param utcnow: the calendar's clock, for certificate dates.
     :param entropy: the source of random bytes.
+    :param max_peer_streams: streams that the other end of a session may open at a time.
+
+    Raises ValueError for credentials of another role, and for an Intermediate without a port.
     """
 
     role: Role
@@ -82,13 +92,13 @@ class PeerCore:
         )  # fmt: skip
         self._mux = Multiplexer(accept_peer=self._accept_peer, entropy=entropy)
         self._relayed_at: dict[Address, float] = {}  # when the last frame came, by Intermediate
-        self._heard: tuple[Connection, Address, float] | None = None  # directly, most recently
+        self._heard: tuple[PeerAddress, Address, float] | None = None  # directly, most recently
         self._now = 0.0  # of the verb that was called last
         self._events: collections.deque[events.Event] = collections.deque()
 
     @property
     def credentials(self) -> Credentials:
-        """Who this node is. New ones are for connections to come."""
+        """Certificate and key of this node; replaced ones are for connections to come."""
         return self.profiles.credentials
 
     @credentials.setter
@@ -97,10 +107,10 @@ class PeerCore:
 
     @property
     def dropped(self) -> dict[str, int]:
-        """Datagrams that were dropped, by cause."""
+        """The number of datagrams that were dropped, by cause."""
         return {
+            "stun": 0,
             **self.sessions.dropped,
-            "stun": self.sessions.dropped["stun"],
             "quic": self._mux.dropped,
             "failures": self._mux.failures,
         }
@@ -121,7 +131,7 @@ class PeerCore:
             link.start(now)
 
     def resolved(self, intermediate: str, hosts: list[str], now: float) -> None:
-        """Answer to ResolutionNeeded: the IP literals that the name stands for, [] for none."""
+        """Answer ResolutionNeeded with the IP literals that the name stands for, [] for none."""
         for link in self.links:
             if link.name == intermediate:
                 link.resolved(hosts, now)
@@ -129,23 +139,21 @@ class PeerCore:
     def set_local_addresses(
         self, hosts: Iterable[str], port: int, external: Iterable[Address], now: float
     ) -> None:
-        """The addresses of this machine, the socket's port, and addresses the operator gives."""
+        """Replace the addresses of this machine, the socket's port and the operator's addresses.
+
+        If any of them changed, peers learn the candidates that follow from them.
+        """
         if self.own.set_addresses(hosts, port, external):
             self.sessions.candidates_changed(now)
 
     def network_changed(self, now: float) -> None:
-        """The network may be another one: see what still works, and look for what works now."""
+        """Probe every link and check every path: this machine may be in another network."""
         for link in self.links:
             link.network_changed(now)
         self.sessions.network_changed(now)
 
-    @property
-    def observed_addresses(self) -> dict[str, Address]:
-        """This node's address as each Intermediate sees it now."""
-        return {link.name: link.observed for link in self.links if link.observed is not None}
-
     def paths_of(self, session: Session) -> Paths:
-        """Every way of a session."""
+        """The ways of a session that lives, or ended less than sessions.LINGER seconds ago."""
         return self.sessions.paths_of(session)
 
     def close(self, now: float, reason: str = "node stopped") -> None:
@@ -165,10 +173,11 @@ class PeerCore:
             connection = self._mux.receive_datagram(data, address, now)
             if connection is None:
                 self._receive_early(data, address, now)
-            elif connection.was_news and (connection, address, now) != self._heard:
-                self._heard = connection, address, now  # the packets of one batch count once
-                if isinstance(connection.owner, Session):
-                    self.sessions.heard(connection.owner, address, now)
+            elif connection.was_news and isinstance(session := connection.owner, Session):
+                heard = session.address, address, now
+                if heard != self._heard:  # the packets of one batch count once
+                    self._heard = heard
+                    self.sessions.heard(session, address, now)
         elif kind is Kind.RELAY:
             self._receive_frame(data, address, now)
         elif kind is Kind.STUN:
@@ -188,7 +197,7 @@ class PeerCore:
             self.sessions.heard_relayed(session, source, now)
 
     def _receive_early(self, data: bytes, source: Address, now: float) -> None:
-        """Under direct-only the handshake comes directly as well."""
+        """Take the first packet of a session under direct-only, whose handshake comes directly."""
         session = self.sessions.table.at(source)
         if session is not None:
             self._receive_packet(data, session, now)
@@ -212,7 +221,7 @@ class PeerCore:
             self.sessions.dropped["stun"] += 1
 
     def datagrams_to_send(self, now: float) -> list[tuple[bytes, Address]]:
-        """The datagrams that are due, each with the address to send it to."""
+        """The datagrams that are due, each with its destination."""
         datagrams: list[tuple[bytes, Address]] = []
         while not self._mux.is_idle and self._mux.may_send:
             made = self._mux.datagrams_to_send(now)
@@ -228,7 +237,7 @@ class PeerCore:
         return datagrams
 
     def next_event(self) -> events.Event | None:
-        """The next event, None when there is none."""
+        """The next event for the host, None when there is none."""
         if not (self._events or self._mux.is_idle) and self._mux.has_events:
             self._handle_connections(self._now)
         return self._events.popleft() if self._events else None
@@ -239,7 +248,7 @@ class PeerCore:
         return quic if ours is None else ours if quic is None else min(quic, ours)
 
     def handle_timer(self, now: float) -> None:
-        """Do what is due."""
+        """Do everything that is due at `now`; packets to send come with datagrams_to_send()."""
         self._now = now
         self.timers.handle_timer(now)
         self._mux.handle_timer(now)
@@ -268,9 +277,10 @@ class PeerCore:
         for session in self.sessions.relayed_by(link):
             reason = f"lost {link.name}: {link.last_error}"
             self.sessions.remove_relay(session, link, reason, now)
+        self._forget_relays()
 
     def link_draining(self, link: ControlLink, seconds: float, now: float) -> None:
-        """The Intermediate takes no new sessions, and ends the others within so many seconds."""
+        """The Intermediate takes no new sessions, and ends the others within `seconds`."""
         self.emit(reports.IntermediateDraining(link.name, seconds))
         self.sessions.retire_relay(link, now)
 
@@ -301,7 +311,14 @@ class PeerCore:
         """No packet of the session can be sent for now; a hook for the roles."""
 
     def session_ended(self, session: Session, code: ErrorCode, reason: str, now: float) -> None:
-        """The session is over; a hook for the roles."""
+        """The session is over, and its streams are broken off. The roles do more."""
+        self._forget_relays()
+
+    def _forget_relays(self) -> None:
+        """Keep no time of an Intermediate that relays no session any more."""
+        for address in list(self._relayed_at):
+            if not any(address in self.paths_of(session).relays for session in self.sessions):
+                del self._relayed_at[address]
 
     # -- connections -----------------------------------------------------------------------------
 
@@ -314,20 +331,36 @@ class PeerCore:
             owner = connection.owner
             if isinstance(owner, ControlLink):
                 owner.handle(connection, event, now)
-            elif isinstance(owner, Session) and self.sessions.table.living.get(owner.address):
-                owner.handle(event, now)
-                if not isinstance(event, quic_events.StreamEvent):
-                    self.session_event(owner, event, now)
+            elif isinstance(owner, Session) and self.sessions.is_living(owner):
+                if isinstance(event, quic_events.StreamEvent):
+                    owner.handle(event, now)
+                else:
+                    self._handle_session(owner, event, now)
 
-    def session_event(self, session: Session, event: quic_events.Event, now: float) -> None:
-        """An event of an end-to-end connection, but of its streams, after the session took it."""
+    def _handle_session(self, session: Session, event: quic_events.Event, now: float) -> None:
+        """Take an event of an end-to-end connection that concerns none of its streams."""
         match event:
-            case quic_events.HandshakeCompleted():
-                paths = self.paths_of(session)
-                session.connection.name_path(name_of(paths.using))
-                session.connection.set_max_datagram_size(paths.packet_size)
+            case quic_events.HandshakeCompleted(peer):
+                self._prove(session, peer, now)
             case quic_events.ConnectionClosed():
                 self.sessions.end(session, event.error_code, event.reason, now)
             case quic_events.BlackHoleDetected():
                 self.paths_of(session).black_hole(now)
                 self.sessions.follow(session, now)
+
+    def _prove(self, session: Session, peer: Identity, now: float) -> None:
+        """The other end proved to be `peer`; end the session if another peer was announced."""
+        seconds = now - session.created
+        self.emit(reports.HandshakeCompleted(session.id.hex(), str(peer), seconds))
+        if peer.name != session.peer_name:
+            announced = f"announced was {self.peer_role} {session.peer_name}"
+            reason = f"{announced}, it is {peer.name}"
+            self.sessions.end(session, ErrorCode.WRONG_PEER, reason, now)
+            return
+        paths = self.paths_of(session)
+        session.connection.name_path(name_of(paths.using))
+        session.connection.set_max_datagram_size(paths.packet_size)
+        self.session_established(session, now)
+
+    def session_established(self, session: Session, now: float) -> None:
+        """The other end proved to be the announced peer; a hook for the roles."""

@@ -1,4 +1,8 @@
-"""A session: one Agent and one Connector, and the streams of their end-to-end connection."""
+"""A session: one Agent and one Connector, and the streams of their end-to-end connection.
+
+Both ends have this in common; ends.py has the difference. The packets of the connection travel as
+the session's `Paths` say, which a session does not know.
+"""
 
 from __future__ import annotations
 
@@ -20,20 +24,16 @@ from p2pnet.quic import events as quic_events
 from p2pnet.quic.connection import Connection
 from p2pnet.wire.address import PeerAddress
 from p2pnet.wire.codes import DecodeError, ErrorCode
-from p2pnet.wire.stream import (
-    StreamKind,
-    decode_capsules,
-    decode_flow_datagram,
-)
+from p2pnet.wire.stream import ACCEPTED, StreamKind, decode_capsules, decode_flow_datagram
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Introduction:
-    """What an Intermediate says of a session.
+class Announcement:
+    """What an Intermediate says of a session; the handshake has to confirm the name.
 
     :ivar session_id: 16 bytes, chosen by the Agent.
-    :ivar peer_name: who the other end is said to be.
-    :ivar instance: the number of the other end's process.
+    :ivar peer_name: the name of the other end.
+    :ivar instance: 8 bytes, the process of the other end.
     """
 
     session_id: bytes
@@ -44,23 +44,24 @@ class Introduction:
 class Session:
     """Streams over one end-to-end connection: what both ends have in common.
 
+    :param announced: what an Intermediate said.
+    :param emit: takes the events of the streams, and reports.
     :ivar id: 16 bytes, chosen by the Agent.
     :ivar address: the fixed address under which QUIC knows the other end.
     :ivar peer_name: the other end's name as the Intermediate announced it.
     :ivar instance: 8 bytes, the other end's process as announced.
     :ivar created: in seconds of the caller's clock.
+    :ivar streams: the open ones, by stream id.
     """
 
-    def __init__(
-        self, introduction: Introduction, now: float, emit: Callable[[Event], None]
-    ) -> None:
-        self.id = introduction.session_id
+    def __init__(self, announced: Announcement, now: float, emit: Callable[[Event], None]) -> None:
+        self.id = announced.session_id
         self.address: PeerAddress = PeerAddress.of_session(self.id)
-        self.peer_name = introduction.peer_name
-        self.instance = introduction.instance
+        self.peer_name = announced.peer_name
+        self.instance = announced.instance
         self.created = now
         self.streams: dict[int, Stream] = {}
-        self._now = now  # of the last event, for durations
+        self._now = now  # of the last call that said it, for durations
         self._emit = emit
         self._connection: Connection | None = None
 
@@ -89,14 +90,14 @@ class Session:
         return self._connection.peer if self._connection is not None else None
 
     def set_connection(self, connection: Connection) -> None:
-        """The end-to-end connection began its handshake."""
+        """Carry the streams on this connection, whose handshake begins."""
         connection.owner = self
         self._connection = connection
 
     # -- events of the connection ----------------------------------------------------------------
 
-    def handle(self, event: quic_events.Event, now: float) -> None:
-        """Take one event of the end-to-end connection."""
+    def handle(self, event: quic_events.StreamEvent, now: float) -> None:
+        """Take an event of a stream of the connection, or a DATAGRAM frame."""
         self._now = now
         match event:
             case quic_events.StreamDataReceived(stream_id, data, end):
@@ -110,18 +111,15 @@ class Session:
                 self._reset(stream_id, code)
             case quic_events.StreamStopped(stream_id, code):
                 self._stopped(stream_id, code)
-            case quic_events.HandshakeCompleted(peer):
-                self._emit(reports.HandshakeCompleted(self.id.hex(), str(peer), now - self.created))
-            case quic_events.ConnectionClosed():
-                self.abandon(event.error_code, event.reason)
 
-    def abandon(self, code: ErrorCode, reason: str) -> None:
+    def abandon(self, code: ErrorCode, reason: str, now: float) -> None:
         """The connection is over: every stream breaks."""
+        self._now = now
         for stream in list(self.streams.values()):
             self.close_stream(stream, code or ErrorCode.CANCELLED, reason)
 
     def _stream(self, stream_id: int) -> Stream | None:
-        """The stream that data came for, None if it is to be dropped."""
+        """The stream that arriving data belongs to, None to drop the data."""
         return self.streams.get(stream_id)
 
     def _received(self, stream_id: int, data: bytes, end: bool) -> None:
@@ -137,12 +135,12 @@ class Session:
             stream.reset(ErrorCode.PROTOCOL_ERROR, str(error))
 
     def _before_open(self, stream: Stream, data: bytes) -> bytes:
-        """Take what precedes the bytes of the service off the front. Raises DecodeError."""
+        """Take the header or the answer off the front of `data`. Raises DecodeError."""
         raise NotImplementedError
 
     def _deliver(self, stream: Stream, data: bytes, end: bool) -> None:
         if end:
-            stream.input_ended = True
+            stream.receiving.ended = True
         if stream.is_closed:
             return
         if stream.kind is StreamKind.FLOW and stream.state is not StreamState.WAITING:
@@ -151,15 +149,16 @@ class Session:
             if end:
                 raise DecodeError("stream ended before its header")
         elif data or end:
-            stream.received += len(data)
+            stream.receiving.size += len(data)
             self._emit(StreamData(stream, data, end))
         if end:
             self.close_if_finished(stream)
 
     def _deliver_capsules(self, stream: Stream, data: bytes) -> None:
         self.connection.consume(stream.stream_id, len(data))
-        stream.buffer += data
-        for payload in decode_capsules(stream.buffer):
+        buffer = stream.receiving.buffer
+        buffer += data
+        for payload in decode_capsules(buffer):
             self._deliver_datagram(stream, payload)
 
     def _datagram(self, data: bytes) -> None:
@@ -172,7 +171,7 @@ class Session:
             self._deliver_datagram(stream, payload)
 
     def _deliver_datagram(self, stream: Stream, payload: bytes) -> None:
-        stream.received += len(payload)
+        stream.receiving.size += len(payload)
         self._emit(FlowDatagram(stream, payload))
 
     def _reset(self, stream_id: int, code: int) -> None:
@@ -187,19 +186,19 @@ class Session:
             return
         if code != ErrorCode.NO_ERROR:
             self._reset(stream_id, code)
-        else:  # it ended properly over there, what it still sends us is on its way
-            stream.output_ended = True
+        else:  # it ended properly over there; its last bytes are on their way
+            stream.sending.ended = True
             self.close_if_finished(stream)
 
     # -- the life of streams ---------------------------------------------------------------------
 
     def close_if_finished(self, stream: Stream) -> None:
-        """Both directions ended: the stream is over."""
-        if stream.input_ended and stream.output_ended:
+        """Close the stream properly if both of its parts ended."""
+        if stream.receiving.ended and stream.sending.ended:
             self.close_stream(stream, ErrorCode.NO_ERROR, "")
 
     def close_stream(self, stream: Stream, code: int, reason: str) -> None:
-        """Forget the stream and tell its owner, once."""
+        """Forget the stream; a report and StreamClosed say why. Only the first call counts."""
         if stream.is_closed:
             return
         refused = stream.state is StreamState.REQUESTED and code != ErrorCode.NO_ERROR
@@ -212,28 +211,27 @@ class Session:
             seconds = self._now - stream.created
             self._emit(
                 reports.StreamFinished(
-                    self.id.hex(), stream.service, stream.sent, stream.received, seconds, name
+                    self.id.hex(), stream.service,
+                    stream.sending.size, stream.receiving.size, seconds, name,
                 )
-            )
+            )  # fmt: skip
         self._emit(StreamClosed(stream, code, reason))
 
     def accept(self, stream: Stream) -> None:
         """Answer a requested stream: it is open."""
-        stream.answer()
+        stream.advance(StreamState.OPEN)
+        self.connection.send(stream.stream_id, ACCEPTED)
         self._opened(stream)
 
     def refuse(self, stream: Stream, code: ErrorCode, reason: str) -> None:
-        """Answer a requested stream: no."""
+        """Answer a requested stream: it is refused, with `code` for the peer."""
         self.connection.reset(stream.stream_id, code)
         self.close_stream(stream, code, reason)
 
     def _opened(self, stream: Stream) -> None:
         self._emit(
             reports.StreamOpened(
-                self.id.hex(),
-                self.peer_name,
-                stream.service,
-                stream.kind.name.lower(),
+                self.id.hex(), self.peer_name, stream.service, stream.kind.name.lower(),
                 self._now - stream.created,
             )
-        )
+        )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The sessions of a peer: which one a datagram belongs to, and what the paths of each ask for."""
+"""The sessions of a peer: the session that a datagram belongs to, and the requests of its paths."""
 
 from __future__ import annotations
 
@@ -23,6 +23,9 @@ from p2pnet.wire.check import Check, CheckKind
 from p2pnet.wire.codes import ErrorCode
 from p2pnet.wire.relay_frame import RELAY_OVERHEAD, relay_header
 
+Channel = tuple[Address, bytes]
+"""The Intermediate that relays in a channel, and the header of the channel's frames."""
+
 LINGER = 3.0  # seconds for which a closed session can still repeat its CONNECTION_CLOSE
 
 
@@ -37,20 +40,21 @@ class SessionTable:
     def __init__(self) -> None:
         self.living: dict[PeerAddress, Session] = {}
         self.paths: dict[PeerAddress, Paths] = {}
-        self._channels: dict[bytes, tuple[Session, Address]] = {}  # by header of their frames
+        self._channels: dict[Channel, Session] = {}
         self._tags: dict[bytes, Session] = {}
 
     def add(self, session: Session, paths: Paths) -> None:
-        """A session begins."""
+        """Find the session, which begins, by its address and by the tag of its checks."""
         self.living[session.address] = session
         self.paths[session.address] = paths
         self._tags[paths.tag] = session
 
     def remove(self, session: Session) -> None:
-        """The session is over; forget() drops its paths later."""
+        """Find the session, which is over, no more; forget() drops its paths later."""
         paths = self.paths[session.address]
         del self.living[session.address]
-        del self._tags[paths.tag]
+        if self._tags.get(paths.tag) is session:  # tags are short: another may have the same
+            del self._tags[paths.tag]
         for intermediate in paths.relays:
             self.remove_channel(session, intermediate)
 
@@ -62,21 +66,20 @@ class SessionTable:
     def add_channel(self, session: Session, intermediate: Address, channel: bytes) -> None:
         """Frames of the session arrive in this channel (8 bytes) from that Intermediate."""
         self.remove_channel(session, intermediate)
-        self._channels[relay_header(channel)] = session, intermediate
+        self._channels[intermediate, relay_header(channel)] = session
 
     def remove_channel(self, session: Session, intermediate: Address) -> None:
         """The Intermediate relays the session no more."""
-        ends = session, intermediate
-        for header in [header for header, known in self._channels.items() if known == ends]:
-            del self._channels[header]
+        for channel in [channel for channel, known in self._channels.items() if known is session]:
+            if channel[0] == intermediate:
+                del self._channels[channel]
 
     def of_frame(self, frame: bytes, source: Address) -> Session | None:
         """The session of a relay frame that came from `source`, None if it has none."""
-        session, intermediate = self._channels.get(frame[:RELAY_OVERHEAD], (None, None))
-        return session if intermediate == source else None
+        return self._channels.get((source, frame[:RELAY_OVERHEAD]))
 
     def of_check(self, check: Check) -> Session | None:
-        """The session that a STUN message names; whether it is authentic is not known yet."""
+        """The session that a STUN message names, None if it names none. It may be forged."""
         if check.kind is not CheckKind.REQUEST:
             return self._tags.get(check.transaction_id[:TAG_LENGTH])
         try:
@@ -102,14 +105,14 @@ class SessionsOwner(Protocol):
         """No packet of the session can be sent for now."""
 
     def session_ended(self, session: Session, code: ErrorCode, reason: str, now: float) -> None:
-        """The session is over."""
+        """The session is over, and its streams are broken off."""
 
 
 class Sessions:
     """The sessions of a node, each with its paths.
 
-    Whatever changes the paths of a session is followed by follow(), the one loop that does what
-    the paths ask for.
+    After every call that may change the paths of a session comes follow(): the one loop that does
+    what the paths ask for.
 
     :param links: to the Intermediates, which relay and carry signals.
     :ivar table: finds the session of a datagram.
@@ -128,6 +131,7 @@ class Sessions:
         entropy: Callable[[int], bytes],
     ) -> None:
         self.table = SessionTable()
+        self.checks_out: list[tuple[bytes, Address]] = []
         self.dropped: collections.Counter[str] = collections.Counter()
         self._owner = owner
         self._links = links
@@ -136,7 +140,6 @@ class Sessions:
         self._own = own
         self._entropy = entropy
         self._deadlines = Deadlines(timers, self._due)
-        self.checks_out: list[tuple[bytes, Address]] = []
 
     def __iter__(self) -> Iterator[Session]:
         """The living sessions; they may change meanwhile."""
@@ -150,11 +153,11 @@ class Sessions:
         return self.table.living.get(PeerAddress.of_session(session_id))
 
     def is_living(self, session: Session) -> bool:
-        """Whether the session has not ended."""
+        """Whether this very session lives; a later session may have its address."""
         return self.table.living.get(session.address) is session
 
     def paths_of(self, session: Session) -> Paths:
-        """The paths of a session, living or just over."""
+        """The paths of a session that lives, or ended less than LINGER seconds ago."""
         return self.table.paths[session.address]
 
     def relayed_by(self, link: ControlLink) -> list[Session]:
@@ -164,7 +167,7 @@ class Sessions:
     # -- beginning and end -----------------------------------------------------------------------
 
     def add(self, session: Session, selector: IPathSelector) -> None:
-        """The session begins; `selector` is its policy."""
+        """Begin the session with paths of its own, among which `selector` chooses."""
         exchange = CandidateExchange(
             session.id, controlling=self._controlling, own=self._own, entropy=self._entropy
         )
@@ -181,7 +184,7 @@ class Sessions:
             session.connection.close(code, reason)
         for link in self._relaying(session):
             link.send(messages.SessionClosed(session.id, code, reason[:512]))
-        session.abandon(code, reason)
+        session.abandon(code, reason, now)
         paths = self.paths_of(session)
         self.table.remove(session)
         self._deadlines.forget(session)
@@ -251,26 +254,26 @@ class Sessions:
             self.follow(session, now)
 
     def take_signal(self, message: messages.SignalMessage, now: float) -> None:
-        """A message about candidates or checks; ignored if the session is not of this node."""
+        """A message about candidates or checks; ignored if the session does not live here."""
         session = self.find(message.session)
         if session is not None:
             self.paths_of(session).take_signal(message, now)
             self.follow(session, now)
 
     def candidates_changed(self, now: float) -> None:
-        """This node has other candidates."""
+        """Offer the candidates of this node, which changed, to the peers of all sessions."""
         for session in self:
             self.paths_of(session).candidates_changed(now)
             self.follow(session, now)
 
     def network_changed(self, now: float) -> None:
-        """This node may be in another network."""
+        """Check all paths: this node may be in another network."""
         for session in self:
             self.paths_of(session).network_changed(now)
             self.follow(session, now)
 
     def receive_check(self, check: Check, source: Address, now: float) -> bool:
-        """Take a check from the network. Returns False if it is no authentic one of a session."""
+        """Take a check from the network. Returns False unless it is authentic."""
         session = self.table.of_check(check)
         if session is None:
             return False
@@ -292,7 +295,9 @@ class Sessions:
             self.dropped["no_path"] += len(packets)
             return []
         session = self.table.living.get(address)
-        if session is not None:  # nobody waits for an answer to last packets
+        # Last packets, of a session that is over, get no answer. A later session with the same
+        # address may not have a connection yet.
+        if session is not None and session.has_connection:
             connection = session.connection
             rtt = connection.smoothed_rtt
             paths.sent(now, answer_due=connection.is_answer_due, rtt=rtt)
@@ -323,9 +328,9 @@ class Sessions:
         self.follow(session, now)
 
     def follow(self, session: Session, now: float) -> None:
-        """Do what the paths of a session ask for."""
+        """Do what the paths of a session ask for, until an event ends the session."""
         paths = self.paths_of(session)
-        while (event := paths.next_event()) is not None:
+        while self.is_living(session) and (event := paths.next_event()) is not None:
             self._do(session, event, now)
         if not self.is_living(session):
             return

@@ -1,4 +1,9 @@
-"""A service stream or UDP flow on the end-to-end connection, as a host of the core sees it."""
+"""A service stream or UDP flow on the end-to-end connection, as a host of the core sees it.
+
+The host writes to a `Stream`, which hands the bytes straight to the connection of its session. The
+other way a session makes events of what the connection received; they stand at the end of this
+file.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +12,13 @@ import enum
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from p2pnet import reports
 from p2pnet.core.events import Event, StreamEvent
 from p2pnet.identity import Identity
 from p2pnet.quic.connection import HIGH_WATER, Connection
 from p2pnet.wire.address import PeerAddress
 from p2pnet.wire.codes import ErrorCode
 from p2pnet.wire.stream import (
-    ACCEPTED,
     MAX_DATAGRAM,
     StreamHeader,
     StreamKind,
@@ -49,7 +54,7 @@ class StreamOwner(Protocol):
 
 
 class StreamState(enum.Enum):
-    """Where a stream is in its life."""
+    """The states of a stream, from its creation to its end."""
 
     WAITING = enum.auto()  # for a session (Agent), or for its header (Connector)
     REQUESTED = enum.auto()  # the header is sent or received, no answer yet
@@ -65,14 +70,32 @@ TRANSITIONS = {
 }
 
 
+@dataclasses.dataclass(slots=True)
+class StreamPart:
+    """The sending or the receiving part of a stream (RFC 9000 section 3).
+
+    :ivar size: bytes of the service so far: written by the host, or delivered to it.
+    :ivar buffer: bytes written before there is a session; or the received beginning of a header or
+        a capsule.
+    :ivar ended: whether no more bytes follow.
+    """
+
+    size: int = 0
+    buffer: bytearray = dataclasses.field(default_factory=bytearray)
+    ended: bool = False
+
+
 class Stream:
     """Bytes, or datagrams, to and from one service.
 
-    An Agent may write before the stream is accepted, even before there is a session: that much
-    of a round trip is saved. Calls on a closed stream do nothing.
+    An Agent may write before the stream is accepted, even before there is a session: this saves a
+    round trip. Calls on a closed stream do nothing.
 
+    :param now: time of creation in seconds of the core's clock.
+    :param emit: takes the events of the stream while it has no session.
     :ivar owner: for the host, which keeps here what the stream belongs to.
-    :ivar sent: bytes written, `received`: bytes delivered.
+    :ivar session: the session that carries the stream, None before there is one.
+    :ivar stream_id: its number on the connection (RFC 9000 section 2.1), -1 without a session.
     """
 
     def __init__(
@@ -85,11 +108,8 @@ class Stream:
         self.owner: Any = None
         self.session: StreamOwner | None = None
         self.stream_id = -1
-        self.sent = 0
-        self.received = 0
-        self.buffer = bytearray()  # to send once attached; or input that is incomplete
-        self.input_ended = False
-        self.output_ended = False
+        self.sending = StreamPart()
+        self.receiving = StreamPart()
         self._emit = emit
         self._watched = False
 
@@ -103,7 +123,7 @@ class Stream:
 
     @property
     def is_closed(self) -> bool:
-        """Whether nothing can be sent or received any more."""
+        """Whether the stream is over, so that calls do nothing."""
         return self.state is StreamState.CLOSED
 
     def advance(self, state: StreamState) -> None:
@@ -114,13 +134,14 @@ class Stream:
     # -- for the host ----------------------------------------------------------------------------
 
     def write(self, data: bytes) -> bool:
-        """Queue bytes. False asks to wait for StreamWritable before writing more."""
-        if self.is_closed or self.output_ended or not data:
+        """Queue bytes. Returns False to ask for a pause until StreamWritable."""
+        sending = self.sending
+        if self.is_closed or sending.ended or not data:
             return True
-        self.sent += len(data)
+        sending.size += len(data)
         if self.session is None:
-            self.buffer += data
-            return len(self.buffer) <= HIGH_WATER
+            sending.buffer += data
+            return len(sending.buffer) <= HIGH_WATER
         return self.session.connection.send(self.stream_id, data)
 
     def watch_writable(self) -> None:
@@ -130,32 +151,32 @@ class Stream:
         self._watched = True
 
     def write_end(self) -> None:
-        """No more bytes follow (the other direction stays open)."""
-        if self.is_closed or self.output_ended:
+        """End the sending part; the receiving part stays open."""
+        if self.is_closed or self.sending.ended:
             return
-        self.output_ended = True
+        self.sending.ended = True
         if self.session is not None:
             self.session.connection.send(self.stream_id, b"", end=True)
             self.session.close_if_finished(self)
 
     def discard_input(self) -> None:
-        """Read nothing more: what the peer still sends is not wanted, and it is told so."""
-        if self.is_closed or self.input_ended:
+        """Read nothing more, and ask the peer to send no more (STOP_SENDING, RFC 9000 19.5)."""
+        if self.is_closed or self.receiving.ended:
             return
-        self.input_ended = True
+        self.receiving.ended = True
         if self.session is not None:
             self.session.connection.stop(self.stream_id, ErrorCode.NO_ERROR)
             self.session.close_if_finished(self)
 
     def consume(self, size: int) -> bool:
-        """Tell that `size` received bytes were used, so that the peer may send as many more.
+        """Give the peer credit for as many bytes as the host has used (RFC 9000 section 4).
 
-        Returns whether there is something to send because of it.
+        Returns whether the credit is due to be sent.
         """
         return self.session is not None and self.session.connection.consume(self.stream_id, size)
 
     def reset(self, code: int = ErrorCode.CANCELLED, reason: str = "") -> None:
-        """Break the stream off in both directions."""
+        """Break off both directions. The peer gets the code, StreamClosed code and reason."""
         if self.is_closed:
             return
         if self.session is not None:
@@ -166,26 +187,28 @@ class Stream:
             self._emit(StreamClosed(self, code, reason))
 
     def accept(self) -> None:
-        """Connector: the target is connected, tell the Agent."""
+        """Connector: tell the Agent that the target is connected."""
         if self.state is StreamState.REQUESTED and self.session is not None:
             self.session.accept(self)
 
     def refuse(self, code: ErrorCode, reason: str) -> None:
-        """Connector: no, and why. The Agent gets the code; the reason is for the event log."""
+        """Connector: refuse the stream. The Agent gets the code, the event log the reason."""
         if self.state is StreamState.REQUESTED and self.session is not None:
             self.session.refuse(self, code, reason)
 
     def send_datagram(self, payload: bytes) -> bool:
-        """Send a datagram of the flow, best effort. False: it was dropped, as UDP would.
+        """Send a datagram of the flow, best effort. Returns False if it was dropped.
 
-        One too large for a DATAGRAM frame goes over the flow's stream, if that is not backed up.
+        A datagram too large for a DATAGRAM frame (RFC 9221) travels on the flow's stream, unless
+        HIGH_WATER bytes of the stream are unsent.
         """
         if self.is_closed or len(payload) > MAX_DATAGRAM:
             return False
         if self.session is None:
-            if len(self.buffer) + len(payload) > HIGH_WATER:
+            buffer = self.sending.buffer
+            if len(buffer) + len(payload) > HIGH_WATER:
                 return False
-            self.buffer += encode_capsule(payload)
+            buffer += encode_capsule(payload)
         else:
             connection = self.session.connection
             data = encode_flow_datagram(self.flow_id, payload)
@@ -197,34 +220,37 @@ class Stream:
                 return False
             else:
                 connection.send(self.stream_id, encode_capsule(payload))
-        self.sent += len(payload)
+        self.sending.size += len(payload)
         return True
 
-    # -- for the session -------------------------------------------------------------------------
+    # -- for the Agent and its sessions ----------------------------------------------------------
+
+    def fail(self, code: ErrorCode, reason: str) -> None:
+        """Refuse the stream, which waits for a session and will not get one."""
+        if self.is_closed:
+            return
+        self.advance(StreamState.CLOSED)
+        self._emit(reports.StreamRefused("", self.service, code.name.lower(), reason))
+        self._emit(StreamClosed(self, code, reason))
 
     def attach(self, session: StreamOwner, stream_id: int) -> None:
-        """Agent: the session stands, send the header and what was written before."""
+        """The session carries the stream: send the header, and the bytes written before."""
         self.session, self.stream_id = session, stream_id
         self.advance(StreamState.REQUESTED)
+        sending = self.sending
         header = StreamHeader(self.kind, self.service).encode()
-        written, self.buffer = bytes(self.buffer), bytearray()
-        session.connection.send(stream_id, header + written, end=self.output_ended)
+        written, sending.buffer = bytes(sending.buffer), bytearray()
+        session.connection.send(stream_id, header + written, end=sending.ended)
         if self._watched:
             session.connection.watch(stream_id)
-        if self.input_ended:
+        if self.receiving.ended:
             session.connection.stop(stream_id, ErrorCode.NO_ERROR)
             session.close_if_finished(self)
-
-    def answer(self) -> None:
-        """Connector: send the byte that says the stream is accepted."""
-        assert self.session is not None
-        self.advance(StreamState.OPEN)
-        self.session.connection.send(self.stream_id, ACCEPTED)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class StreamRequested(StreamEvent):
-    """An agent asks for `stream.service`: accept() or refuse() the stream."""
+    """An agent requests `stream.service`: accept() or refuse() the stream."""
 
     stream: Stream
 
@@ -238,7 +264,7 @@ class StreamAccepted(StreamEvent):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class StreamData(StreamEvent):
-    """Bytes in order; call stream.consume(len(data)) once they are used. `end`: no more follow."""
+    """Bytes in order, the last ones if `end`; call stream.consume(len(data)) once used."""
 
     stream: Stream
     data: bytes
@@ -247,14 +273,14 @@ class StreamData(StreamEvent):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class StreamWritable(StreamEvent):
-    """A stream whose write() had returned False takes more."""
+    """The stream takes more bytes: write() returned False, or the host called watch_writable()."""
 
     stream: Stream
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class FlowDatagram(StreamEvent):
-    """A datagram of a flow."""
+    """A datagram of the flow arrived; it is delivered once, or never."""
 
     stream: Stream
     payload: bytes
@@ -262,7 +288,7 @@ class FlowDatagram(StreamEvent):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class StreamClosed(StreamEvent):
-    """The stream is over in both directions. Code 0: properly ended; else why it broke."""
+    """The stream is over in both directions: properly with code 0, else broken off."""
 
     stream: Stream
     code: int

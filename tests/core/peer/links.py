@@ -1,19 +1,21 @@
-"""A control link without a network: its node and its connections are fakes."""
+"""Links without a network: fakes of what is around a link, and of links for those around them."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Hashable, Iterator
+from typing import Any, cast
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from p2pnet import reports
 from p2pnet.core import events
-from p2pnet.core.peer.link import ControlLink
+from p2pnet.core.peer.link import ControlLink, LinkState
+from p2pnet.core.peer.session import Session
 from p2pnet.core.timers import Timers
 from p2pnet.identity import Role
 from p2pnet.quic import events as quic_events
+from p2pnet.quic.engine import Engine
 from p2pnet.wire import messages
 from p2pnet.wire.address import Address
 from tests.core.support import FakeConnection, credentials
@@ -135,3 +137,109 @@ class LinkCase(SynchronousTestCase):
         self.run_to(self.now + seconds)
         self.prove()
         self.say(OBSERVED, messages.Welcome(messages.VERSION))
+
+
+class FakeLink(ControlLink):
+    """A link that is ready and leads nowhere.
+
+    :ivar sent: the messages that it was to send.
+    :ivar probes: how often it was to ask for an answer.
+    """
+
+    def __init__(self, host: str = "192.0.2.1", rtt: float = 0.05) -> None:
+        super().__init__(
+            f"{host}:4433", FakeNode(), Timers(), instance=INSTANCE, random=lambda: 0.5
+        )
+        self.address = (host, 4433)
+        self.sent: list[messages.Message] = []
+        self.probes = 0
+        self._liveness.answered(rtt, 0.0)
+        self.bring_up()
+
+    def bring_up(self, *, draining: bool = False) -> None:
+        """The Intermediate takes requests, unless it is about to stop."""
+        self.state, self.draining, self.last_error = LinkState.READY, draining, ""
+
+    def bring_down(self, error: str) -> None:
+        """The connection is lost."""
+        self.state, self.last_error = LinkState.WAITING, error
+
+    def send(self, message: messages.Message) -> None:
+        """Keep the message."""
+        self.sent.append(message)
+
+    def take_sent(self) -> list[Any]:
+        """The messages since the last call."""
+        sent, self.sent = self.sent, []
+        return sent
+
+    def probe(self, now: float) -> None:
+        """Count the call."""
+        self.probes += 1
+
+    def network_changed(self, now: float) -> None:
+        """Probe, as a link that is ready does."""
+        self.probe(now)
+
+
+class PeerConnection(FakeConnection):
+    """An end-to-end connection that leads nowhere; it keeps what is done with it.
+
+    :ivar established: whether the handshake is over.
+    :ivar answer_due: whether the peer owes an acknowledgement.
+    :ivar sizes: the packet sizes that were set.
+    :ivar moves: for each other way that it was told of, whether packets on the last one are lost.
+    """
+
+    def __init__(self, session: Session, *, established: bool = True) -> None:
+        super().__init__(("", 0))
+        self.established = established
+        self.answer_due = False
+        self.sizes: list[int] = []
+        self.moves: list[bool] = []
+        session.set_connection(self)
+
+    @property
+    def is_established(self) -> bool:
+        """As the test chose, until it is closed."""
+        return self.established and self.is_open
+
+    @property
+    def is_answer_due(self) -> bool:
+        """As the test chose."""
+        return self.answer_due
+
+    def path_changed(self, now: float, *, path: Hashable = None, lost: bool = True) -> None:
+        """Keep whether what was sent is lost."""
+        self.moves.append(lost)
+
+    def set_max_datagram_size(self, size: int) -> None:
+        """Keep the size."""
+        self.sizes.append(size)
+
+
+class FakeAgent:
+    """A FinderOwner; it keeps what is emitted and prepared."""
+
+    def __init__(self) -> None:
+        self.events: list[events.Event] = []
+        self.prepared: list[bytes] = []
+        self._sessions = 0
+
+    def policy_of(self, service: str) -> str:
+        """Named after the service."""
+        return f"policy of {service}"
+
+    def new_session_id(self) -> bytes:
+        """Numbers."""
+        self._sessions += 1
+        return self._sessions.to_bytes(16, "big")
+
+    def prepare(self, session_id: bytes, now: float) -> Engine:
+        """Anything will do, for nobody looks into it."""
+        self.prepared.append(session_id)
+        return cast("Engine", object())
+
+    def emit(self, event: events.Event) -> None:
+        """Keep the event."""
+        self.events.append(event)

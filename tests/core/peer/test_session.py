@@ -5,16 +5,14 @@ Both ends are real; the test writes to the stream what a node of another make co
 
 from __future__ import annotations
 
-from typing import Any
-
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p2pnet import reports
-from p2pnet.core.peer.stream import Stream, StreamOwner, StreamState
-from p2pnet.node.agent import AgentNode
-from p2pnet.node.connector import ConnectorNode
-from p2pnet.testing.realm import Simulation
+from p2pnet.core.peer.ends import AgentSession
+from p2pnet.core.peer.session import Announcement
+from p2pnet.core.peer.stream import Stream, StreamState
+from p2pnet.quic import events as quic_events
 from p2pnet.wire.codes import DecodeError, ErrorCode
 from p2pnet.wire.stream import (
     ACCEPTED,
@@ -23,96 +21,10 @@ from p2pnet.wire.stream import (
     decode_stream_header,
     encode_capsule,
 )
-from tests.sim.support import SimulationCase
+from tests.core.peer.pair import ADDRESS, SESSION, SessionCase
 
 HEADER = StreamHeader(StreamKind.BYTES, "web").encode()
 FLOW_HEADER = StreamHeader(StreamKind.FLOW, "web").encode()
-
-
-class Owner:
-    """Keeps what a stream says to its owner."""
-
-    def __init__(self, stream: Stream) -> None:
-        self.data = b""
-        self.ended = False
-        self.payloads: list[bytes] = []
-        self.outcome: tuple[int, str] | None = None
-        stream.owner = self
-
-    def received(self, data: bytes, end: bool) -> None:
-        """Bytes, or the end of them."""
-        self.data += data
-        self.ended = self.ended or end
-
-    def datagram(self, payload: bytes) -> None:
-        """A datagram of a flow."""
-        self.payloads.append(payload)
-
-    def writable(self) -> None:
-        """More may be written."""
-
-    def closed(self, code: int, reason: str) -> None:
-        """The stream is over."""
-        assert self.outcome is None
-        self.outcome = code, reason
-
-
-class Raw(Stream):
-    """A stream that starts with nothing; the test writes the header, or what it likes."""
-
-    def attach(self, session: StreamOwner, stream_id: int) -> None:
-        """Belong to the session without a word."""
-        self.session, self.stream_id = session, stream_id
-        self.advance(StreamState.REQUESTED)
-
-
-class SessionCase(SimulationCase):
-    """An agent and a connector with a session between them."""
-
-    def setUp(self) -> None:
-        """The connector keeps what is requested, and does not answer yet."""
-        self.simulation: Simulation = self.simulate()
-        self.agent: AgentNode
-        self.connector: ConnectorNode
-        self.agent, self.connector, _ = self.trio(self.simulation)
-        self.talk(self.simulation, self.agent).transport.loseConnection()
-        self.requested: list[Stream] = []
-        self.connector.unserve("web")
-        self.connector.serve("web", self.take)
-        (self.session,) = self.agent.core.sessions
-        (self.other_session,) = self.connector.core.sessions
-        self.settle()
-
-    def take(self, stream: Stream) -> None:
-        """A requested stream."""
-        Owner(stream)
-        self.requested.append(stream)
-
-    def settle(self) -> None:
-        """Let everything arrive that is on its way."""
-        for node in (self.agent, self.connector):
-            node.driver.wake()
-        self.simulation.network.run(0.2)
-
-    def open(self, kind: StreamKind = StreamKind.BYTES) -> Raw:
-        """A stream without a header."""
-        stream = Raw("web", kind, self.agent.driver.now, self.agent.core.emit)
-        Owner(stream)
-        session: Any = self.session
-        session.open(stream)
-        return stream
-
-    def write(self, stream: Stream, data: bytes, end: bool = False) -> None:
-        """Bytes as they are, which arrive before anything else happens."""
-        assert stream.session is not None
-        stream.session.connection.send(stream.stream_id, data, end=end)
-        self.settle()
-
-    def assert_reset(self, stream: Stream, code: ErrorCode) -> None:
-        """The stream is broken at both ends, and nothing remains of it."""
-        self.assertEqual((code, "reset by the peer"), stream.owner.outcome)
-        self.assertEqual({}, self.session.streams)
-        self.assertEqual({}, self.other_session.streams)
 
 
 class HeaderTests(SessionCase):
@@ -181,7 +93,7 @@ class HeaderTests(SessionCase):
         stream = self.open()
         self.write(stream, StreamHeader(StreamKind.BYTES, "no such thing").encode())
         self.assert_reset(stream, ErrorCode.UNKNOWN_SERVICE)
-        (refused,) = self.simulation.reported(self.connector, reports.StreamRefused)
+        (refused,) = self.connector.happened(reports.StreamRefused)
         self.assertEqual(("alice", "no such thing"), (refused.peer, refused.service))
 
 
@@ -260,7 +172,7 @@ class AnswerTests(SessionCase):
         self.other_session.connection.reset(self.requested[0].stream_id, 0x7777)
         self.settle()
         self.assertEqual((0x7777, "reset by the peer"), stream.owner.outcome)
-        (refused,) = self.simulation.reported(self.agent, reports.StreamRefused)
+        (refused,) = self.agent.happened(reports.StreamRefused)
         self.assertEqual("cancelled", refused.code)
 
 
@@ -292,3 +204,101 @@ class FlowParsingTests(SessionCase):
         self.write(stream, FLOW_HEADER)
         self.write(self.requested[0], ACCEPTED + encode_capsule(b"answer"))
         self.assertEqual([b"answer"], stream.owner.payloads)
+
+
+class EndTests(SessionCase):
+    """How streams end, and what a session says of itself."""
+
+    def test_a_session_is_known_by_what_was_announced_until_the_handshake(self) -> None:
+        """Without a connection there is nobody to speak to."""
+        announced = Announcement(SESSION, "office", b"instance")
+        session = AgentSession(announced, 1.0, self.agent.emit, "web")
+        self.assertEqual(
+            (SESSION, ADDRESS, "office", b"instance", 1.0),
+            (session.id, session.address, session.peer_name, session.instance, session.created),
+        )
+        self.assertFalse(session.has_connection or session.is_established)
+        self.assertIsNone(session.peer)
+        self.assertIn("office", repr(session))
+        assert self.session.peer is not None
+        self.assertEqual("office", self.session.peer.name)
+
+    def test_a_stream_is_over_when_both_parts_ended_and_says_what_it_carried(self) -> None:
+        """With one report at each end."""
+        stream, other = self.talk()
+        stream.write(b"question")
+        stream.write_end()
+        self.settle()
+        self.assertIsNone(stream.owner.outcome)
+        other.write(b"the answer")
+        other.write_end()
+        self.settle()
+        for end, (sent, received) in ((self.agent, (8, 10)), (self.connector, (10, 8))):
+            (finished,) = end.happened(reports.StreamFinished)
+            self.assertEqual((sent, received), (finished.sent, finished.received))
+            self.assertEqual("no_error", finished.code)
+            self.assertGreater(finished.seconds, 0)
+            self.assertEqual({}, end.session.streams)
+
+    def test_a_peer_that_reads_no_more_ends_the_sending_part(self) -> None:
+        """With code 0 its own bytes are still on their way; any other code is a reset."""
+        stream, other = self.talk()
+        other.write(b"last words")
+        other.discard_input()
+        other.write_end()
+        self.settle()
+        self.assertEqual((b"last words", True), (stream.owner.data, stream.owner.ended))
+        self.assertEqual((ErrorCode.NO_ERROR, ""), stream.owner.outcome)
+        stream, other = self.talk()
+        self.other_session.connection.stop(other.stream_id, ErrorCode.TARGET_REFUSED)
+        self.settle()
+        self.assertEqual((ErrorCode.TARGET_REFUSED, "reset by the peer"), stream.owner.outcome)
+
+    def test_a_lost_connection_breaks_every_stream_once(self) -> None:
+        """And a code of 0 is no proper end for a stream."""
+        one, _ = self.talk()
+        two, _ = self.talk()
+        for _ in range(2):
+            self.session.abandon(ErrorCode.NO_ERROR, "not used any more", self.now)
+        outcome = ErrorCode.CANCELLED, "not used any more"
+        self.assertEqual([outcome, outcome], [one.owner.outcome, two.owner.outcome])
+
+    def test_what_comes_for_a_stream_that_is_gone_is_dropped(self) -> None:
+        """Data gives its credit back; the rest changes nothing."""
+        stream, _ = self.talk()
+        stream.reset()
+        before = len(self.agent.events)
+        for event in (
+            quic_events.StreamDataReceived(stream.stream_id, b"late", True),
+            quic_events.StreamReset(stream.stream_id, 0),
+            quic_events.StreamStopped(stream.stream_id, 0),
+            quic_events.StreamWritable(stream.stream_id),
+        ):
+            self.session.handle(event, self.now)
+        self.assertEqual(before, len(self.agent.events))
+
+    def test_a_stream_that_was_blocked_learns_when_it_may_go_on(self) -> None:
+        """Once most of what was written left."""
+        stream, other = self.talk()
+        self.assertFalse(stream.write(bytes(300_000)))
+        while len(other.owner.data) < 300_000:
+            self.settle()
+        self.assertEqual(1, stream.owner.writable)
+
+    def test_data_behind_the_end_of_a_broken_stream_is_not_delivered(self) -> None:
+        """A wrong answer resets the stream before its data is looked at."""
+        stream = self.open()
+        self.session.handle(
+            quic_events.StreamDataReceived(stream.stream_id, b"\x01data", True), self.now
+        )
+        self.assertEqual(b"", stream.owner.data)
+        self.assertIs(StreamState.CLOSED, stream.state)
+
+    def test_regression_durations_are_not_negative(self) -> None:
+        """A session that was idle for long counted from its last event."""
+        self.now += 100.0
+        stream = Stream("web", StreamKind.BYTES, self.now, self.agent.emit)
+        self.session.open(stream, self.now)
+        self.session.close_stream(stream, ErrorCode.NO_ERROR, "")
+        (finished,) = self.agent.happened(reports.StreamFinished)
+        self.assertEqual(0.0, finished.seconds)
