@@ -1,6 +1,6 @@
-"""Rows of packets that are full of new bytes of one stream, which is what a transfer consists of.
+"""Rows: packets full of new bytes of one stream, of which a transfer consists.
 
-What is the same for all of a row is looked at once.
+Fields that all packets of a row share are computed once for the row.
 """
 
 from typing import Any
@@ -19,7 +19,7 @@ MAX_ROW = 64  # packets
 
 
 class RowSender(FastReceiver):
-    """Makes rows."""
+    """Adds packets of one stream to the receiver: up to MAX_ROW of full size in one pass."""
 
     def _elicited(self, now: float) -> None:
         """Something was sent that the peer acknowledges: the idle timer, RFC 9000 section 10.1."""
