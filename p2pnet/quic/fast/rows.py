@@ -43,7 +43,8 @@ class RowSender(FastReceiver):
         prefix = b"%c%b" % (frames.STREAM | frames.STREAM_OFFSET, varint(stream_id))
         buffer, base = sender._buffer, sender._buffer_start
         first, on_delivery, offset = self._packet_number, sender.on_data_delivery, waiting.start
-        protect = self._protection.protect
+        one_rtt = self._one_rtt
+        protect = one_rtt.protection.protect
         datagrams, records = [], []
         for number in range(first, first + count):
             head = prefix + varint(offset)
@@ -61,7 +62,7 @@ class RowSender(FastReceiver):
         self._remote_max_data_used += offset - waiting.start
         self._packet_number = first + count
         self._network_paths[0].bytes_sent += count * size
-        self._loss.on_row_sent(records, self._space, now)
+        self._loss.on_row_sent(records, one_rtt.space, now)
         self._elicited(now)
         return datagrams
 
