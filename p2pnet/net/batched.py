@@ -1,8 +1,9 @@
 """The UDP socket of a node, on Linux: up to 64 datagrams with one system call, either way.
 
-What a call costs is hardly more for 64 datagrams than for one, and so is what the reactor does for
-each. UDP_SEGMENT has the kernel cut what is sent into datagrams (generic segmentation offload),
-UDP_GRO has it join what arrives from one sender (generic receive offload); see udp(7).
+A call for 64 datagrams costs hardly more than a call for a single datagram, and so does the
+reactor's work per call. With UDP_SEGMENT the kernel cuts a buffer into datagrams (generic
+segmentation offload), with UDP_GRO it joins datagrams of one sender (generic receive offload); see
+udp(7).
 """
 
 import errno
@@ -39,14 +40,14 @@ ANCILLARY_SPACE = 64  # bytes; the one int needs 24
 MAX_SEGMENTS = 64  # in one call: UDP_MAX_SEGMENTS, which older kernels have
 MAX_RUN = 65000  # bytes in one call; together they are one IP packet for a while
 
-SPARSE = 100e-6  # seconds after one that was alone, for the next one to be alone as well
-MAX_BATCH = 64  # datagrams after which others have their turn: a millisecond's work or two
-MAX_TURN = 1 << 18  # bytes after which they have it, too
+SPARSE = 100e-6  # seconds of silence after a lone datagram; the next is taken to be lone too
+MAX_BATCH = 64  # datagrams of one turn, a millisecond's work or two; other readers come next
+MAX_TURN = 1 << 18  # bytes of one turn
 
-# What a kernel, a route or a device says that will not cut. One that lacks it altogether does so
-# every time; a datagram that is too long, or a way through a tunnel, only now and then.
+# Errors of a kernel, a route or a device that refuses segmentation. Without support every call
+# fails; with support only a datagram that is too long, or a route through a tunnel, fails.
 REFUSALS = {errno.EIO, errno.EINVAL, errno.EMSGSIZE}
-MAX_REFUSALS = 8  # in a row, then it is not tried any more
+MAX_REFUSALS = 8  # in a row, after which segmentation is not tried again
 
 
 def is_available(reactor: object) -> bool:
@@ -135,8 +136,8 @@ class BatchedUDPTransport:
         self._port = port
         self._open_socket = open_socket
         self._socket: socket.socket | None = None
-        self._family = 0  # of that; Python makes an Enum of it each time that it is asked
-        self._was_alone = False  # the datagram that was read last, and when it was passed on
+        self._family = 0  # of the socket; socket.family makes an Enum at each access
+        self._was_alone = False  # whether the last turn read just one datagram; it ended at
         self._read_at = 0.0
         self._receive: Callable[[Datagrams], Any]
         self._refusals = 0
@@ -168,7 +169,7 @@ class BatchedUDPTransport:
         return canonical_address(*self._socket.getsockname()[:2])
 
     def stop(self) -> None:
-        """Close the socket."""
+        """Close the socket; a second call does nothing. Datagrams sent later count as lost."""
         opened, self._socket = self._socket, None
         if opened is not None:
             self._reactor.removeReader(self)  # while it still has its descriptor
@@ -177,7 +178,7 @@ class BatchedUDPTransport:
     # -- receiving -------------------------------------------------------------------------------
 
     def logPrefix(self) -> str:
-        """For Twisted's log."""
+        """The name of this reader in Twisted's log (IReadDescriptor)."""
         return "UDP"
 
     def fileno(self) -> int:
@@ -185,9 +186,9 @@ class BatchedUDPTransport:
         return -1 if self._socket is None else self._socket.fileno()
 
     def doRead(self) -> None:
-        """Pass on what waits; the reactor comes back if there is more."""
-        # Asking whether there is more costs what reading does. If there is, the reactor comes back
-        # at once, and then all is read.
+        """Read the waiting datagrams and pass them on; the reactor calls again for more."""
+        # A second recvmsg() that only finds the socket empty costs as much as the first. After a
+        # lone datagram read just one; if more wait, the reactor calls again and all are read.
         is_alone = self._was_alone and self._reactor.seconds() - self._read_at > SPARSE
         most = 1 if is_alone else MAX_BATCH
         if self._socket is not None and self._read(most) and self._socket is not None:
@@ -203,8 +204,8 @@ class BatchedUDPTransport:
             self._reactor.addReader(self)
 
     def _read(self, most: int) -> bool:
-        """Pass on what waits, up to so many datagrams, or those of one call if they came joined;
-        returns whether to rest before the next time."""
+        """Pass on the waiting datagrams, `most` or those that one call gives joined; returns
+        whether to pause before the next read."""
         assert self._socket is not None
         batch: list[tuple[bytes, Address]] = []
         forwarded = taken = 0
@@ -224,7 +225,7 @@ class BatchedUDPTransport:
                 else:
                     batch.append((data, address))
         except OSError:
-            pass  # there is no more, or what an earlier datagram met comes to light here
+            pass  # the socket is empty, or the kernel reports an ICMP error of an earlier datagram
         try:
             if batch:
                 self._receive(batch)
@@ -239,8 +240,9 @@ class BatchedUDPTransport:
         self.stop()
 
     def _forward(self, data: bytes, size: int, source: Address) -> int:
-        """Send on as it is what came joined, or alone, if that is asked for. Returns how many that
-        were."""
+        """Offer joined datagrams, or a lone datagram, to `forward`, and send them unchanged to the
+        address that it returns. Returns the number of datagrams sent, 0 if they are to be
+        received here."""
         count = -(-len(data) // size)
         if self.forward is None or count > self._max_segments:
             return 0

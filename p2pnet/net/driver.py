@@ -25,30 +25,30 @@ class Core(Protocol):
 
 
 class Pump(Protocol):
-    """How a driver is told that something was asked of its core; see Driver."""
+    """The part of Driver by which a user of the core asks for its work to be sent."""
 
     def wake(self, within: float = 0.0) -> None: ...
     def flush(self) -> None: ...
 
 
 Forwarder = Callable[[bytes, int, Address, float], Address | None]
-"""What a core has for IDatagramTransport.forward: it is told the time too."""
+"""A core's counterpart of IDatagramTransport.forward, with the time (s) as last argument."""
 
 
-TOGETHER = 200e-6  # seconds after a flush in which another one waits for more of its kind
+TOGETHER = 200e-6  # seconds after a flush in which a further flush waits for more writes
 
 
 class Driver:
     """Pumps `core` over `transport`.
 
-    All datagrams of a batch are received first, then events are handled, then everything is sent
-    and the timer set: once for the whole batch, not once a datagram. Reports are handled after
-    that, because nobody at the other end of a connection waits for what is written of it here.
+    The driver receives all datagrams of a batch, then handles the events, then sends all datagrams
+    and sets the timer: once for the batch, not once for each datagram. It handles Reports last,
+    because no peer waits for them.
 
     :param handle: gets each event.
-    :param forward: of the core, for what came joined: see IDatagramTransport.
-    :ivar errors: exceptions raised while handling what came from the network, by where; each is
-        logged and the node goes on.
+    :param forward: the core's forwarder of joined datagrams, see IDatagramTransport.
+    :ivar errors: number of exceptions that the core or a handler raised, by the step that raised;
+        each is logged and the node goes on.
     """
 
     log = Logger()
@@ -67,7 +67,7 @@ class Driver:
         self._clock = clock
         self._handle = handle
         self._pump_call: IDelayedCall | None = None
-        self._may_wait = False  # that call, as long as nobody asks for more
+        self._may_wait = False  # whether an urgent wake() moves that call to the present
         self._timer_call: IDelayedCall | None = None
         self._timer_at = 0.0
         self._flushed_at = 0.0
@@ -79,7 +79,7 @@ class Driver:
 
     @property
     def now(self) -> float:
-        """The time that the core is told."""
+        """The time that the core gets, in seconds of the clock."""
         return float(self._clock.seconds())
 
     def start(self) -> None:
@@ -88,7 +88,7 @@ class Driver:
         self._running = True
 
     def stop(self) -> Deferred[Any]:
-        """Send what is left and close the socket."""
+        """Send the last datagrams and close the socket. The Deferred fires once it is closed."""
         self._pump()
         self._running = False
         for call in (self._pump_call, self._timer_call):
@@ -97,11 +97,11 @@ class Driver:
         return maybeDeferred(self._transport.stop)
 
     def wake(self, within: float = 0.0) -> None:
-        """Something was asked of the core: pump it soon, once for all that is asked until then.
+        """Pump the core soon: once for all calls until then.
 
-        A handler of events need not: what it asks for is sent when it has returned.
+        An event handler need not call this: the driver pumps when the handler has returned.
 
-        :param within: seconds that it may wait for something else to go with.
+        :param within: seconds that pumping may wait for further work to go with.
         """
         if not self._running or self._pumping:
             return
@@ -114,9 +114,9 @@ class Driver:
         self._may_wait = within > 0
 
     def flush(self) -> None:
-        """The same, but someone waits for it: pump at once, if that was not just asked for.
+        """Pump the core before this returns, unless a flush less than TOGETHER ago did so.
 
-        Not for code that could not bear to get events meanwhile.
+        Events may be delivered before this returns; the caller must be reentrant.
         """
         if self._pumping or self.now - self._flushed_at < TOGETHER:
             self.wake()
@@ -153,7 +153,7 @@ class Driver:
     def _pump(self) -> None:
         call, self._pump_call = self._pump_call, None
         if call is not None and call.active():
-            call.cancel()  # what it was to do is done now
+            call.cancel()  # this pump does its work
         self._pumping = True
         try:
             self._handle_and_send()
@@ -200,8 +200,8 @@ class Driver:
         when = self._core.get_timer()
         call = self._timer_call
         if call is not None and call.active():
-            # A call that comes too early does no harm: it sets the right time then. It is asked
-            # when it was to come, for it comes later by what setting it took.
+            # A call that comes too early does no harm: it sets the right time then. Compare with
+            # the time that the core asked for: callLater() adds the time that its own call took.
             if when is None or self._timer_at <= when:
                 return
             call.cancel()

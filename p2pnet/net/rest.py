@@ -1,7 +1,7 @@
 """When to pause reading a busy socket, so that the next read gets several datagrams.
 
-At some thousands of datagrams a second the reactor would read each in a turn of its own and answer
-each by itself. After a pause it reads and answers several together.
+At some thousands of datagrams a second the reactor reads and answers each datagram in a turn of its
+own. After a pause it reads and answers several together.
 """
 
 REST = 0.002  # seconds of a pause, the most that a pause adds to a round trip

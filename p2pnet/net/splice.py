@@ -107,12 +107,12 @@ class Splice(Protocol):
         other.transport.registerProducer(self.transport, True)
 
     def dataReceived(self, data: bytes) -> None:
-        """Pass bytes on."""
+        """Write the received bytes to the other end; drop them if that end is not connected."""
         if self._other is not None and self._other.is_live:
             write_now(self._other.transport, data)
 
     def readConnectionLost(self) -> None:
-        """Pass a half-close on."""
+        """Half-close the other end, because the peer of this end will send no more."""
         if self._other is not None and self._other.is_live:
             self._other.transport.loseWriteConnection()
 

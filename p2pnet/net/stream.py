@@ -68,12 +68,15 @@ class StreamTransport:
     # -- ITransport ------------------------------------------------------------------------------
 
     def write(self, data: bytes) -> None:
-        """Send bytes."""
+        """Queue bytes for the stream, sent in the next turn of the reactor (ITransport).
+
+        Bytes after loseConnection() or after the end of the stream are dropped.
+        """
         self._write(data)
         self._pump.wake()
 
     def write_now(self, data: bytes) -> None:
-        """Send bytes at once; other events may be handled meanwhile."""
+        """Send bytes before this returns; events may be delivered meanwhile (see Driver.flush)."""
         self._write(data)
         self._pump.flush()
 
@@ -88,7 +91,7 @@ class StreamTransport:
             self._pause_producer()
 
     def writeSequence(self, data: Iterable[bytes]) -> None:
-        """Send bytes."""
+        """Queue the pieces as one write(), in their order (ITransport)."""
         self.write(b"".join(data))
 
     def loseWriteConnection(self) -> None:
@@ -151,7 +154,7 @@ class StreamTransport:
             self._producer.pauseProducing()
 
     def writable(self) -> None:
-        """The stream takes more."""
+        """Resume the paused producer: few unsent bytes are left in the stream."""
         if self._producer is not None and (self._producer_paused or not self._streaming):
             self._producer_paused = False
             self._producer.resumeProducing()
@@ -159,7 +162,7 @@ class StreamTransport:
     # -- IPushProducer: the stream feeds a protocol ----------------------------------------------
 
     def pauseProducing(self) -> None:
-        """Deliver nothing until resumeProducing()."""
+        """Keep received bytes until resumeProducing(), and give the peer no credit for them."""
         self._paused = True
 
     def resumeProducing(self) -> None:

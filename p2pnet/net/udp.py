@@ -172,7 +172,7 @@ class UDPTransport:
         return canonical_address(host.host, host.port)
 
     def stop(self) -> Deferred[None] | None:
-        """Close the socket."""
+        """Close the socket. Returns a Deferred of the port's end, None if it was not open."""
         port, self._port = self._port, None
         if self._receiver is not None:
             self._receiver.receive = None  # the port may be in the middle of reading

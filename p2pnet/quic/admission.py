@@ -1,4 +1,4 @@
-"""Whether a stranger's first packet becomes a connection: limits, and Retry under load."""
+"""Whether a first packet becomes a connection: limits, and Retry under load."""
 
 import collections
 import dataclasses
@@ -9,8 +9,8 @@ from aioquic.quic.packet import encode_quic_retry
 from aioquic.quic.retry import QuicRetryTokenHandler
 
 from p2pnet.quic.packet import InitialHeader
-from p2pnet.quic.profile import CONNECTION_ID_LENGTH
-from p2pnet.wire.address import Address
+from p2pnet.quic.profile import CONNECTION_ID_LENGTH, ConnectionProfile
+from p2pnet.wire.address import Address, PeerAddress
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -35,8 +35,12 @@ NO_CONNECTIONS = Limits(connections=0, retry_above=0)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Admitted:
-    """An Initial that may become a connection, with what a Retry before it established."""
+    """An Initial that may become a connection, with what a Retry before it established.
 
+    :ivar profile: makes the connection's engine.
+    """
+
+    profile: ConnectionProfile
     original_destination_connection_id: bytes
     retry_source_connection_id: bytes | None = None
 
@@ -48,10 +52,28 @@ def source_prefix(address: Address) -> bytes:
 
 
 class Admission:
-    """Decides about Initials from the open network and keeps count of half-open connections."""
+    """Decides about Initials and counts the half-open connections from the open network.
 
-    def __init__(self, limits: Limits, entropy: Callable[[int], bytes]) -> None:
+    :param server: profile of connections from the open network, None to accept none.
+    :param limits: how many of those; must be given with `server`.
+    :param accept_peer: gives the profile for an Initial under a PeerAddress, None to drop it.
+    :param entropy: the source of random bytes.
+    :ivar server: see above; may be replaced at any time.
+    :ivar retries_sent: Retry packets so far.
+    :ivar refused: Initials from the open network that were dropped for a limit or a bad token.
+    """
+
+    def __init__(
+        self,
+        *,
+        server: ConnectionProfile | None,
+        limits: Limits,
+        accept_peer: Callable[[PeerAddress], ConnectionProfile | None] | None,
+        entropy: Callable[[int], bytes],
+    ) -> None:
+        self.server = server
         self.limits = limits
+        self._accept_peer = accept_peer
         self.retries_sent = 0
         self.refused = 0
         self._entropy = entropy
@@ -75,23 +97,37 @@ class Admission:
             del self._half_open[prefix]
 
     def judge(
-        self, header: InitialHeader, address: Address, connections: int, now: float
+        self, header: InitialHeader, address: Address | PeerAddress, connections: int, now: float
     ) -> Admitted | bytes | None:
-        """What to do with an Initial: admit it, answer with these bytes (a Retry), or drop it."""
+        """What to do with an Initial: admit it, answer with these bytes (a Retry), or drop it.
+
+        :param connections: number of all connections that exist.
+        :param now: seconds of the caller's clock.
+        """
+        if isinstance(address, PeerAddress):
+            profile = self._accept_peer(address) if self._accept_peer else None
+            if profile is None:
+                return None
+            return Admitted(profile, header.destination_connection_id)
+        profile = self.server
+        if profile is None:
+            return None
         limits, half_open = self.limits, self.half_open
         if connections >= limits.connections or half_open >= limits.half_open:
             self.refused += 1
             return None
         if header.token:
-            return self._check_token(header, address, now)
+            return self._check_token(profile, header, address, now)
         if half_open >= limits.retry_above:
             return self._retry(header, address, now)
         if self._half_open[source_prefix(address)] >= limits.half_open_per_source:
             self.refused += 1
             return None
-        return Admitted(header.destination_connection_id)
+        return Admitted(profile, header.destination_connection_id)
 
-    def _check_token(self, header: InitialHeader, address: Address, now: float) -> Admitted | None:
+    def _check_token(
+        self, profile: ConnectionProfile, header: InitialHeader, address: Address, now: float
+    ) -> Admitted | None:
         try:
             original = self._tokens.validate_token(
                 address=address,
@@ -105,7 +141,7 @@ class Admission:
         if self._half_open[source_prefix(address)] >= self.limits.half_open_per_source:
             self.refused += 1
             return None
-        return Admitted(original, header.destination_connection_id)
+        return Admitted(profile, original, header.destination_connection_id)
 
     def _retry(self, header: InitialHeader, address: Address, now: float) -> bytes:
         self.retries_sent += 1

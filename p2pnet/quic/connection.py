@@ -22,21 +22,16 @@ class Connection:
     the peer did: data for a stream that is gone is dropped, and an event told of it.
 
     :ivar owner: for the layer above, which keeps here what the connection belongs to.
-    :ivar created: time of creation in seconds of the caller's clock.
     :ivar was_news: whether the last datagram was authentic, and newer than all before.
     """
 
-    def __init__(
-        self, engine: Engine, *, is_client: bool, now: float, touch: Callable[["Connection"], None]
-    ) -> None:
+    def __init__(self, engine: Engine, *, touch: Callable[["Connection"], None]) -> None:
         self.engine = engine
-        self.is_client = is_client
-        self.created = now
         self.owner: Any = None
         self.connection_ids: set[bytes] = set()
         self.was_news = True
         self.timer: float | None = None  # when the engine wants to be called
-        self.check_ins: list[float] = []  # when the multiplexer looks; the earliest is hardly late
+        self.check_ins: list[float] = []  # see ConnectionTimers
         self._touch = touch
         self._blocked: set[int] = set()
         self._stopped: set[int] = set()

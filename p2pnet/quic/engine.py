@@ -138,7 +138,7 @@ class Engine(QuicConnection):
 
     @property
     def has_events(self) -> bool:
-        """Whether next_event() has one."""
+        """Whether next_event() would return an event."""
         return bool(self._events)
 
     @property

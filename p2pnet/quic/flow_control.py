@@ -7,7 +7,8 @@ CONNECTION_WINDOW = 3 * STREAM_WINDOW  # bytes; bounds what sparse frames can ma
 MAX_STREAM_WINDOW = 16 * STREAM_WINDOW  # of one that is read fast: 330 Mbit/s at 200 ms
 MAX_CONNECTION_WINDOW = 24 * STREAM_WINDOW
 MAX_GROWTH = 32 * STREAM_WINDOW  # bytes beyond STREAM_WINDOW, over all streams of a connection
-ROUND_TRIPS = 4.0  # of reading that a window holds: one under way, two for what is lost, to grow
+# A window holds four round trips of reading: one in flight, two for retransmission, one to grow.
+ROUND_TRIPS = 4.0
 SHORTEST_ROUND = 0.05  # seconds of measuring; a busy process reads in gulps
 IDLE = 10.0  # seconds without reading, after which a stream gets the first window again
 
@@ -15,27 +16,28 @@ IDLE = 10.0  # seconds without reading, after which a stream gets the first wind
 class ReceiveWindows:
     """The sizes of the windows of a connection and its streams.
 
-    A window grows with what is read of it in a round trip, never with what arrives: a peer wins no
-    memory by sending, and a reader that stalls holds what it read fast enough for before.
+    A window grows with the bytes read in a round trip, never with the bytes that arrive: a peer
+    wins no memory by sending, and a stalled reader holds no more than its former speed earned.
+    RFC 9000 section 4.2 leaves that choice to the receiver.
     """
 
     def __init__(self) -> None:
         self.connection = CONNECTION_WINDOW
-        self._streams: dict[int, int] = {}  # those that grew
+        self._streams: dict[int, int] = {}  # windows in bytes that are larger than the first
         self._used_at: dict[int, float] = {}
         self._read: dict[int, int] = {}  # bytes in this round
         self._since = 0.0
 
     def stream(self, stream_id: int) -> int:
-        """Bytes that the stream may send beyond what was read."""
+        """The stream's window: bytes that the peer may send beyond those that were read."""
         return self._streams.get(stream_id, STREAM_WINDOW)
 
     def read(self, stream_id: int, size: int) -> None:
-        """So many bytes of the stream were used."""
+        """Note that the application read `size` bytes of the stream."""
         self._read[stream_id] = self._read.get(stream_id, 0) + size
 
     def measure(self, now: float, rtt: float | None, streams: Container[int]) -> list[int]:
-        """Grow what was read fast. To be called often; it does something once a round.
+        """Grow the windows of streams that were read fast, once a round; call it often.
 
         Returns the ids of the streams whose windows grew.
 

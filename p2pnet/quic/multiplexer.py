@@ -7,9 +7,6 @@ which aioquic validates (RFC 9000 section 9).
 """
 
 import collections
-import heapq
-import itertools
-import math
 import os
 from collections.abc import Callable
 from typing import Any
@@ -22,11 +19,10 @@ from p2pnet.quic.connection import Connection
 from p2pnet.quic.engine import Engine
 from p2pnet.quic.packet import destination_connection_id, parse_initial, version_negotiation
 from p2pnet.quic.profile import ConnectionProfile
+from p2pnet.quic.timers import ConnectionTimers
 from p2pnet.wire.address import Address, PeerAddress
 
 INTERNAL_ERROR = 0x01  # RFC 9000 section 20.1
-FAR = 4.0  # seconds; a timer that is so far away may be looked at a little late
-TOGETHER = 0.25  # seconds; those of many connections then, that are idle, are looked at together
 
 ENDS_OF_HANDSHAKE = events.HandshakeCompleted, events.ConnectionClosed
 
@@ -43,13 +39,11 @@ def prepare(settings: ConnectionProfile, address: AnyAddress, now: float) -> Eng
 class Multiplexer:
     """All QUIC connections of one node.
 
-    :param server: settings for connections from the open network, None to take none.
-    :param limits: how many of those; they must be given with `server`.
-    :param accept_peer: settings for a first packet under a PeerAddress, or None to drop it.
-    :param entropy: the source of random bytes.
-    :ivar dropped: datagrams that belonged to nothing.
-    :ivar failures: connections ended because what the peer sent made the code raise.
-    :ivar is_idle: whether nothing arrived and nobody asked for anything since datagrams_to_send()
+    The parameters are those of Admission, which decides about first packets.
+
+    :ivar dropped: datagrams that belonged to no connection and began none.
+    :ivar failures: connections that ended because a datagram of the peer made the engine raise.
+    :ivar is_idle: whether nothing arrived and no connection was used since datagrams_to_send()
         left nothing to do: then there are neither datagrams nor events.
     """
 
@@ -61,12 +55,12 @@ class Multiplexer:
         accept_peer: Callable[[PeerAddress], ConnectionProfile | None] | None = None,
         entropy: Callable[[int], bytes] = os.urandom,
     ) -> None:
-        self.server = server
-        self.admission = Admission(limits, entropy)
+        self.admission = Admission(
+            server=server, limits=limits, accept_peer=accept_peer, entropy=entropy
+        )
         self.dropped = 0
         self.failures = 0
         self.is_idle = True
-        self._accept_peer = accept_peer
         self._by_id: dict[bytes, Connection] = {}
         self._connections: dict[Connection, Address | None] = {}  # with a half-open one's source
         self._dirty: dict[Connection, None] = {}  # may have something to send, oldest first
@@ -74,20 +68,23 @@ class Multiplexer:
         self._fresh: dict[Connection, None] = {}  # may have events to collect
         self._answers: list[tuple[bytes, Any]] = []
         self._events: collections.deque[tuple[Connection, events.Event]] = collections.deque()
-        self._unarmed: dict[Connection, None] = {}  # whose timers may be others now
-        self._timers: list[tuple[float, int, Connection]] = []
-        self._count = itertools.count()
+        self._timers = ConnectionTimers(self._connections)
 
     def __len__(self) -> int:
         return len(self._connections)
 
     def connect(self, settings: ConnectionProfile, address: AnyAddress, now: float) -> Connection:
         """Start a connection to `address`; HandshakeCompleted or ConnectionClosed follows."""
-        return self.begin(prepare(settings, address, now), now)
+        return self.begin(prepare(settings, address, now))
 
-    def begin(self, engine: Engine, now: float) -> Connection:
-        """Start a connection that was prepared."""
-        return self._adopt(engine, is_client=True, now=now)
+    def begin(self, engine: Engine) -> Connection:
+        """Start a connection that prepare() made; its events follow as those of connect()."""
+        connection = Connection(engine, touch=self._touch)
+        self._connections[connection] = None
+        self._by_id[engine.host_cid] = connection
+        connection.connection_ids.add(engine.host_cid)
+        self._touch(connection)
+        return connection
 
     # -- the five verbs --------------------------------------------------------------------------
 
@@ -132,7 +129,7 @@ class Multiplexer:
                 datagrams += engine.datagrams_to_send(now)
             if connection.has_news:  # sending issues connection ids
                 self._collect(connection)
-        self._unarmed |= dirty
+        self._timers.unarmed |= dirty
         self.is_idle = not (self.may_send or self.has_events)
         return datagrams
 
@@ -154,71 +151,38 @@ class Multiplexer:
 
     def get_timer(self) -> float | None:
         """When handle_timer() is to be called, in seconds of the caller's clock, or None."""
-        unarmed, self._unarmed = self._unarmed, {}
-        for connection in unarmed:  # only now, for what they sent has left meanwhile
-            self._arm(connection)
-        while self._timers:
-            deadline, _, connection = self._timers[0]
-            if connection in self._connections:
-                return deadline
-            heapq.heappop(self._timers)
-        return None
+        return self._timers.get_timer()
 
     def handle_timer(self, now: float) -> None:
         """Let every connection act whose time has come."""
-        while (deadline := self.get_timer()) is not None and deadline <= now:
-            connection = heapq.heappop(self._timers)[2]
-            connection.check_ins.remove(deadline)
-            if connection.timer is not None and connection.timer <= now:
-                connection.timer = None  # armed again once it has sent
-                connection.engine.handle_timer(now)
-                self.is_idle = False
-                self._fresh[connection] = self._dirty[connection] = None
-            elif connection.timer is not None:
-                later = connection.timer
-                if later - now > FAR:
-                    later = math.ceil(later / TOGETHER) * TOGETHER
-                self._check_in(connection, later)
+        while (connection := self._timers.next_due(now)) is not None:
+            connection.engine.handle_timer(now)
+            self.is_idle = False
+            self._fresh[connection] = self._dirty[connection] = None
 
     # -- inside ----------------------------------------------------------------------------------
 
     def _first_packet(self, data: bytes, address: AnyAddress, now: float) -> Connection | None:
         header = parse_initial(data)
-        if header is None:
-            if self.server is not None and not isinstance(address, PeerAddress):
-                answer = version_negotiation(data)
-                if answer is not None:
-                    self._answers.append((answer, address))
+        verdict: Admitted | bytes | None = None
+        if header is not None:
+            verdict = self.admission.judge(header, address, len(self._connections), now)
+        elif self.admission.server is not None and not isinstance(address, PeerAddress):
+            answer = version_negotiation(data)
+            if answer is not None:
+                self._answers.append((answer, address))
+        if isinstance(verdict, Admitted):
+            return self._serve(verdict, data, address, now)
+        if verdict is None:
             self.dropped += 1
-            return None
-        verdict: Admitted | bytes | None
-        if isinstance(address, PeerAddress):
-            settings = self._accept_peer(address) if self._accept_peer else None
-            verdict = Admitted(header.destination_connection_id)
         else:
-            settings = self.server
-            verdict = (
-                self.admission.judge(header, address, len(self._connections), now)
-                if settings is not None
-                else None
-            )
-        if isinstance(verdict, bytes):
             self._answers.append((verdict, address))
-            return None
-        if settings is None or verdict is None:
-            self.dropped += 1
-            return None
-        return self._serve(settings, verdict, data, address, now)
+        return None
 
     def _serve(
-        self,
-        settings: ConnectionProfile,
-        admitted: Admitted,
-        data: bytes,
-        address: AnyAddress,
-        now: float,
+        self, admitted: Admitted, data: bytes, address: AnyAddress, now: float
     ) -> Connection | None:
-        engine = settings.make_engine(
+        engine = admitted.profile.make_engine(
             is_client=False,
             original_destination_connection_id=admitted.original_destination_connection_id,
             retry_source_connection_id=admitted.retry_source_connection_id,
@@ -227,7 +191,7 @@ class Multiplexer:
         if engine.is_first_flight:  # nothing in it could be decrypted: forget it at once
             self.dropped += 1
             return None
-        connection = self._adopt(engine, is_client=False, now=now)
+        connection = self.begin(engine)
         first_id = destination_connection_id(data)
         assert first_id is not None
         self._by_id[first_id] = connection
@@ -245,14 +209,6 @@ class Multiplexer:
             self.failures += 1
             engine.close(error_code=INTERNAL_ERROR, frame_type=0, reason_phrase=repr(error)[:80])
 
-    def _adopt(self, engine: Engine, *, is_client: bool, now: float) -> Connection:
-        connection = Connection(engine, is_client=is_client, now=now, touch=self._touch)
-        self._connections[connection] = None
-        self._by_id[engine.host_cid] = connection
-        connection.connection_ids.add(engine.host_cid)
-        self._touch(connection)
-        return connection
-
     def _touch(self, connection: Connection) -> None:
         self._dirty[connection] = None
         self.is_idle = False
@@ -269,7 +225,7 @@ class Multiplexer:
                 self._dirty[connection] = None
             elif due < connection.timer:
                 connection.timer = due
-                self._check_in(connection, due)
+                self._timers.check_in(connection, due)
 
     def _collect_fresh(self) -> None:
         """Collect the events of all that datagrams and timers did: once for a batch of them."""
@@ -305,16 +261,3 @@ class Multiplexer:
             self._by_id.pop(connection_id, None)
         connection.connection_ids.clear()
         connection.timer = None
-
-    def _arm(self, connection: Connection) -> None:
-        if connection in self._connections:
-            connection.timer = connection.engine.get_timer()
-            if connection.timer is not None:
-                self._check_in(connection, connection.timer)
-
-    def _check_in(self, connection: Connection, at: float) -> None:
-        # A later timer waits until an earlier entry comes up, so that the heap does not grow with
-        # every packet that moves the idle or loss timer.
-        if all(at < check_in for check_in in connection.check_ins):
-            connection.check_ins.append(at)
-            heapq.heappush(self._timers, (at, next(self._count), connection))

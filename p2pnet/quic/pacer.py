@@ -5,7 +5,7 @@ from aioquic.quic.recovery import QuicPacketPacer
 BURST = 0.002  # seconds of sending that may go out at once
 MAX_BURST = 64  # packets; what one call with UDP segmentation offload takes
 PAUSE = 0.001  # seconds that an exhausted burst refills for
-ROUNDING = 1e-9  # seconds; a clock at the very time that was asked for may be less than that early
+ROUNDING = 1e-9  # seconds of tolerance for a timer that fires early by a rounding error
 
 
 class BurstPacer(QuicPacketPacer):

@@ -61,7 +61,7 @@ class PathAwareRecovery(QuicPacketRecovery):
     large: LargePackets
 
     def install(self) -> None:
-        """Complete what aioquic made."""
+        """Add the fields and the pacer that this class has beyond aioquic's recovery."""
         self.large = LargePackets()
         self._install_pacer()
 
@@ -170,7 +170,7 @@ class BbrRecovery(PathAwareRecovery):
     _known: dict[Hashable, Memory]
 
     def install(self) -> None:
-        """Complete what aioquic made."""
+        """Add the fields and the pacer that this class has beyond aioquic's recovery."""
         super().install()
         self._path = None
         self._known = {}

@@ -12,8 +12,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from p2pnet.quic import events
 from p2pnet.quic.connection import Connection
-from p2pnet.quic.multiplexer import TOGETHER, AnyAddress, Multiplexer
+from p2pnet.quic.multiplexer import AnyAddress, Multiplexer
 from p2pnet.quic.profile import FAST
+from p2pnet.quic.timers import TOGETHER
 from p2pnet.wire.address import Address, PeerAddress
 from p2pnet.wire.codes import ErrorCode
 from tests.quic.harness import (
@@ -189,7 +190,7 @@ class DemultiplexingTests(SynchronousTestCase):
         """Whatever is raised while a datagram is taken apart."""
         pair = Pair()
         one, _ = pair.connect()
-        pair.server.mux.server = server_settings(utcnow=lambda: 1 / 0)
+        pair.server.mux.admission.server = server_settings(utcnow=lambda: 1 / 0)
         pair.dial()
         pair.run_until_quiet()
         (closed,) = pair.server.happened(events.ConnectionClosed)
@@ -309,7 +310,7 @@ class AdmissionTests(SynchronousTestCase):
         pair = Pair()
         pair.connect()
         self.assertEqual(0, pair.server.mux.admission.half_open)
-        pair.server.mux.server = server_settings(roles=frozenset())
+        pair.server.mux.admission.server = server_settings(roles=frozenset())
         pair.dial()
         pair.run_until_quiet()
         self.assertEqual(1, len(pair.server.happened(events.ConnectionClosed)))

@@ -209,9 +209,10 @@ class Gullible(ConnectionProfile):
 
 def let_everybody_in(intermediate: IntermediateNode) -> None:
     """Make it an Intermediate that believes every certificate."""
-    mux = intermediate.core._mux
+    admission = intermediate.core._mux.admission
     fields = dataclasses.fields(ConnectionProfile)
-    mux.server = Gullible(**{field.name: getattr(mux.server, field.name) for field in fields})
+    values = {field.name: getattr(admission.server, field.name) for field in fields}
+    admission.server = Gullible(**values)
 
 
 class EndToEndTests(TrustCase):

@@ -82,12 +82,12 @@ class IntermediateCore:
     @property
     def credentials(self) -> Credentials:
         """The certificate and key that new connections use; may be replaced at any time."""
-        assert self._mux.server is not None
-        return self._mux.server.credentials
+        assert self._mux.admission.server is not None
+        return self._mux.admission.server.credentials
 
     @credentials.setter
     def credentials(self, credentials: Credentials) -> None:
-        self._mux.server = self._profile(credentials=credentials)
+        self._mux.admission.server = self._profile(credentials=credentials)
 
     @property
     def dropped(self) -> dict[str, int]:

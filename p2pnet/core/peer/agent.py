@@ -220,7 +220,7 @@ class AgentCore(PeerCore):
         engine = request.engine
         if engine is None or request.session_id != session.id:
             engine = self.prepare(session.id, now)
-        session.set_connection(self._mux.begin(engine, now))
+        session.set_connection(self._mux.begin(engine))
         self.timers.call_at(now + HANDSHAKE_TIMEOUT, lambda t: self._check_handshake(session, t))
         self.timers.call_at(now + KEEPALIVE, lambda t: self._keep_alive(session, t))
 

@@ -137,7 +137,7 @@ class Bbr(QuicCongestionControl):
         self.congestion_window = max(self.congestion_window, int(self.model.inflight(1.0)))
 
     def get_log_data(self) -> dict[str, Any]:
-        """What qlog shows."""
+        """The fields that qlog records of the controller: window, phase, bandwidth in bytes/s."""
         return {
             **super().get_log_data(),
             "bbr-phase": self.machine.phase.name,

@@ -24,7 +24,7 @@ class Rounds:
         self._next = 0  # bytes delivered
 
     def restart(self, delivered: int) -> None:
-        """A round begins here."""
+        """Begin a round at `delivered` bytes, the delivery count of the connection."""
         self._next = delivered
 
     def update(self, prior: int, delivered: int) -> None:
@@ -98,11 +98,11 @@ class ExtraAcked:
 
     @property
     def value(self) -> float:
-        """Bytes."""
+        """Most bytes of late that were acknowledged beyond what the bandwidth explains."""
         return max(self._recent)
 
     def restart(self, now: float) -> None:
-        """Nothing was in flight."""
+        """Begin a new interval of aggregation at `now`: nothing was in flight until then."""
         self._since, self._acked = now, 0.0
 
     def count_round(self, kept: int) -> None:

@@ -61,16 +61,16 @@ class Pacer:
         return max(1, math.ceil(self._credit / self._max_datagram_size))
 
     def update_after_row(self, count: int) -> None:
-        """So many packets were sent, of the full size."""
+        """Spend the credit of `count` packets of the full size, which were sent."""
         if self._rate() is not None:
             self._credit -= count * self._max_datagram_size
 
     def update_after_send(self, now: float) -> None:
-        """A packet was built."""
+        """Spend the credit of a packet of the full size; refund() returns the unused part."""
         self.update_after_row(1)
 
     def refund(self, size: int) -> None:
-        """That packet has `size` bytes."""
+        """Return the credit that a packet of only `size` bytes did not need."""
         if self._rate() is not None:
             self._credit += self._max_datagram_size - size
 

@@ -83,7 +83,7 @@ class PhaseMachine:
 
     @property
     def gains(self) -> Gains:
-        """Of the present phase."""
+        """Gains of the present phase: factors of the bandwidth and of the BDP."""
         return GAINS[self.phase]
 
     @property

@@ -89,7 +89,7 @@ class RateSampler:
         return snapshot if snapshot is not None and snapshot.sampler is self else None
 
     def acked(self, packet: Any, now: float) -> None:
-        """A packet is acknowledged."""
+        """Count an acknowledged packet; a packet sent on another path does not count."""
         if self.snapshot_of(packet) is None:
             return
         self.delivered += packet.sent_bytes

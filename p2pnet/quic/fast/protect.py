@@ -1,5 +1,6 @@
 """Protecting 1-RTT packets, and opening them (RFC 9001 section 5)."""
 
+import dataclasses
 from typing import Any
 
 from aioquic.quic.packet import decode_packet_number
@@ -20,15 +21,15 @@ class OtherKeys(Exception):
 class PacketProtection:
     """The 1-RTT keys of a connection in use.
 
-    :param pair: aioquic's CryptoPair, which a key update changes in place.
+    :ivar pair: aioquic's CryptoPair, which a key update changes in place.
     """
 
     def __init__(self, pair: Any) -> None:
-        self._pair = pair
+        self.pair = pair
 
     def protect(self, plain: bytes, number: int, destination: bytes, spin: bool) -> bytes:
-        """The packet of that number with these frames, to that connection id."""
-        pair = self._pair
+        """The packet with this number, these frames and this destination connection id."""
+        pair = self.pair
         crypto = pair.send
         aead = crypto.aead
         first = SHORT_HEADER | (spin << 5) | (pair.key_phase << 2)
@@ -53,7 +54,7 @@ class PacketProtection:
         :param at: where the packet number starts.
         :param expected: the packet number that is expected next.
         """
-        crypto = self._pair.recv
+        crypto = self.pair.recv
         aead = crypto.aead
         # Header protection, RFC 9001 section 5.4.1. Bits 3 and 4 are reserved, bit 2 the key phase.
         mask = crypto.hp._mask(data[at + SAMPLE_AT : at + SAMPLE_AT + SAMPLE])
@@ -70,3 +71,21 @@ class PacketProtection:
             return aead._aead.decrypt(nonce, data[end:], header), number, bool(first & 0x20)
         except InvalidTag:
             return None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class OneRtt:
+    """What usual packets need of an established connection: it stays the same from then on.
+
+    :ivar space: aioquic's packet number space of 1-RTT packets.
+    :ivar crypto: the stream of TLS messages in CRYPTO frames.
+    :ivar number_at: bytes before the packet number in a packet that arrives.
+    :ivar newest_before: Engine.newest_packet, less the largest packet number of `space`; the other
+        spaces are discarded, so that it stays the same.
+    """
+
+    space: Any
+    protection: PacketProtection
+    crypto: Any
+    number_at: int
+    newest_before: int

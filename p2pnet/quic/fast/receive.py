@@ -19,7 +19,7 @@ from aioquic.quic.stream import FinalSizeError, QuicStream
 
 from p2pnet.quic.engine import MAX_GAPS, Engine, peek_stream_id
 from p2pnet.quic.fast import frames
-from p2pnet.quic.fast.protect import SAMPLE, SAMPLE_AT, OtherKeys, PacketProtection
+from p2pnet.quic.fast.protect import SAMPLE, SAMPLE_AT, OneRtt, OtherKeys, PacketProtection
 from p2pnet.quic.fast.ranges import add_last
 from p2pnet.quic.fast.streams import Streams
 from p2pnet.quic.flow_control import STREAM_WINDOW
@@ -50,20 +50,13 @@ class FastReceiver(Engine):
         self._gathering: dict[int, Chunks] = {}  # those among the events that may yet grow
         self._acks: list[tuple[frames.AckFrame, float]] = []  # taken, and when
         self._is_due = True  # whether datagrams_to_send() must follow what was received at once
-        self._is_usual = False  # whether the connection is established and usual packets may come
-        self._space: Any = None  # of 1-RTT packets, and their keys
-        self._pair: Any = None
-        self._protection: Any = None
-        self._crypto: Any = None  # the stream of TLS messages
-        self._idle_rtt: Any = None  # what _idle was worked out from
-        self._idle = 0.0
-        self._newest_before = 0  # packets of the handshake
+        self._one_rtt: Any = None  # OneRtt, once usual packets may come
+        self._idle: tuple[Any, float] = None, 0.0  # the idle timeout, and the RTT that it follows
         self._acked_at = 0.0  # when the last acknowledgement went out
-        self._number_at = 1 + len(self.host_cid)  # of the packet number in a short header
 
     def receive_datagram(self, data: bytes, addr: Any, now: float) -> None:
         """Take a datagram from the network, at `now` seconds of the caller's clock."""
-        if self._is_usual:
+        if self._one_rtt is not None:
             if not self._receive(data, addr, now):
                 self._leave()
                 super().receive_datagram(data, addr, now)
@@ -72,12 +65,17 @@ class FastReceiver(Engine):
         super().receive_datagram(data, addr, now)
         # Keys and spaces stay the same objects from here on; until then a Retry replaces them.
         if self._handshake_confirmed and not self._cryptos[tls.Epoch.ZERO_RTT].recv.is_valid():
-            self._space, self._pair = self._spaces[ONE_RTT], self._cryptos[ONE_RTT]
-            self._protection = PacketProtection(self._pair)
-            self._crypto = self._crypto_streams[ONE_RTT]
-            self._newest_before = super().newest_packet - self._space.largest_received_packet
-            self._is_usual = self._quic_logger is None
-            self._idle_rtt = None
+            self._begin_usual()
+
+    def _begin_usual(self) -> None:
+        if self._quic_logger is None:
+            space = self._spaces[ONE_RTT]
+            before = super().newest_packet - space.largest_received_packet
+            self._one_rtt = OneRtt(
+                space, PacketProtection(self._cryptos[ONE_RTT]), self._crypto_streams[ONE_RTT],
+                1 + len(self.host_cid), before,
+            )  # fmt: skip
+            self._idle = None, 0.0
 
     def _leave(self) -> None:
         """Finish with what came before, for what aioquic does stands behind it."""
@@ -88,7 +86,8 @@ class FastReceiver(Engine):
     def _receive(self, data: bytes, addr: Any, now: float) -> bool:
         """Take a datagram if it is a usual one: on our path, with our id, under the same keys."""
         path = self._network_paths[0]
-        at = self._number_at
+        one_rtt = self._one_rtt
+        space, at = one_rtt.space, one_rtt.number_at
         if (
             len(data) < at + SAMPLE_AT + SAMPLE
             or data[0] & 0xC0 != 0x40
@@ -99,9 +98,8 @@ class FastReceiver(Engine):
             or self._close_pending
         ):
             return False
-        space = self._space
         try:
-            opened = self._protection.open(data, at, space.expected_packet_number)
+            opened = one_rtt.protection.open(data, at, space.expected_packet_number)
         except OtherKeys:
             return False
         if opened is not None:
@@ -112,7 +110,7 @@ class FastReceiver(Engine):
 
     def _opened(self, plain: bytes, number: int, spin: bool, now: float) -> None:
         """Handle an authentic packet, and note that it came, in aioquic's order."""
-        space = self._space
+        space = self._one_rtt.space
         if number > space.expected_packet_number:
             space.expected_packet_number = number + 1
         if number > self._spin_highest_pn:
@@ -152,16 +150,20 @@ class FastReceiver(Engine):
     def _idle_timeout(self) -> float:
         loss = self._loss
         rtt = loss._rtt_initialized, loss._rtt_smoothed, loss._rtt_variance
-        if rtt != self._idle_rtt or not self._is_usual:
-            self._idle_rtt, self._idle = rtt, super()._idle_timeout()
-        return self._idle
+        known, timeout = self._idle
+        if rtt != known or self._one_rtt is None:
+            timeout = super()._idle_timeout()
+            self._idle = rtt, timeout
+        return timeout
 
     @property
     def newest_packet(self) -> int:
         """Grows with each authentic packet that is newer than all before; replays do not count."""
-        if self._is_usual:  # the other spaces are discarded by then
-            return self._newest_before + int(self._space.largest_received_packet)
-        return super().newest_packet
+        one_rtt = self._one_rtt
+        if one_rtt is None:
+            return super().newest_packet
+        newest: int = one_rtt.newest_before + one_rtt.space.largest_received_packet
+        return newest
 
     # -- frames ----------------------------------------------------------------------------------
 
@@ -295,7 +297,7 @@ class FastReceiver(Engine):
 
     def _is_in_order(self, frame: frames.AckFrame) -> bool:
         """Whether the frame acknowledges the oldest packet and all after it: none can be lost."""
-        return next(iter(self._space.sent_packets), math.inf) >= frame.ranges[0].start
+        return next(iter(self._one_rtt.space.sent_packets), math.inf) >= frame.ranges[0].start
 
     def answer_at(self, now: float) -> float | None:
         """When to send for what was received. See Engine.answer_at()."""
@@ -309,7 +311,7 @@ class FastReceiver(Engine):
             or self._events
         ):
             return now
-        at: float | None = self._space.ack_at
+        at: float | None = self._one_rtt.space.ack_at
         return at
 
     def _settle_acks(self) -> None:
@@ -329,7 +331,7 @@ class FastReceiver(Engine):
                 ack_rangeset=acked,
                 ack_delay=(frame.delay << self._remote_ack_delay_exponent) / 1_000_000,
                 now=now,
-                space=self._space,
+                space=self._one_rtt.space,
             )
 
     def get_timer(self) -> float | None:

@@ -1,6 +1,6 @@
-"""Rows of packets that are full of new bytes of one stream, which is what a transfer consists of.
+"""Rows: packets full of new bytes of one stream, of which a transfer consists.
 
-What is the same for all of a row is looked at once.
+Fields that all packets of a row share are computed once for the row.
 """
 
 from typing import Any
@@ -19,7 +19,7 @@ MAX_ROW = 64  # packets
 
 
 class RowSender(FastReceiver):
-    """Makes rows."""
+    """Adds packets of one stream to the receiver: up to MAX_ROW of full size in one pass."""
 
     def _elicited(self, now: float) -> None:
         """Something was sent that the peer acknowledges: the idle timer, RFC 9000 section 10.1."""
@@ -43,7 +43,8 @@ class RowSender(FastReceiver):
         prefix = b"%c%b" % (frames.STREAM | frames.STREAM_OFFSET, varint(stream_id))
         buffer, base = sender._buffer, sender._buffer_start
         first, on_delivery, offset = self._packet_number, sender.on_data_delivery, waiting.start
-        protect = self._protection.protect
+        one_rtt = self._one_rtt
+        protect = one_rtt.protection.protect
         datagrams, records = [], []
         for number in range(first, first + count):
             head = prefix + varint(offset)
@@ -61,7 +62,7 @@ class RowSender(FastReceiver):
         self._remote_max_data_used += offset - waiting.start
         self._packet_number = first + count
         self._network_paths[0].bytes_sent += count * size
-        self._loss.on_row_sent(records, self._space, now)
+        self._loss.on_row_sent(records, one_rtt.space, now)
         self._elicited(now)
         return datagrams
 

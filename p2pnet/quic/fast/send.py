@@ -75,10 +75,10 @@ class FastEngine(RowSender):
     def _make_datagrams(self, now: float) -> list[tuple[bytes, Any]]:
         if not self._acks_may_wait():
             self._settle_acks()
-        if not self._is_usual or self._is_aioquics_turn():
+        if self._one_rtt is None or self._is_aioquics_turn():
             return super()._make_datagrams(now)
         self._is_due = False
-        space, pacer = self._space, self._loss._pacer
+        space, pacer = self._one_rtt.space, self._loss._pacer
         awake, signaling = self._streams.awake, self._streams.signaling
         pending = self._datagrams_pending
         path = self._network_paths[0]
@@ -137,9 +137,9 @@ class FastEngine(RowSender):
             or self._handshake_done_pending
             or self._streams_blocked_pending
             or self._state is not CONNECTED
-            or self._pair._update_key_requested
+            or self._one_rtt.protection.pair._update_key_requested
             or self._remote_preferred_address is not None
-            or not self._crypto.sender.buffer_is_empty
+            or not self._one_rtt.crypto.sender.buffer_is_empty
             or not paths[0].is_validated
             or paths[0].remote_challenges
             or (len(paths) > 1 and any(map(_has_challenge, paths)))
@@ -179,7 +179,7 @@ class FastEngine(RowSender):
         self._serve_streams(packet)
 
     def _write_fast_ack(self, packet: Packet, room: int, window: int, now: float) -> None:
-        space = self._space
+        space = self._one_rtt.space
         delay = int((now - space.largest_received_time) * 1_000_000)
         received = ranges_of(space.ack_queue)
         frame = frames.ack(received, delay >> self._local_ack_delay_exponent, room)
@@ -196,7 +196,8 @@ class FastEngine(RowSender):
         """Protect a packet and register it as sent."""
         number, elicits = self._packet_number, packet.elicits
         plain = b"".join(packet.parts)
-        datagram: bytes = self._protection.protect(
+        one_rtt = self._one_rtt
+        datagram: bytes = one_rtt.protection.protect(
             plain, number, self._peer_cid.cid, self._spin_bit
         )
         record = QuicSentPacket(
@@ -204,7 +205,7 @@ class FastEngine(RowSender):
             now, len(datagram), packet.handlers,
         )  # fmt: skip
         self._packet_number = number + 1
-        self._loss.on_packet_sent(packet=record, space=self._space)
+        self._loss.on_packet_sent(packet=record, space=one_rtt.space)
         if elicits:
             self._elicited(now)
         return datagram

@@ -37,7 +37,7 @@ class WatchedSender(QuicStreamSender):
         self.wake()
 
     def reset(self, error_code: int) -> None:
-        """Give up sending."""
+        """Stop sending and signal a RESET_STREAM frame with the code (RFC 9000 section 3.1)."""
         super().reset(error_code)
         self.signal()
 
