@@ -15,6 +15,16 @@ class StreamEvent:
     __slots__ = ()
 
 
+class OwnerEvent(StreamEvent):
+    """Base of the events for whoever reads and writes a stream, in which its node has no part."""
+
+    __slots__ = ()
+
+    def deliver(self) -> None:
+        """Give the event to the owner of the stream; without an owner it is dropped."""
+        raise NotImplementedError
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class ResolutionNeeded:
     """A request to resolve the name `host` and to call resolved() with its IP literals.

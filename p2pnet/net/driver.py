@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
-from p2pnet.core.events import Event
+from p2pnet.core.events import Event, OwnerEvent
 from p2pnet.interfaces import Datagrams, IDatagramTransport
 from p2pnet.reports import Report
 from p2pnet.wire.address import Address
@@ -181,7 +181,10 @@ class Driver:
 
     def _handle_guarded(self, event: Event) -> None:
         try:
-            self._handle(event)
+            if isinstance(event, OwnerEvent):
+                event.deliver()
+            else:
+                self._handle(event)
         except Exception:
             self._failed(type(event).__name__)
 

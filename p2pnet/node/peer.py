@@ -8,13 +8,10 @@ from p2pnet import reports
 from p2pnet.core import events
 from p2pnet.core.peer.node import PeerCore
 from p2pnet.core.peer.stream import (
-    FlowDatagram,
     Stream,
     StreamAccepted,
     StreamClosed,
-    StreamData,
     StreamRequested,
-    StreamWritable,
 )
 from p2pnet.interfaces import ICandidateSource, IDatagramTransport
 from p2pnet.net.resolve import resolve
@@ -97,13 +94,6 @@ class PeerNode(Node):
     def handle(self, event: events.Event) -> None:
         """Handle one event of the core."""
         match event:
-            # A refused stream has no owner: the bytes that came with its header are dropped.
-            case StreamData(stream, data, end) if stream.owner is not None:
-                stream.owner.received(data, end)
-            case StreamWritable(stream) if stream.owner is not None:
-                stream.owner.writable()
-            case FlowDatagram(stream, payload) if stream.owner is not None:
-                stream.owner.datagram(payload)
             case StreamAccepted(stream):
                 self._accepted(stream)
             case StreamClosed(stream, code, reason):

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from p2pnet import reports
-from p2pnet.core.events import Event, StreamEvent
+from p2pnet.core.events import Event, OwnerEvent, StreamEvent
 from p2pnet.identity import Identity
 from p2pnet.quic.connection import HIGH_WATER, Connection
 from p2pnet.wire.address import PeerAddress
@@ -263,27 +263,42 @@ class StreamAccepted(StreamEvent):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class StreamData(StreamEvent):
+class StreamData(OwnerEvent):
     """Bytes in order, the last ones if `end`; call stream.consume(len(data)) once used."""
 
     stream: Stream
     data: bytes
     end: bool
 
+    def deliver(self) -> None:
+        """Give the bytes to the stream's owner; those of a refused stream are dropped."""
+        if self.stream.owner is not None:
+            self.stream.owner.received(self.data, self.end)
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class StreamWritable(StreamEvent):
+class StreamWritable(OwnerEvent):
     """The stream takes more bytes: write() returned False, or the host called watch_writable()."""
 
     stream: Stream
 
+    def deliver(self) -> None:
+        """Let the stream's owner write on."""
+        if self.stream.owner is not None:
+            self.stream.owner.writable()
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class FlowDatagram(StreamEvent):
+class FlowDatagram(OwnerEvent):
     """A datagram of the flow arrived; it is delivered once, or never."""
 
     stream: Stream
     payload: bytes
+
+    def deliver(self) -> None:
+        """Give the payload to the owner of the flow."""
+        if self.stream.owner is not None:
+            self.stream.owner.datagram(self.payload)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
