@@ -14,7 +14,7 @@ LOWEST_PORT = 1024  # a peer has no business on a well-known port of somebody
 
 
 class CandidateType(enum.StrEnum):
-    """How a candidate was learnt."""
+    """How a node learnt a candidate (RFC 8445 section 5.1.1)."""
 
     HOST = "host"
     SERVER_REFLEXIVE = "srflx"
@@ -43,7 +43,7 @@ class Candidate:
 
     @property
     def is_ipv6(self) -> bool:
-        """Whether the address is of IPv6."""
+        """Whether the address is an IPv6 address."""
         return ":" in self.address[0]
 
 

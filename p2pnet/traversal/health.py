@@ -24,7 +24,7 @@ CONSENT = 30.0  # seconds since the last answer to a check for which data may be
 
 
 class Health(enum.Enum):
-    """What is thought of a path."""
+    """What the silence of a path says of it."""
 
     GOOD = enum.auto()
     SUSPECT = enum.auto()
@@ -44,14 +44,14 @@ class Keepalive:
         self._kept = 0
 
     def kept(self) -> None:
-        """The path still worked after an idle interval."""
+        """Note that the path still worked after an idle interval."""
         self._kept += 1
         if self._kept >= LENGTHEN_AFTER:
             self._kept = 0
             self.interval = min(self._longest, self.interval + LENGTHEN_BY)
 
     def lapsed(self) -> None:
-        """It did not: no interval as long as this one any more."""
+        """Note that the path did not work: no later interval is as long as this one."""
         self._kept = 0
         self.interval = self._longest = max(SHORTEST_IDLE, SHORTEN_TO * self.interval)
 
@@ -109,7 +109,7 @@ class PathHealth:
         return was_suspect
 
     def doubt(self, now: float) -> None:
-        """The peer seems not to hear us: ask at once, and believe nothing but an answer."""
+        """Ask the path at once, and believe an answer alone: the peer may not receive from us."""
         if self.state is Health.GOOD:
             self.state = Health.SUSPECT
             self.silent_since = now - ASK_AFTER
@@ -124,7 +124,7 @@ class PathHealth:
         return self._asked_at - self._used_at < USED_WITHIN
 
     def next_ask(self) -> float:
-        """When the path is to be checked next."""
+        """Return the time at which the next check of the path is due."""
         regular = self._asked_at + (KEEPALIVE_USED if self._is_used else self._keepalive.interval)
         if self.silent_since is None:
             return regular
@@ -133,7 +133,7 @@ class PathHealth:
         return self._asked_at + min(ASK_AGAIN_MAX, ASK_AGAIN * 2.0 ** (self._asks - 1))
 
     def asked(self, now: float) -> None:
-        """A check was sent on it."""
+        """Note that a check left on the path."""
         was_idle = not self._is_used and now - self._asked_at > 0.9 * self._keepalive.interval
         self._asked_at = now
         if self.silent_since is None:
@@ -142,7 +142,7 @@ class PathHealth:
             self._asks += 1
 
     def get_timer(self) -> float:
-        """When to look at the path again."""
+        """Return the time of the next check, or of the next change of the state."""
         times = [self.next_ask(), self.answered_at + CONSENT]
         if self.silent_since is not None:
             if self.state is Health.GOOD:
@@ -151,11 +151,11 @@ class PathHealth:
         return min(times)
 
     def is_silent_for(self, seconds: float, now: float) -> bool:
-        """Whether nothing was heard for so long although it was due."""
+        """Whether an answer has been due for so many seconds."""
         return self.silent_since is not None and now - self.silent_since >= seconds
 
     def look(self, now: float) -> Health:
-        """The state now."""
+        """Return the state at time `now`, by the silence and by the age of the consent."""
         if self.silent_since is not None:
             silence = now - self.silent_since
             if silence >= DEAD_AFTER - TOLERANCE:

@@ -37,7 +37,7 @@ FIRST_PAUSE = 1.0  # seconds without probes after a black hole, doubled by each 
 
 
 class Phase(enum.Enum):
-    """RFC 8899 section 5.2."""
+    """The phases of the search (RFC 8899 section 5.2)."""
 
     BASE = enum.auto()
     SEARCHING = enum.auto()

@@ -9,7 +9,7 @@ from p2pnet.wire.address import Address
 
 
 class PairState(enum.Enum):
-    """RFC 8445 section 6.1.2.6."""
+    """The states of a candidate pair (RFC 8445 section 6.1.2.6)."""
 
     FROZEN = enum.auto()
     WAITING = enum.auto()
@@ -91,11 +91,11 @@ class CandidatePair:
         return self.state is PairState.SUCCEEDED
 
     def snapshot(self) -> PairStatus:
-        """What there is to say of it now."""
+        """Return the present state of the pair as a frozen value."""
         kind = self.remote.type.value
         return PairStatus(kind, self.address, self.state, self.nominated, self.rtt)
 
     def advance(self, state: PairState) -> None:
-        """Go to `state`, which must be one of TRANSITIONS from here."""
+        """Enter `state`, which TRANSITIONS must allow from the present state."""
         assert state in TRANSITIONS[self.state], (self.state, state)
         self.state = state
