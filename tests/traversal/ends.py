@@ -215,8 +215,8 @@ class End(Generic[Machine]):
                     self.proven.add(source)
 
     def move(self, address: Address) -> None:
-        """A NAT gives the end another address."""
-        self.address = address
+        """A NAT gives the end another address, which its Intermediate observes."""
+        self.address = self.servers[0].observed = address
 
 
 class SearchEnd(End[DirectSearch]):
