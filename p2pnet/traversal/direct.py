@@ -23,7 +23,9 @@ from p2pnet.wire.address import Address, format_address
 from p2pnet.wire.check import Check, CheckKind
 from p2pnet.wire.packet_size import BASE
 
-SILENT_AFTER = 1.0  # seconds of silence on a doubtful path before it carries nothing but checks
+# Seconds of silence, at least, before a doubtful path carries nothing but checks; on a slow path
+# the doubt lasts as long as the silence before it.
+SILENT_AFTER = 1.0
 
 
 class DirectState(enum.Enum):
@@ -243,7 +245,7 @@ class DirectSearch:
             # A NAT may have moved us. Then the Intermediate drops our relay frames until a packet
             # of the control connection shows it where we are, and the peer learns it in turn.
             self._rounds.update()
-        elif self.state is DirectState.DOUBTFUL and path.health.is_silent_for(SILENT_AFTER, now):
+        elif self.state is DirectState.DOUBTFUL and now >= _silent_at(path) - TOLERANCE:
             self._advance(DirectState.SILENT, "the direct path is still silent", arrives=True)
 
     def _probe(self, path: DirectPath, checks: CheckList, now: float) -> None:
@@ -272,6 +274,8 @@ class DirectSearch:
             times.append(timer)
         if self.path is not None:
             times.append(self.path.get_timer())
+            if self.state is DirectState.DOUBTFUL:
+                times.append(_silent_at(self.path))
         return min(times)
 
     def handle_timer(self, now: float) -> None:
@@ -332,3 +336,8 @@ class DirectSearch:
         if rounds.checks is not None:
             out += [Outgoing(*datagram) for datagram in rounds.checks.datagrams_to_send()]
         return out
+
+
+def _silent_at(path: DirectPath) -> float:
+    """Return the time at which a doubtful path is silent; math.inf if no answer is due."""
+    return path.health.silent_at(max(SILENT_AFTER, 2 * path.health.suspect_after))

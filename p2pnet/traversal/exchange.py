@@ -184,8 +184,12 @@ class CandidateExchange:
                 self.openers.append(Outgoing(encode_opener(self._entropy(12)), address, ttl))
 
     def succeed(self) -> None:
-        """End the round with a direct path: the next failed round counts as the first."""
+        """End the round with a direct path: the next failed round counts as the first.
+
+        An answer that is still on its way is welcome.
+        """
         self.failures = 0
+        self._deadline = None
 
     def fail(self, reason: str, now: float) -> None:
         """End the round without a direct path; the controlling end offers again, later each time.

@@ -5,6 +5,7 @@ and if it still says nothing it is suspect: packets go on the relay as well unti
 """
 
 import enum
+import math
 
 from p2pnet.timing import TOLERANCE
 
@@ -115,7 +116,9 @@ class PathHealth:
             self.silent_since = now - ASK_AFTER
             self._asks = 0
 
-    def _suspect_after(self) -> float:
+    @property
+    def suspect_after(self) -> float:
+        """Seconds of silence that make the path suspect."""
         # Long enough for the answer to a check: a false suspicion costs little, a late one a gap.
         return max(SUSPECT_AFTER, ASK_AFTER + self.rtt + 0.05)
 
@@ -146,13 +149,16 @@ class PathHealth:
         times = [self.next_ask(), self.answered_at + CONSENT]
         if self.silent_since is not None:
             if self.state is Health.GOOD:
-                times.append(self.silent_since + self._suspect_after())
+                times.append(self.silent_at(self.suspect_after))
             times.append(self.silent_since + DEAD_AFTER)
         return min(times)
 
-    def is_silent_for(self, seconds: float, now: float) -> bool:
-        """Whether an answer has been due for so many seconds."""
-        return self.silent_since is not None and now - self.silent_since >= seconds
+    def silent_at(self, seconds: float) -> float:
+        """Return the time at which an answer has been due for so many seconds.
+
+        math.inf if no answer is due.
+        """
+        return math.inf if self.silent_since is None else self.silent_since + seconds
 
     def look(self, now: float) -> Health:
         """Return the state at time `now`, by the silence and by the age of the consent."""
@@ -160,7 +166,7 @@ class PathHealth:
             silence = now - self.silent_since
             if silence >= DEAD_AFTER - TOLERANCE:
                 self.state = Health.DEAD
-            elif silence >= self._suspect_after() - TOLERANCE and self._asks > 0:
+            elif silence >= self.suspect_after - TOLERANCE and self._asks > 0:
                 if self._after_idleness:
                     self._keepalive.lapsed()
                     self._after_idleness = False

@@ -14,6 +14,7 @@ import math
 from p2pnet.interfaces import IPathSelector
 from p2pnet.reports import CandidatesExchanged, ChecksFailed, ChecksStarted, PacketSizeFound
 from p2pnet.reports import PathSelected as PathSelectedReport
+from p2pnet.timing import TOLERANCE
 from p2pnet.traversal import exchange
 from p2pnet.traversal.direct import DirectChanged, DirectSearch, DirectState, DirectStatus
 from p2pnet.traversal.exchange import CandidateExchange, Outgoing
@@ -177,7 +178,7 @@ class Paths:
         self._select(reason)
         if is_first and not isinstance(self._selector, RelayOnly):
             self._direct.begin(now)
-            self._follow(now)
+        self._follow(now)
 
     def retire_relay(self, address: Address, reason: str, now: float) -> None:
         """Use another Intermediate, if there is another: the one at `address` is about to stop."""
@@ -290,8 +291,19 @@ class Paths:
             self._select("the relay is silent")
         self._direct.handle_timer(now)
         self._follow(now)
-        self._due = min(self._direct.get_timer(), choice.get_timer(rtt))
+        self._due = self._next_due()
         self.has_news = True
+
+    def _next_due(self) -> float:
+        relay_due = self._choice.get_timer(self._relay_rtt or 0.0)
+        return min(self._direct.get_timer(), relay_due, self._farewell_at())
+
+    def _farewell_at(self) -> float:
+        """When silence confirms the report of the peer's end; math.inf without both."""
+        path = self._direct.path
+        if self._farewell is None or path is None:
+            return math.inf
+        return path.health.silent_at(FAREWELL)
 
     def _bring_forward(self, due: float) -> None:
         """Something is due at that time, perhaps earlier than everything else."""
@@ -311,15 +323,10 @@ class Paths:
 
     def snapshot(self) -> PathsStatus:
         """Return the present state as a frozen value, for people and metrics."""
-        return PathsStatus(
-            session=self._rounds.session.hex(),
-            policy=self._selector.name,
-            using=self.using,
-            packet_size=self.packet_size,
-            relays=self._choice.snapshot(),
-            relay_rtt=self._relay_rtt,
-            direct=self._direct.snapshot(),
-        )
+        session, policy = self._rounds.session.hex(), self._selector.name
+        relays, direct = self._choice.snapshot(), self._direct.snapshot()
+        size, rtt = self.packet_size, self._relay_rtt
+        return PathsStatus(session, policy, self.using, size, relays, rtt, direct)
 
     def _emit(self, event: Event) -> None:
         self._events.append(event)
@@ -336,10 +343,10 @@ class Paths:
                 case _:
                     self._emit(Signal(event))
         self._fit_packets()
-        path, farewell = self._direct.path, self._farewell
-        if farewell and path is not None and path.health.is_silent_for(FAREWELL, now):
-            self._emit(farewell)
-        self._bring_forward(self._direct.get_timer())
+        if self._farewell is not None and now >= self._farewell_at() - TOLERANCE:
+            self._emit(self._farewell)
+            self._farewell = None
+        self._bring_forward(self._next_due())
         self.has_news = True
 
     def _select(self, reason: str, *, planned: bool = False) -> None:
@@ -364,16 +371,10 @@ class Paths:
         self._emit(WaysChanged(ways, lost=lost, planned=planned))
         # The policy knows no doubt: it took the direct way to be healthy.
         grounds = "" if self.is_direct_doubtful else decision.reason
-        self._emit(
-            PathSelectedReport(
-                self._rounds.session.hex(),
-                ways[0].kind.value if ways else NONE,
-                "; ".join(filter(None, (reason, grounds))),
-                " and ".join(format_address(way.address) for way in ways),
-                rtt,
-                self._relay_rtt,
-            )
-        )
+        session, kind = self._rounds.session.hex(), ways[0].kind.value if ways else NONE
+        text = "; ".join(filter(None, (reason, grounds)))
+        address = " and ".join(format_address(way.address) for way in ways)
+        self._emit(PathSelectedReport(session, kind, text, address, rtt, self._relay_rtt))
 
     def _direct_ways(self, way: Way, relayed: tuple[Way, ...]) -> tuple[Way, ...]:
         """The ways for a session that shall be direct, by the state of the direct way."""

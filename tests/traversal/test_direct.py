@@ -8,7 +8,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from p2pnet.reports import ChecksFailed
-from p2pnet.traversal.direct import TRANSITIONS, DirectChanged, DirectState
+from p2pnet.traversal.direct import SILENT_AFTER, TRANSITIONS, DirectChanged, DirectState
 from p2pnet.traversal.direct_path import REVIVE_EVERY, REVIVE_FOR
 from p2pnet.traversal.exchange import RETRIES
 from p2pnet.traversal.health import ASK_AFTER, CONSENT, DEAD_AFTER
@@ -118,6 +118,29 @@ class StateTests(SearchCase):
         self.assertEqual("198.51.100.1:5000 is silent", changes[2].reason)
         ours = [failed.reason for failed in self.agent.said(ChecksFailed) if failed.retry_in]
         self.assertEqual(["the direct path went silent"], ours)
+
+    def test_regression_a_doubtful_path_is_silent_in_time(self) -> None:
+        """The timer was forgotten, so that it waited for the next check, up to a second later."""
+        self.connect()
+        self.agent.send()
+        self.world.direct.is_cut = True
+        cut = self.world.now
+        self.world.run_until(lambda: self.agent.machine.state is DirectState.SILENT, 5.0)
+        self.assertApproximates(SILENT_AFTER, self.world.now - cut, 0.001)
+
+    def test_the_doubt_of_a_slow_path_lasts_as_long_as_the_silence_before_it(self) -> None:
+        """A round trip of two seconds: its packets are still under way."""
+        self.begin()
+        self.world.direct.delay = 1.0
+        self.world.run(20.0)
+        self.agent.send()
+        self.world.direct.is_cut = True
+        cut = self.world.now
+        self.world.run_until(lambda: self.agent.machine.state is DirectState.DOUBTFUL, 10.0)
+        doubt = self.world.now - cut
+        self.assertGreater(doubt, 2.0)
+        self.world.run_until(lambda: self.agent.machine.state is DirectState.SILENT, 10.0)
+        self.assertAlmostEqual(2 * doubt, self.world.now - cut, 3)
 
     def test_an_answer_ends_the_doubt(self) -> None:
         """The state is good again, and the size is searched anew."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from p2pnet.reports import ChecksFailed
+from p2pnet.traversal.exchange import RETRIES
 from p2pnet.wire import messages
 from p2pnet.wire.address import Address
 from tests.traversal.ends import CONNECTOR, SESSION
@@ -143,3 +144,22 @@ class CandidateTests(PathsCase):
         ):
             self.agent.do(ours.take_signal, message)
         self.assertEqual(([], [], []), (self.agent.events, self.agent.signals, self.agent.sent))
+
+    def test_regression_a_way_that_is_found_ends_the_round(self) -> None:
+        """The dead way was revived while an answer was awaited, or before the next offer. Rounds
+        went on and were reported as failures, though the session was direct."""
+        for revived_after in (RETRIES[0] + 1.0, 1.0):
+            self.connect()
+            self.agent.talk(seconds=1.0)
+            self.world.direct.is_cut = self.world.signals.is_cut = True
+            self.world.run_until(lambda: self.agent.said(ChecksFailed))
+            self.world.run(revived_after)
+            self.world.direct.is_cut = False
+            self.world.run(5.0)
+            self.assert_ways("direct")
+            back, offers = self.world.now, len(self.agent.signalled(messages.CandidateOffer))
+            self.world.run(60.0)
+            self.assertEqual([], self.agent.said(ChecksFailed, back))
+            self.assertEqual(offers, len(self.agent.signalled(messages.CandidateOffer)))
+            status = self.agent.machine.snapshot().direct
+            self.assertEqual((0, None), (status.failures, status.next_round))

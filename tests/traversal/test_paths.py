@@ -11,7 +11,7 @@ from p2pnet.reports import (
     PathSelected,
 )
 from p2pnet.traversal.direct import DirectState
-from p2pnet.traversal.health import DEAD_AFTER
+from p2pnet.traversal.health import ASK_AFTER, DEAD_AFTER
 from p2pnet.traversal.paths import (
     FAREWELL,
     PeerGone,
@@ -207,6 +207,17 @@ class FarewellTests(PathsCase):
         self.report()
         self.world.run_until(lambda: self.agent.said(PeerGone), 5.0)
         self.assertApproximates(FAREWELL, self.world.now - word, 1.0)
+
+    def test_regression_silence_confirms_it_in_time_and_once(self) -> None:
+        """The timer was forgotten, so that it waited for the next check, up to a second later."""
+        self.connect()
+        self.world.direct.is_cut = True
+        word = self.world.now
+        self.report()
+        self.world.run_until(lambda: self.agent.said(PeerGone), 5.0)
+        self.assertApproximates(FAREWELL - ASK_AFTER, self.world.now - word, 0.001)
+        self.world.run(5.0)
+        self.assertEqual(1, len(self.agent.said(PeerGone)))
 
     def test_it_is_refuted_by_the_answer_of_a_check(self) -> None:
         """Whoever said so; and it stays refuted when the way is silent later."""

@@ -89,6 +89,17 @@ class RelayTests(PathsCase):
         self.assertTrue(self.agent.said(WaysChanged, cut)[0].lost)
         self.assertIn(AskRelay(RELAY), self.agent.said(AskRelay, cut))
 
+    def test_regression_a_relay_that_comes_amid_silence_is_used_in_time(self) -> None:
+        """The timer was forgotten: the new relay waited for the next question, two seconds."""
+        self.begin(SELECTORS["relay-only"]())
+        self.world.relays[RELAY].is_cut = True
+        self.agent.send()
+        self.world.run(0.5)
+        self.add_relay(OTHER_RELAY, 0.06)
+        added = self.world.now
+        self.world.run(0.2)
+        self.assertEqual(["relays"], self.agent.ways(added))
+
     def test_a_silent_relay_is_asked_about_again_and_again(self) -> None:
         """The Intermediate may die after the first question; there is no other relay."""
         self.begin(SELECTORS["relay-only"]())
