@@ -68,6 +68,11 @@ class PathsEnd(End[Paths]):
             if isinstance(event, paths.WaysChanged) and at >= since and describe(event.ways) == ways
         )
 
+    def follow(self) -> None:
+        """Do what the paths ask for, as far as they say that there is news."""
+        if self.machine.has_news:
+            super().follow()
+
     def take_event(self, event: Any) -> None:
         """Keep an event, or pass a signal on."""
         if isinstance(event, paths.Signal):
