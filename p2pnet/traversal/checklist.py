@@ -77,7 +77,7 @@ class _Nomination:
 
 
 def _interval(sends: int) -> float:
-    """Seconds from one check to the next, after so many."""
+    """Return the seconds from one check to the next, after that many."""
     return min(LAST_RETRANSMISSION, FIRST_RETRANSMISSION * 2.0 ** min(sends, 10))
 
 
@@ -123,13 +123,13 @@ class CheckList:
         self.has_news = True
 
     def best_valid(self) -> CandidatePair | None:
-        """The pair to use: the nominated one, else the valid one of the highest priority."""
+        """Return the nominated pair, else the valid pair of the highest priority, else None."""
         if self.selected is not None and self.selected.is_valid:
             return self.selected
         return self.pairs.best_valid()
 
     def has_fresher(self, pair: CandidatePair, moment: float | None) -> bool:
-        """Whether another valid pair answered after that moment."""
+        """Whether another valid pair answered after `moment`, in seconds of the caller's clock."""
         valid = (other for other in self.pairs.values() if other.is_valid and other is not pair)
         return moment is not None and any((other.answered_at or 0.0) > moment for other in valid)
 
@@ -191,7 +191,7 @@ class CheckList:
         self._transmit(pair, self.controlling and pair is self.selected, now, size)
 
     def _nominate(self, nomination: _Nomination, now: float) -> None:
-        """Tell the peer which pair stays, again until it answered."""
+        """Nominate the pair to the peer, again until the peer answers."""
         nomination.next_at = now + _interval(nomination.sends)
         nomination.sends += 1
         self._transmit(nomination.pair, True, now)
@@ -325,9 +325,9 @@ class CheckList:
             self._events.append(PairNominated(pair))
 
     def fail(self, pair: CandidatePair) -> None:
-        """The pair stopped working: it is not used until a check on it succeeds again.
+        """Give up a valid pair until a check on it succeeds again.
 
-        Nor is one that has not answered since: it may have died of the same cause.
+        Pairs that have not answered since are given up too: they may have died of the same cause.
         """
         if not pair.is_valid:
             return

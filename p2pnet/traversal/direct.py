@@ -29,7 +29,7 @@ SILENT_AFTER = 1.0
 
 
 class DirectState(enum.Enum):
-    """What the direct way carries: nothing, the session, or checks alone."""
+    """What the direct way carries: nothing, the session with or without relays, or checks."""
 
     NONE = enum.auto()  # no pair works
     GOOD = enum.auto()  # it carries the session
@@ -47,7 +47,7 @@ TRANSITIONS = {
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class DirectChanged:
-    """The state of the direct way, or its pair, is another one.
+    """The direct way has another state or another pair.
 
     :ivar reason: for people.
     :ivar arrives: whether packets already sent on the direct way still reach the peer by a relay.
@@ -146,7 +146,7 @@ class DirectSearch:
         return True
 
     def _follow(self, checks: CheckList, now: float) -> None:
-        """Use what the check list found."""
+        """Take the events of the check list, and use the best pair."""
         exhausted = False
         while (event := checks.next_event()) is not None:
             exhausted = exhausted or isinstance(event, ChecksExhausted)
@@ -192,7 +192,7 @@ class DirectSearch:
         return self.path is not None and self.path.is_left(now, rtt) and self.doubt(now)
 
     def doubt(self, now: float) -> bool:
-        """Somebody says that the peer is gone: check the path. Returns whether there is a path."""
+        """Check the path: the peer may be gone. Returns False without a path."""
         if self.path is None:
             return False
         self.path.health.doubt(now)
@@ -249,7 +249,7 @@ class DirectSearch:
             self._advance(DirectState.SILENT, "the direct path is still silent", arrives=True)
 
     def _probe(self, path: DirectPath, checks: CheckList, now: float) -> None:
-        """Look for larger packets that the path carries.
+        """Probe for larger packets that the path carries.
 
         Only on a healthy path: on a silent one a lost probe says nothing of its size.
         """

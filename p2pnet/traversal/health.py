@@ -33,8 +33,10 @@ class Health(enum.Enum):
 
 
 class Keepalive:
-    """How often an idle path is checked: just under the lifetime of the NAT mappings on it, as far
-    as the checks have shown it (RFC 4787 section 4.3 lets NATs choose).
+    """The interval of checks on an idle path, just under the lifetime of its NAT mappings.
+
+    Answered checks lengthen the interval, unanswered ones shorten it: RFC 4787 section 4.3 lets
+    each NAT choose its lifetime.
 
     :ivar interval: seconds.
     """
@@ -79,8 +81,10 @@ class PathHealth:
         self._asks = 0
 
     def sent(self, now: float) -> bool:
-        """A packet of the session went out on the path. Returns whether it is the first for which
-        an answer is awaited, so that get_timer() is earlier than it was."""
+        """Note that a packet of the session left on the path.
+
+        Returns whether no answer was due before, so that get_timer() is earlier than it was.
+        """
         if now - self._sent_at < IN_USE:
             self._used_at = now
         self._sent_at = now
@@ -90,7 +94,7 @@ class PathHealth:
         return True
 
     def heard(self, now: float, rtt: float | None = None) -> bool:
-        """Something authentic came in on it; `rtt` if that was an answer to a check of ours.
+        """Note an authentic datagram on the path; `rtt`, in seconds, if it answers a check of ours.
 
         Only such an answer ends a suspicion, because packets of the peer's say nothing about the
         other direction. Returns whether it did.

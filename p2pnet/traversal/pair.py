@@ -44,7 +44,7 @@ class PairStatus:
 
 
 def pair_priority(controlling: int, controlled: int) -> int:
-    """The priority of a pair from those of its candidates (RFC 8445 section 6.1.2.3)."""
+    """Return the priority of a pair from its candidates' priorities (RFC 8445 section 6.1.2.3)."""
     low, high = min(controlling, controlled), max(controlling, controlled)
     return (low << 32) + 2 * high + (controlling > controlled)
 

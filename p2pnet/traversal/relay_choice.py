@@ -1,4 +1,4 @@
-"""Which of a session's relays carries it, judged by what is heard of the peer through them.
+"""Which relay carries a session, by the packets of the peer that arrive through each.
 
 Every Intermediate that both ends are connected to relays the session, and all of them are kept
 ready. One is used. When packets stay unanswered all are used at once, and the first through which
@@ -131,7 +131,7 @@ class RelayChoice:
     # -- what happens ----------------------------------------------------------------------------
 
     def sent(self, now: float, *, unanswered: bool) -> bool:
-        """A packet went out. `unanswered`: the peer owes an acknowledgement of some packet.
+        """Note a sent packet. `unanswered`: the peer owes an acknowledgement of some packet.
 
         Returns whether it is the first that is waited for, so that get_timer() may be earlier.
         """
@@ -146,7 +146,7 @@ class RelayChoice:
         return begins
 
     def heard(self, address: Address | None, rtt: float, now: float) -> None:
-        """An authentic packet of the peer came through a relay, or directly (None)."""
+        """Note an authentic packet of the peer that came through a relay, or directly (None)."""
         if now > self._heard_at[0]:  # the packets of one batch count once
             self._heard_at = [now, self._heard_at[0]]
         self._rest()
@@ -168,8 +168,11 @@ class RelayChoice:
     # -- time ------------------------------------------------------------------------------------
 
     def _ask_at(self, rtt: float) -> float:
-        """When to ask the Intermediate. It may be that a NAT has moved this node, and nothing
-        reaches it until something of its own shows where it is. A lull is no reason to."""
+        """Return the time to ask the Intermediate. A lull is no reason to ask.
+
+        A NAT may have moved this node: then nothing reaches the node until a packet of its own
+        shows the new address.
+        """
         silent, unanswered = self._silent_since, self._unanswered_since
         if self._asked_at is not None:
             return math.inf if unanswered is None else self._asked_at + ASK_AGAIN
@@ -199,7 +202,7 @@ class RelayChoice:
         return min(self._ask_at(rtt), self._doubt_at(rtt))
 
     def look(self, rtt: float, now: float) -> bool:
-        """Begin to doubt if that is due. Returns whether the Intermediate is to be asked now."""
+        """Begin to doubt if a doubt is due. Returns whether to ask the Intermediate now."""
         asks = now >= self._ask_at(rtt) - TOLERANCE
         if now >= self._doubt_at(rtt) - TOLERANCE:
             self.is_doubtful = True
