@@ -12,6 +12,7 @@ import collections
 import dataclasses
 from collections.abc import Callable, Iterable
 
+from p2pnet.timing import TOLERANCE
 from p2pnet.traversal.candidate import (
     Candidate,
     CandidatePolicy,
@@ -144,10 +145,11 @@ class CheckList:
     def get_timer(self) -> float | None:
         """Return the time to call handle_timer() at, None without anything to do."""
         self.has_news = False
-        repeated = self.pairs.next_retransmission()
-        due = [repeated.next_at] if repeated is not None else []
-        if self._nomination is not None:
-            due.append(self._nomination.next_at)
+        due = [
+            min(started.next_at, started.started_at + GIVE_UP)
+            for started in (*self.pairs.in_state(PairState.IN_PROGRESS), self._nomination)
+            if started is not None
+        ]
         if self.pairs.triggered:
             due.append(self._next_send)
         if self._start_at is not None and self.pairs.next_ordinary() is not None:
@@ -173,11 +175,11 @@ class CheckList:
 
     def _expire(self, now: float) -> None:
         in_progress = self.pairs.in_state(PairState.IN_PROGRESS)
-        failed = [pair for pair in in_progress if now - pair.started_at >= GIVE_UP]
+        failed = [pair for pair in in_progress if now - pair.started_at >= GIVE_UP - TOLERANCE]
         for pair in failed:
             pair.advance(PairState.FAILED)
         nomination = self._nomination
-        if nomination is not None and now - nomination.started_at >= GIVE_UP:
+        if nomination is not None and now - nomination.started_at >= GIVE_UP - TOLERANCE:
             failed.append(nomination.pair)
             self.fail(nomination.pair)
         if failed and all(pair.state is PairState.FAILED for pair in self.pairs.values()):
