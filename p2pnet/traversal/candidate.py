@@ -14,7 +14,7 @@ LOWEST_PORT = 1024  # a peer has no business on a well-known port of somebody
 
 
 class CandidateType(enum.StrEnum):
-    """How a candidate was learnt."""
+    """How a node learnt a candidate (RFC 8445 section 5.1.1)."""
 
     HOST = "host"
     SERVER_REFLEXIVE = "srflx"
@@ -33,7 +33,7 @@ TYPE_PREFERENCE = {
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Candidate:
-    """A candidate. `related` is the base of a reflexive one, for people to read."""
+    """A candidate. `related` is the base of a reflexive candidate, for people."""
 
     type: CandidateType
     address: Address
@@ -43,12 +43,12 @@ class Candidate:
 
     @property
     def is_ipv6(self) -> bool:
-        """Whether the address is of IPv6."""
+        """Whether the address is an IPv6 address."""
         return ":" in self.address[0]
 
 
 def calculate_priority(kind: CandidateType, local_preference: int) -> int:
-    """The priority of a candidate (RFC 8445 section 5.1.2.1), 1 to 2**31 - 1.
+    """Return the priority of a candidate (RFC 8445 section 5.1.2.1), 1 to 2**31 - 1.
 
     :param local_preference: 0 to 65535; higher for the address to prefer among those of a type.
     """
@@ -56,7 +56,7 @@ def calculate_priority(kind: CandidateType, local_preference: int) -> int:
 
 
 def _foundation(kind: CandidateType, base: str, server: str) -> str:
-    """The same for candidates of one type, base and server (RFC 8445 section 5.1.1.3)."""
+    """Return the foundation of a type, a base and a server (RFC 8445 section 5.1.1.3)."""
     return hashlib.blake2s(f"{kind}|{base}|{server}".encode(), digest_size=4).hexdigest()
 
 
@@ -66,7 +66,7 @@ def _preference(address: Address, index: int) -> int:
 
 
 def gather_host_candidates(hosts: Iterable[str], port: int) -> list[Candidate]:
-    """A candidate for each of the node's own addresses; the socket is bound to all of them."""
+    """Return a candidate for each own address of the node; its socket is bound to all of them."""
     candidates = []
     for index, host in enumerate(hosts):
         address = (host, port)
@@ -79,7 +79,7 @@ def gather_host_candidates(hosts: Iterable[str], port: int) -> list[Candidate]:
 def gather_reflexive_candidate(
     observed: Address, server: str, index: int = 0, base: Address | None = None
 ) -> Candidate:
-    """The candidate for the address that the Intermediate `server` sees this node under."""
+    """Return the candidate for the address that the Intermediate `server` observes."""
     kind = CandidateType.SERVER_REFLEXIVE
     priority = calculate_priority(kind, _preference(observed, index))
     foundation = _foundation(kind, base[0] if base else "", server)
@@ -87,20 +87,20 @@ def gather_reflexive_candidate(
 
 
 def gather_relay_candidate(server: Address) -> Candidate:
-    """The candidate that stands for the relay at `server`: always there, never checked."""
+    """Return the candidate of the relay at `server`, which peers never check."""
     kind = CandidateType.RELAYED
     return Candidate(kind, server, calculate_priority(kind, 0), _foundation(kind, "", server[0]))
 
 
 def peer_reflexive_candidate(address: Address, priority: int) -> Candidate:
-    """The candidate for an address that an authentic check came from."""
+    """Return the candidate for the source address of an authentic check."""
     foundation = _foundation(CandidateType.PEER_REFLEXIVE, f"{address[0]}:{address[1]}", "")
     return Candidate(CandidateType.PEER_REFLEXIVE, address, priority, foundation)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class CandidatePolicy:
-    """Which addresses may be sent to, and told to a peer.
+    """The addresses that checks may go to, and that a peer may learn.
 
     :ivar private: addresses of private networks (RFC 1918, RFC 4193, RFC 6598).
     :ivar loopback: addresses of this host.
@@ -110,7 +110,7 @@ class CandidatePolicy:
     loopback: bool = False
 
     def allows(self, address: Address) -> bool:
-        """Whether a check may go to `address`, or a peer be told of it."""
+        """Whether a check may go to `address`, and a peer may learn it."""
         host, port = address
         try:
             ip = ipaddress.ip_address(host)
@@ -127,7 +127,7 @@ class CandidatePolicy:
 
 
 def sanitize(candidates: Iterable[Candidate], policy: CandidatePolicy) -> list[Candidate]:
-    """The candidates to send or to take: allowed, each address once, the best 16."""
+    """Return the allowed candidates, each address once, the best MAX_CANDIDATES of them."""
     by_address: dict[Address, Candidate] = {}
     for candidate in candidates:
         if not policy.allows(candidate.address):

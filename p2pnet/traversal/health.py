@@ -5,6 +5,7 @@ and if it still says nothing it is suspect: packets go on the relay as well unti
 """
 
 import enum
+import math
 
 from p2pnet.timing import TOLERANCE
 
@@ -24,7 +25,7 @@ CONSENT = 30.0  # seconds since the last answer to a check for which data may be
 
 
 class Health(enum.Enum):
-    """What is thought of a path."""
+    """What the silence of a path says of it."""
 
     GOOD = enum.auto()
     SUSPECT = enum.auto()
@@ -32,8 +33,10 @@ class Health(enum.Enum):
 
 
 class Keepalive:
-    """How often an idle path is checked: just under the lifetime of the NAT mappings on it, as far
-    as the checks have shown it (RFC 4787 section 4.3 lets NATs choose).
+    """The interval of checks on an idle path, just under the lifetime of its NAT mappings.
+
+    Answered checks lengthen the interval, unanswered ones shorten it: RFC 4787 section 4.3 lets
+    each NAT choose its lifetime.
 
     :ivar interval: seconds.
     """
@@ -44,14 +47,14 @@ class Keepalive:
         self._kept = 0
 
     def kept(self) -> None:
-        """The path still worked after an idle interval."""
+        """Note that the path still worked after an idle interval."""
         self._kept += 1
         if self._kept >= LENGTHEN_AFTER:
             self._kept = 0
             self.interval = min(self._longest, self.interval + LENGTHEN_BY)
 
     def lapsed(self) -> None:
-        """It did not: no interval as long as this one any more."""
+        """Note that the path did not work: no later interval is as long as this one."""
         self._kept = 0
         self.interval = self._longest = max(SHORTEST_IDLE, SHORTEN_TO * self.interval)
 
@@ -78,8 +81,10 @@ class PathHealth:
         self._asks = 0
 
     def sent(self, now: float) -> bool:
-        """A packet of the session went out on the path. Returns whether it is the first for which
-        an answer is awaited, so that get_timer() is earlier than it was."""
+        """Note that a packet of the session left on the path.
+
+        Returns whether no answer was due before, so that get_timer() is earlier than it was.
+        """
         if now - self._sent_at < IN_USE:
             self._used_at = now
         self._sent_at = now
@@ -89,7 +94,7 @@ class PathHealth:
         return True
 
     def heard(self, now: float, rtt: float | None = None) -> bool:
-        """Something authentic came in on it; `rtt` if that was an answer to a check of ours.
+        """Note an authentic datagram on the path; `rtt`, in seconds, if it answers a check of ours.
 
         Only such an answer ends a suspicion, because packets of the peer's say nothing about the
         other direction. Returns whether it did.
@@ -109,13 +114,15 @@ class PathHealth:
         return was_suspect
 
     def doubt(self, now: float) -> None:
-        """The peer seems not to hear us: ask at once, and believe nothing but an answer."""
+        """Ask the path at once, and believe an answer alone: the peer may not receive from us."""
         if self.state is Health.GOOD:
             self.state = Health.SUSPECT
             self.silent_since = now - ASK_AFTER
             self._asks = 0
 
-    def _suspect_after(self) -> float:
+    @property
+    def suspect_after(self) -> float:
+        """Seconds of silence that make the path suspect."""
         # Long enough for the answer to a check: a false suspicion costs little, a late one a gap.
         return max(SUSPECT_AFTER, ASK_AFTER + self.rtt + 0.05)
 
@@ -124,7 +131,7 @@ class PathHealth:
         return self._asked_at - self._used_at < USED_WITHIN
 
     def next_ask(self) -> float:
-        """When the path is to be checked next."""
+        """Return the time at which the next check of the path is due."""
         regular = self._asked_at + (KEEPALIVE_USED if self._is_used else self._keepalive.interval)
         if self.silent_since is None:
             return regular
@@ -133,7 +140,7 @@ class PathHealth:
         return self._asked_at + min(ASK_AGAIN_MAX, ASK_AGAIN * 2.0 ** (self._asks - 1))
 
     def asked(self, now: float) -> None:
-        """A check was sent on it."""
+        """Note that a check left on the path."""
         was_idle = not self._is_used and now - self._asked_at > 0.9 * self._keepalive.interval
         self._asked_at = now
         if self.silent_since is None:
@@ -142,25 +149,28 @@ class PathHealth:
             self._asks += 1
 
     def get_timer(self) -> float:
-        """When to look at the path again."""
+        """Return the time of the next check, or of the next change of the state."""
         times = [self.next_ask(), self.answered_at + CONSENT]
         if self.silent_since is not None:
             if self.state is Health.GOOD:
-                times.append(self.silent_since + self._suspect_after())
+                times.append(self.silent_at(self.suspect_after))
             times.append(self.silent_since + DEAD_AFTER)
         return min(times)
 
-    def is_silent_for(self, seconds: float, now: float) -> bool:
-        """Whether nothing was heard for so long although it was due."""
-        return self.silent_since is not None and now - self.silent_since >= seconds
+    def silent_at(self, seconds: float) -> float:
+        """Return the time at which an answer has been due for so many seconds.
+
+        math.inf if no answer is due.
+        """
+        return math.inf if self.silent_since is None else self.silent_since + seconds
 
     def look(self, now: float) -> Health:
-        """The state now."""
+        """Return the state at time `now`, by the silence and by the age of the consent."""
         if self.silent_since is not None:
             silence = now - self.silent_since
             if silence >= DEAD_AFTER - TOLERANCE:
                 self.state = Health.DEAD
-            elif silence >= self._suspect_after() - TOLERANCE and self._asks > 0:
+            elif silence >= self.suspect_after - TOLERANCE and self._asks > 0:
                 if self._after_idleness:
                     self._keepalive.lapsed()
                     self._after_idleness = False

@@ -37,7 +37,7 @@ FIRST_PAUSE = 1.0  # seconds without probes after a black hole, doubled by each 
 
 
 class Phase(enum.Enum):
-    """RFC 8899 section 5.2."""
+    """The phases of the search (RFC 8899 section 5.2)."""
 
     BASE = enum.auto()
     SEARCHING = enum.auto()
@@ -54,7 +54,7 @@ TRANSITIONS = {
 
 
 def sizes_of(address: Address) -> tuple[int, ...]:
-    """The sizes to try on the path to `address`, the smallest first."""
+    """Return the sizes to try on the path to `address`, the smallest first."""
     ip = ipaddress.ip_address(address[0])
     return LOCAL_SIZES if any(ip in network for network in LOCAL_NETWORKS) else SIZES
 
@@ -83,7 +83,7 @@ class PathMtu:
         self._pause = FIRST_PAUSE
 
     def restart(self, now: float) -> None:
-        """Packets take this path from now on, or again: begin with what every path carries."""
+        """Begin with BASE: packets take this path from now on, or again."""
         self.size = BASE
         self._too_large = math.inf
         if self.phase is not Phase.ERROR:
@@ -91,7 +91,7 @@ class PathMtu:
             self._advance(Phase.BASE)
 
     def black_hole(self, now: float) -> None:
-        """Larger packets than BASE get lost and others do not (RFC 8899 section 4.3)."""
+        """Begin with BASE after a pause: larger packets get lost (RFC 8899 section 4.3)."""
         if now - self._rests_until > RAISE_TIMER:
             self._pause = FIRST_PAUSE
         self._rests_until = now + self._pause
@@ -99,7 +99,7 @@ class PathMtu:
         self.restart(now)
 
     def next_probe(self, now: float) -> int | None:
-        """The size of the probe to send now, None if none is due."""
+        """Return the size of the probe to send now, None if none is due."""
         if now < self.next_at:
             return None
         if self.phase is Phase.SEARCH_COMPLETE:
@@ -114,7 +114,7 @@ class PathMtu:
         return self._probe
 
     def answered(self, size: int, now: float) -> None:
-        """A probe of that size was answered. Late answers to others than the last are ignored."""
+        """Note an answered probe of `size` bytes. Answers to earlier sizes are ignored."""
         if size == self._probe and self.phase is not Phase.SEARCH_COMPLETE:
             self.size = size
             if size > BASE:
@@ -130,7 +130,7 @@ class PathMtu:
             self._try(BASE, now + ERROR_TIMER)
 
     def _search(self, now: float) -> None:
-        """Try the next size, from `now` on, or be content with what there is."""
+        """Try the next size, from `now` on, or complete the search."""
         self._advance(Phase.SEARCHING)
         larger = [size for size in self._sizes if self.size < size < self._too_large]
         if larger:

@@ -19,7 +19,7 @@ from p2pnet.wire.address import Address
 
 
 class Server(Protocol):
-    """An Intermediate, as far as it contributes candidates.
+    """The part of an Intermediate that contributes candidates.
 
     :ivar name: "host:port" as configured.
     :ivar address: where this node connects to it, None before the first try.
@@ -67,7 +67,7 @@ class OwnCandidates:
 
     @property
     def policy(self) -> CandidatePolicy:
-        """Which addresses may be checked.
+        """The addresses that may be checked.
 
         Loopback only if an Intermediate is on loopback: the address that it observes is its own
         claim, and a false claim must not open the services of this host to checks.
@@ -78,7 +78,7 @@ class OwnCandidates:
         )
 
     def gather(self) -> list[Candidate]:
-        """The candidates for a peer, relayed ones included: they name common Intermediates."""
+        """Return the candidates for a peer. The relayed ones name common Intermediates."""
         candidates = gather_host_candidates(self._hosts, self._port)
         given = [(f"external {i}", address) for i, address in enumerate(self._external)]
         seen = self._observed() if self._tell_observed else []
@@ -89,7 +89,7 @@ class OwnCandidates:
         return sanitize(candidates, self.policy)
 
     def bases(self) -> list[Candidate]:
-        """A local candidate for each address family of the node, whether peers learn it or not."""
+        """Return a local candidate for each address family of the node, known to peers or not."""
         bases: dict[bool, Candidate] = {}
         reflexive = [
             gather_reflexive_candidate(address, name) for name, address in self._observed()

@@ -9,7 +9,7 @@ from p2pnet.wire.address import Address
 
 
 class PairState(enum.Enum):
-    """RFC 8445 section 6.1.2.6."""
+    """The states of a candidate pair (RFC 8445 section 6.1.2.6)."""
 
     FROZEN = enum.auto()
     WAITING = enum.auto()
@@ -44,7 +44,7 @@ class PairStatus:
 
 
 def pair_priority(controlling: int, controlled: int) -> int:
-    """The priority of a pair from those of its candidates (RFC 8445 section 6.1.2.3)."""
+    """Return the priority of a pair from its candidates' priorities (RFC 8445 section 6.1.2.3)."""
     low, high = min(controlling, controlled), max(controlling, controlled)
     return (low << 32) + 2 * high + (controlling > controlled)
 
@@ -91,11 +91,11 @@ class CandidatePair:
         return self.state is PairState.SUCCEEDED
 
     def snapshot(self) -> PairStatus:
-        """What there is to say of it now."""
+        """Return the present state of the pair as a frozen value."""
         kind = self.remote.type.value
         return PairStatus(kind, self.address, self.state, self.nominated, self.rtt)
 
     def advance(self, state: PairState) -> None:
-        """Go to `state`, which must be one of TRANSITIONS from here."""
+        """Enter `state`, which TRANSITIONS must allow from the present state."""
         assert state in TRANSITIONS[self.state], (self.state, state)
         self.state = state

@@ -14,15 +14,11 @@ import math
 from p2pnet.interfaces import IPathSelector
 from p2pnet.reports import CandidatesExchanged, ChecksFailed, ChecksStarted, PacketSizeFound
 from p2pnet.reports import PathSelected as PathSelectedReport
-from p2pnet.traversal import direct
-from p2pnet.traversal.direct import (
-    DirectChanged,
-    DirectSearch,
-    DirectState,
-    DirectStatus,
-    Outgoing,
-)
-from p2pnet.traversal.exchange import CandidateExchange
+from p2pnet.timing import TOLERANCE
+from p2pnet.traversal import exchange
+from p2pnet.traversal.direct import DirectChanged, DirectSearch, DirectState, DirectStatus
+from p2pnet.traversal.exchange import CandidateExchange, Outgoing
+from p2pnet.traversal.mtu import Phase
 from p2pnet.traversal.relay_choice import ASK_AFTER, RelayChoice, RelayStatus
 from p2pnet.traversal.selection import DIRECT, NONE, RELAYED, Choices, DirectOnly, RelayOnly
 from p2pnet.traversal.way import Way, WayKind, relayed_way
@@ -58,9 +54,9 @@ class PacketSizeChanged:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Signal:
-    """A message for the peer."""
+    """A message for the peer, which an Intermediate carries."""
 
-    message: direct.Signal
+    message: exchange.Signal
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -108,21 +104,21 @@ class Paths:
     All times are seconds of the caller's clock. After any call that returns nothing, `has_news`
     says whether there are events, datagrams or an earlier timer.
 
-    :param exchange: the rounds of candidates of the session.
+    :param rounds: the rounds of candidates of the session.
     :param selector: the policy.
     :ivar using: where each packet goes. None of them: drop it, QUIC sends its content again.
     :ivar relays: the ways through Intermediates, by address.
     :ivar has_news: see above; get_timer() ends it.
     """
 
-    def __init__(self, exchange: CandidateExchange, selector: IPathSelector) -> None:
+    def __init__(self, rounds: CandidateExchange, selector: IPathSelector) -> None:
         self.using: tuple[Way, ...] = ()
         self.relays: dict[Address, Way] = {}
         self.has_news = False
-        self._session = exchange.session.hex()
+        self._rounds = rounds
         self._selector = selector
         self._choice = RelayChoice()
-        self._direct = DirectSearch(exchange)
+        self._direct = DirectSearch(rounds)
         self._relay_rtt: float | None = None
         self._farewell: PeerGone | None = None
         self._sizes = BASE, BASE  # of packets now, and as last reported for the direct way
@@ -133,22 +129,22 @@ class Paths:
 
     @property
     def tag(self) -> bytes:
-        """What the transaction ids of this session's checks begin with."""
-        return self._direct.tag
+        """The first bytes of the transaction ids of this session's checks."""
+        return self._rounds.tag
 
     @property
     def packet_size(self) -> int:
-        """Bytes of a packet that `using` carries."""
+        """Bytes of the largest packet that `using` carries."""
         return self._sizes[0]
 
     @property
     def is_relayed(self) -> bool:
-        """Whether packets go through relays alone."""
+        """Whether packets go through relays only."""
         return bool(self.using) and self.using[0].kind is WayKind.RELAYED
 
     @property
     def is_direct(self) -> bool:
-        """Whether packets go straight to the peer, also while a relay repeats them."""
+        """Whether packets go straight to the peer, also while relays repeat them."""
         return bool(self.using) and self.using[0].kind is WayKind.DIRECT
 
     @property
@@ -161,11 +157,6 @@ class Paths:
         """Whether the direct way is in doubt or silent."""
         return self._direct.state in (DirectState.DOUBTFUL, DirectState.SILENT)
 
-    @property
-    def is_doubtful(self) -> bool:
-        """Whether a way in use may not work: then others repeat its packets."""
-        return self.is_direct_doubtful or self._choice.is_doubtful
-
     def leads_to(self, source: Address) -> bool:
         """Whether the direct way, proven by a check, leads to `source`."""
         path = self._direct.path
@@ -176,7 +167,7 @@ class Paths:
     def add_relay(
         self, address: Address, channel: bytes, cost: float, reason: str, now: float
     ) -> None:
-        """The Intermediate at `address` relays the session in frames for `channel`.
+        """Use the Intermediate at `address`, which relays the session in frames for `channel`.
 
         :param cost: the round-trip time of that way in seconds, as far as this end judges.
         :param reason: for people.
@@ -187,22 +178,22 @@ class Paths:
         self._select(reason)
         if is_first and not isinstance(self._selector, RelayOnly):
             self._direct.begin(now)
-            self._follow(now)
+        self._follow(now)
 
     def retire_relay(self, address: Address, reason: str, now: float) -> None:
-        """The Intermediate is about to stop: use another, if there is another."""
+        """Use another Intermediate, if there is another: the one at `address` is about to stop."""
         if address in self.relays:
             self._choice.retire(address, now)
             self._select(reason, planned=True)
 
     def remove_relay(self, address: Address, reason: str, now: float) -> None:
-        """The Intermediate relays the session no more."""
+        """Stop using the Intermediate at `address`: it relays the session no more."""
         if self.relays.pop(address, None) is not None:
             self._choice.remove(address, now)
             self._select(reason)
 
     def renew(self) -> None:
-        """Something was lost on the ways in use: the connection shall see at once what.
+        """Have the connection repair at once: packets were lost on the ways in use.
 
         Amid doubt everything sent since is lost. Otherwise most of what is unacknowledged may have
         arrived, and would stand before what did not.
@@ -212,7 +203,7 @@ class Paths:
     # -- candidates and checks -------------------------------------------------------------------
 
     def take_signal(self, message: messages.Message, now: float) -> None:
-        """A message about candidates or checks."""
+        """Take a message about candidates or checks, of the peer or of the Intermediate."""
         self._direct.take_signal(message, now)
         self._follow(now)
 
@@ -227,12 +218,12 @@ class Paths:
         return True
 
     def candidates_changed(self, now: float) -> None:
-        """This node has other candidates."""
+        """Send the new candidates of this node; without a direct way, begin a round."""
         self._direct.candidates_changed(now)
         self._follow(now)
 
     def network_changed(self, now: float) -> None:
-        """This node may be in another network."""
+        """Check the direct way, or look for one: this node may be in another network."""
         self._direct.network_changed(now)
         self._follow(now)
 
@@ -286,12 +277,12 @@ class Paths:
     # -- time ------------------------------------------------------------------------------------
 
     def get_timer(self) -> float:
-        """When to call handle_timer(), at the latest; math.inf for never."""
+        """Return the time to call handle_timer() at, at the latest; math.inf for never."""
         self.has_news = False
         return self._due
 
     def handle_timer(self, now: float) -> None:
-        """Do what is due."""
+        """Do everything that is due, and plan the next call."""
         choice, rtt = self._choice, self._relay_rtt or 0.0
         if choice.look(rtt, now):
             for address in self.relays:
@@ -300,9 +291,19 @@ class Paths:
             self._select("the relay is silent")
         self._direct.handle_timer(now)
         self._follow(now)
-        relay_due = choice.get_timer(rtt)
-        self._due = min(self._direct.get_timer(), math.inf if relay_due is None else relay_due)
+        self._due = self._next_due()
         self.has_news = True
+
+    def _next_due(self) -> float:
+        relay_due = self._choice.get_timer(self._relay_rtt or 0.0)
+        return min(self._direct.get_timer(), relay_due, self._farewell_at())
+
+    def _farewell_at(self) -> float:
+        """When silence confirms the report of the peer's end; math.inf without both."""
+        path = self._direct.path
+        if self._farewell is None or path is None:
+            return math.inf
+        return path.health.silent_at(FAREWELL)
 
     def _bring_forward(self, due: float) -> None:
         """Something is due at that time, perhaps earlier than everything else."""
@@ -313,24 +314,19 @@ class Paths:
     # -- out -------------------------------------------------------------------------------------
 
     def datagrams_to_send(self) -> list[Outgoing]:
-        """Checks, answers to checks, and openers."""
+        """Return the checks, the answers to checks and the openers that are due."""
         return self._direct.datagrams_to_send()
 
     def next_event(self) -> Event | None:
-        """The next event, None if there is none."""
+        """Return the next event, None if there is none."""
         return self._events.popleft() if self._events else None
 
     def snapshot(self) -> PathsStatus:
-        """What there is now, for people and metrics."""
-        return PathsStatus(
-            session=self._session,
-            policy=self._selector.name,
-            using=self.using,
-            packet_size=self.packet_size,
-            relays=self._choice.snapshot(),
-            relay_rtt=self._relay_rtt,
-            direct=self._direct.snapshot(),
-        )
+        """Return the present state as a frozen value, for people and metrics."""
+        session, policy = self._rounds.session.hex(), self._selector.name
+        relays, direct = self._choice.snapshot(), self._direct.snapshot()
+        size, rtt = self.packet_size, self._relay_rtt
+        return PathsStatus(session, policy, self.using, size, relays, rtt, direct)
 
     def _emit(self, event: Event) -> None:
         self._events.append(event)
@@ -338,8 +334,7 @@ class Paths:
 
     def _follow(self, now: float) -> None:
         """Pass on what the direct search says, and use what it found."""
-        search = self._direct
-        while (event := search.next_event()) is not None:
+        while (event := self._direct.next_event()) is not None:
             match event:
                 case DirectChanged(reason, arrives):
                     self._select(reason, planned=arrives)
@@ -348,9 +343,10 @@ class Paths:
                 case _:
                     self._emit(Signal(event))
         self._fit_packets()
-        if self._farewell is not None and search.is_silent_for(FAREWELL, now):
+        if self._farewell is not None and now >= self._farewell_at() - TOLERANCE:
             self._emit(self._farewell)
-        self._bring_forward(search.get_timer())
+            self._farewell = None
+        self._bring_forward(self._next_due())
         self.has_news = True
 
     def _select(self, reason: str, *, planned: bool = False) -> None:
@@ -358,15 +354,16 @@ class Paths:
 
         :param planned: packets sent the other way still arrive.
         """
-        search, relayed = self._direct, tuple(self.relays[address] for address in self._choice)
-        choices = Choices(search.way is not None, bool(self.relays), search.rtt, self._relay_rtt)
+        path, relayed = self._direct.path, tuple(self.relays[address] for address in self._choice)
+        rtt = path.pair.rtt if path is not None else None
+        choices = Choices(path is not None, bool(self.relays), rtt, self._relay_rtt)
         decision = self._selector.select(choices)
         ways: tuple[Way, ...] = ()
-        if decision.path == DIRECT and search.way is not None:
-            ways = self._direct_ways(search.way, relayed)
+        if decision.path == DIRECT and path is not None:
+            ways = self._direct_ways(path.way, relayed)
         elif decision.path == RELAYED:
             ways = relayed
-        lost = self.is_doubtful or not self.using
+        lost = self.is_direct_doubtful or self._choice.is_doubtful or not self.using
         before, self.using = self.using, ways
         self._fit_packets()  # before anything goes the other way
         if ways == before:
@@ -374,16 +371,10 @@ class Paths:
         self._emit(WaysChanged(ways, lost=lost, planned=planned))
         # The policy knows no doubt: it took the direct way to be healthy.
         grounds = "" if self.is_direct_doubtful else decision.reason
-        self._emit(
-            PathSelectedReport(
-                self._session,
-                ways[0].kind.value if ways else NONE,
-                "; ".join(filter(None, (reason, grounds))),
-                " and ".join(format_address(way.address) for way in ways),
-                search.rtt,
-                self._relay_rtt,
-            )
-        )
+        session, kind = self._rounds.session.hex(), ways[0].kind.value if ways else NONE
+        text = "; ".join(filter(None, (reason, grounds)))
+        address = " and ".join(format_address(way.address) for way in ways)
+        self._emit(PathSelectedReport(session, kind, text, address, rtt, self._relay_rtt))
 
     def _direct_ways(self, way: Way, relayed: tuple[Way, ...]) -> tuple[Way, ...]:
         """The ways for a session that shall be direct, by the state of the direct way."""
@@ -395,12 +386,14 @@ class Paths:
 
     def _fit_packets(self) -> None:
         """Only a healthy direct way carries more than BASE, and only for itself."""
-        search, (size, told) = self._direct, self._sizes
-        is_alone = search.state is DirectState.GOOD and self.using == (search.way,)
-        if (fits := search.packet_size if is_alone else BASE) != size:
+        path, (size, reported), fits = self._direct.path, self._sizes, BASE
+        if path is not None and self._direct.state is DirectState.GOOD:
+            fits = path.pair.mtu.size if self.using == (path.way,) else BASE
+        if fits != size:
             self._emit(PacketSizeChanged(fits))
-        final = search.packet_size if search.is_packet_size_final else told
-        if final != told and search.way is not None:
-            address = format_address(search.way.address)
-            self._emit(PacketSizeFound(self._session, address, final))
-        self._sizes = fits, final
+        is_final = path is not None and path.pair.mtu.phase is Phase.SEARCH_COMPLETE
+        if path is not None and is_final and path.pair.mtu.size != reported:
+            reported = path.pair.mtu.size
+            session, address = self._rounds.session.hex(), format_address(path.pair.address)
+            self._emit(PacketSizeFound(session, address, reported))
+        self._sizes = fits, reported

@@ -1,4 +1,4 @@
-"""Which of a session's relays carries it, judged by what is heard of the peer through them.
+"""Which relay carries a session, by the packets of the peer that arrive through each.
 
 Every Intermediate that both ends are connected to relays the session, and all of them are kept
 ready. One is used. When packets stay unanswered all are used at once, and the first through which
@@ -7,6 +7,7 @@ handshake. Each end follows the other in the same way, so that no word about it 
 """
 
 import dataclasses
+import math
 from collections.abc import Iterator
 
 from p2pnet.timing import TOLERANCE
@@ -64,7 +65,7 @@ class RelayChoice:
         return address in self._relays
 
     def __iter__(self) -> Iterator[Address]:
-        """Those to send through now."""
+        """The relays that packets take now, the relay of choice first."""
         if self.current is not None:
             yield self.current
         if self.is_doubtful:
@@ -86,7 +87,7 @@ class RelayChoice:
     # -- what there is ---------------------------------------------------------------------------
 
     def add(self, address: Address, cost: float, now: float) -> None:
-        """There is such a relay. `cost`: its round-trip time in seconds, as far as known."""
+        """Add the relay at `address`. `cost`: its round-trip time in seconds, as far as known."""
         known = self._relays.get(address)
         if known is None:
             self._relays[address] = _Relay(cost, now, 0.0)
@@ -95,13 +96,13 @@ class RelayChoice:
         self._reconsider(now)
 
     def retire(self, address: Address, now: float) -> None:
-        """It will be gone soon: use another one, if there is one."""
+        """Use another relay, if there is another: the one at `address` is about to stop."""
         if address in self._relays:
             self._relays[address].retiring = True
             self._reconsider(now)
 
     def remove(self, address: Address, now: float) -> None:
-        """It is gone."""
+        """Remove the relay at `address`; the best of the others follows it."""
         self._relays.pop(address, None)
         if self.current == address:
             self._use(None, now)
@@ -130,7 +131,7 @@ class RelayChoice:
     # -- what happens ----------------------------------------------------------------------------
 
     def sent(self, now: float, *, unanswered: bool) -> bool:
-        """A packet went out. `unanswered`: the peer owes an acknowledgement of some packet.
+        """Note a sent packet. `unanswered`: the peer owes an acknowledgement of some packet.
 
         Returns whether it is the first that is waited for, so that get_timer() may be earlier.
         """
@@ -145,7 +146,7 @@ class RelayChoice:
         return begins
 
     def heard(self, address: Address | None, rtt: float, now: float) -> None:
-        """An authentic packet of the peer came through a relay, or directly (None)."""
+        """Note an authentic packet of the peer that came through a relay, or directly (None)."""
         if now > self._heard_at[0]:  # the packets of one batch count once
             self._heard_at = [now, self._heard_at[0]]
         self._rest()
@@ -166,23 +167,26 @@ class RelayChoice:
 
     # -- time ------------------------------------------------------------------------------------
 
-    def _ask_at(self, rtt: float) -> float | None:
-        """When to ask the Intermediate. It may be that a NAT has moved this node, and nothing
-        reaches it until something of its own shows where it is. A lull is no reason to."""
+    def _ask_at(self, rtt: float) -> float:
+        """Return the time to ask the Intermediate. A lull is no reason to ask.
+
+        A NAT may have moved this node: then nothing reaches the node until a packet of its own
+        shows the new address.
+        """
         silent, unanswered = self._silent_since, self._unanswered_since
         if self._asked_at is not None:
-            return None if unanswered is None else self._asked_at + ASK_AGAIN
+            return math.inf if unanswered is None else self._asked_at + ASK_AGAIN
         if silent is not None and silent - self._heard_at[1] < AMID:
             return silent + max(ASK_AFTER, rtt + 0.05)
-        return None if unanswered is None else unanswered + self._patience(rtt)
+        return math.inf if unanswered is None else unanswered + self._patience(rtt)
 
     @staticmethod
     def _patience(rtt: float) -> float:
         return max(DOUBT_AFTER, 2 * rtt + 0.1)
 
-    def _doubt_at(self, rtt: float) -> float | None:
+    def _doubt_at(self, rtt: float) -> float:
         if self._unanswered_since is None or self.is_doubtful or len(self._relays) < 2:
-            return None
+            return math.inf
         return self._unanswered_since + self._patience(rtt)
 
     def is_overdue(self, rtt: float, now: float) -> bool:
@@ -190,17 +194,18 @@ class RelayChoice:
         since = self._unanswered_since
         return since is not None and now - since > self._patience(rtt)
 
-    def get_timer(self, rtt: float) -> float | None:
-        """When to look, None for never. `rtt`: of the session through a relay, in seconds."""
-        times = (self._ask_at(rtt), self._doubt_at(rtt))
-        return min((time for time in times if time is not None), default=None)
+    def get_timer(self, rtt: float) -> float:
+        """Return the time to call look() at, math.inf for never.
+
+        :param rtt: of the session through a relay, in seconds.
+        """
+        return min(self._ask_at(rtt), self._doubt_at(rtt))
 
     def look(self, rtt: float, now: float) -> bool:
-        """Begin to doubt if that is due. Returns whether the Intermediate is to be asked now."""
-        doubt_at, ask_at = self._doubt_at(rtt), self._ask_at(rtt)
-        if doubt_at is not None and now >= doubt_at - TOLERANCE:
+        """Begin to doubt if a doubt is due. Returns whether to ask the Intermediate now."""
+        asks = now >= self._ask_at(rtt) - TOLERANCE
+        if now >= self._doubt_at(rtt) - TOLERANCE:
             self.is_doubtful = True
-        asks = ask_at is not None and now >= ask_at - TOLERANCE
         if asks:
             self._asked_at = now
         return asks

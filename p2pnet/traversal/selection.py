@@ -34,12 +34,12 @@ def _milliseconds(seconds: float | None) -> str:
 
 @implementer(IPathSelector)
 class PreferDirect:
-    """Direct whenever there is a direct path."""
+    """Direct whenever a direct path works, else relayed."""
 
     name = "prefer-direct"
 
     def select(self, choices: Choices) -> Decision:
-        """The path to use."""
+        """Return the path to use, and why."""
         if choices.has_direct:
             figures = (
                 f"{_milliseconds(choices.direct_rtt)}, relay {_milliseconds(choices.relay_rtt)}"
@@ -57,7 +57,7 @@ class LowestRtt:
     name = "lowest-rtt"
 
     def select(self, choices: Choices) -> Decision:
-        """The path to use."""
+        """Return the path to use, and why."""
         direct, relay = choices.direct_rtt, choices.relay_rtt
         if not (choices.has_relay and choices.has_direct) or direct is None or relay is None:
             return PreferDirect().select(choices)
@@ -74,7 +74,7 @@ class RelayOnly:
     name = "relay-only"
 
     def select(self, choices: Choices) -> Decision:
-        """The path to use."""
+        """Return the path to use, and why."""
         if choices.has_relay:
             return Decision(RELAYED, "the policy is relay-only")
         return Decision(NONE, "the policy is relay-only and there is no relay")
@@ -87,7 +87,7 @@ class DirectOnly:
     name = "direct-only"
 
     def select(self, choices: Choices) -> Decision:
-        """The path to use."""
+        """Return the path to use, and why."""
         if choices.has_direct:
             return Decision(DIRECT, f"a direct path works: {_milliseconds(choices.direct_rtt)}")
         return Decision(NONE, "the policy is direct-only and there is no direct path")

@@ -17,7 +17,7 @@ class WayKind(enum.StrEnum):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Way:
-    """One way: `header` precedes each packet, the datagram goes to `address`.
+    """A way: `header` precedes each packet, and the datagram goes to `address`.
 
     :ivar address: the peer's own address, which answered a check; or an Intermediate's.
     :ivar header: of the relay frame, empty on the direct way.
@@ -29,15 +29,15 @@ class Way:
 
 
 def name_of(ways: tuple[Way, ...]) -> Hashable:
-    """Tells one set of ways from another, also when a relay grants another channel."""
+    """Return a name that the same ways always have, also when a relay grants another channel."""
     return tuple(way.address for way in ways)
 
 
 def direct_way(address: Address) -> Way:
-    """The way straight to the peer at `address`."""
+    """Return the way straight to the peer at `address`."""
     return Way(WayKind.DIRECT, address)
 
 
 def relayed_way(intermediate: Address, channel: bytes) -> Way:
-    """The way through the Intermediate at that address, in frames for `channel` (8 bytes)."""
+    """Return the way through an Intermediate, in frames for `channel` (8 bytes)."""
     return Way(WayKind.RELAYED, intermediate, relay_header(channel))

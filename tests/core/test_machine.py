@@ -19,7 +19,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from p2pnet.core.intermediate.core import IntermediateCore
 from p2pnet.core.peer.session import Session
-from p2pnet.traversal.checklist import MAX_PAIRS, MAX_TRANSACTIONS
+from p2pnet.traversal.pair_table import MAX_PAIRS
+from p2pnet.traversal.transactions import MAX_TRANSACTIONS
 from p2pnet.wire.address import Address
 from p2pnet.wire.check import CheckKind, decode_check, encode_request, encode_success
 from p2pnet.wire.demux import Kind, classify
@@ -298,7 +299,7 @@ class SessionMachine(RuleBasedStateMachine):
         direct = paths.snapshot().direct
         if direct.address is not None:
             assert (paths.tag, direct.address) in node.proven, "it never answered"
-        checks = paths._direct.checks
+        checks = paths._rounds.checks
         if checks is not None:
             pairs = checks.pairs.values()
             assert len([p for p in pairs if p.is_valid and p.nominated]) <= 1, "two are selected"

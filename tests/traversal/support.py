@@ -194,7 +194,7 @@ class Peer(End):
 
     def learn(self, *candidates: Candidate) -> None:
         """The other end's candidates, or more of them."""
-        self.checks.add_remote(candidates, self.network.clock.seconds())
+        self.checks.add_remote(candidates)
         self.pump()
 
     def start(self, after: float = 0.0) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from p2pnet.testing.nat import Filtering, Mapping, NATBox
 from p2pnet.testing.network import Link
 from p2pnet.traversal.candidate import Candidate, CandidateType, gather_relay_candidate
-from p2pnet.traversal.checklist import ChecksExhausted, PairNominated, PairSucceeded
+from p2pnet.traversal.checklist import GIVE_UP, ChecksExhausted, PairNominated, PairSucceeded
 from p2pnet.traversal.pair import PairState
 from tests.traversal.support import (
     TOLERANCE,
@@ -155,6 +155,14 @@ class TimingTests(CheckListCase):
         self.assertEqual([ChecksExhausted()], one.events)
         self.assertLess(times[-1] - times[0], 8.0)
         self.assert_quiet(one)
+
+    def test_regression_a_pair_is_given_up_in_time(self) -> None:
+        """The timer was forgotten, so that it waited for the next check, up to a second later."""
+        one, _ = self.meet()
+        one.learn(host(NOWHERE[0]))
+        one.start()
+        self.net.run_until(lambda: one.happened(ChecksExhausted))
+        self.assertAlmostEqual(GIVE_UP, self.net.clock.seconds() - one.requests[0].at)
 
     def test_the_best_pairs_are_checked_first(self) -> None:
         """Each once before any is repeated, as long as there is something new."""

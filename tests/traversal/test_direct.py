@@ -1,344 +1,317 @@
-"""Whole nodes: from the relay to a direct path and back, and no byte of it lost."""
+"""Two searches for the direct way face to face in memory: what they find, keep and give up."""
 
 from __future__ import annotations
 
-import functools
-import itertools
-from hashlib import sha256
+import math
 from typing import Any
 
-from twisted.internet.error import ConnectionDone
-from twisted.internet.task import LoopingCall
+from twisted.trial.unittest import SynchronousTestCase
 
-from p2pnet import reports
-from p2pnet.testing.nat import Filtering, Mapping, NATBox
-from p2pnet.testing.network import Link
-from p2pnet.traversal.health import DEAD_AFTER
-from p2pnet.traversal.paths import FAREWELL
-from p2pnet.wire.codes import ErrorCode
-from p2pnet.wire.demux import Kind
-from tests.traversal.nodes import AGENT, CONNECTOR, LINK, LOST, DirectCase, Packet
+from p2pnet.reports import ChecksFailed
+from p2pnet.traversal.direct import SILENT_AFTER, TRANSITIONS, DirectChanged, DirectState
+from p2pnet.traversal.direct_path import REVIVE_EVERY, REVIVE_FOR
+from p2pnet.traversal.exchange import RETRIES
+from p2pnet.traversal.health import ASK_AFTER, CONSENT, DEAD_AFTER
+from p2pnet.wire import messages
+from p2pnet.wire.address import Address
+from p2pnet.wire.check import decode_check, encode_success
+from p2pnet.wire.packet_size import BASE
+from tests.traversal.ends import AGENT, CONNECTOR, SearchEnd, World
 
-SIZE = 1 << 19
-
-
-class TransferCase(DirectCase):
-    """Talks that are echoed, so that both directions are under load."""
-
-    loop: LoopingCall | None = None
-
-    def write(self, talk: Any, every: float = 0.02, size: int = 400) -> bytearray:
-        """Have the agent write regularly, until stop(); what it wrote."""
-        written = bytearray()
-
-        def write() -> None:
-            data = self.net.random.randbytes(size)
-            written.extend(data)
-            talk.transport.write(data)
-
-        self.loop = self.every(every, write)
-        return written
-
-    def finish(self, talk: Any, written: bytes | bytearray) -> None:
-        """Write no more, and compare what came back; the stream must end well on both sides."""
-        if self.loop is not None:
-            self.loop.stop()
-        talk.transport.loseWriteConnection()
-        self.until(lambda: talk.why)
-        self.assertEqual(sha256(written).digest(), sha256(talk.heard).digest())
-        self.assertTrue(talk.why.check(ConnectionDone))
-        for node in (self.agent, self.connector):
-            (finished,) = self.simulation.reported(node, reports.StreamFinished)
-            self.assertEqual("no_error", finished.code)
-
-    def listen(self, talk: Any) -> list[float]:
-        """When something was heard."""
-        times: list[float] = []
-        hear = talk.dataReceived
-
-        def note(data: bytes) -> None:
-            times.append(self.now)
-            hear(data)
-
-        talk.dataReceived = note
-        return times
+MOVED: Address = ("198.51.100.1", 6000)
 
 
-class SwitchTests(TransferCase):
-    """Under load, in both directions."""
+class SearchCase(SynchronousTestCase):
+    """`agent` controls, `connector` does not; their signals always find a way."""
 
-    def test_a_session_starts_relayed_and_is_direct_soon_after_its_first_byte(self) -> None:
-        """Then nothing takes the relay any more; the path is that of the Agent's nomination."""
-        self.ready()
-        start = self.now
-        talk = self.talk(self.simulation, self.agent)
-        talk.transport.write(b"hello")
-        self.until(lambda: talk.heard and self.is_direct())
-        self.assertLess(self.now - start, 1.0)
-        for node in (self.agent, self.connector):
-            self.assertEqual(["relayed", "direct"], self.ways(node))
-        self.net.run(1.0)
-        quiet = self.now
-        talk.transport.write(b"hello again")
-        self.until(lambda: talk.heard == b"hellohello again")
-        self.assertEqual([], self.net.relayed(since=quiet))
+    def begin(self) -> None:
+        """Have the agent begin the first round."""
+        self.world = World()
+        self.agent = SearchEnd(self.world, AGENT, controlling=True)
+        self.connector = SearchEnd(self.world, CONNECTOR, controlling=False)
+        self.both = self.agent, self.connector
+        self.agent.do(self.agent.machine.begin)
 
-    def test_a_transfer_becomes_direct_in_its_midst(self) -> None:
-        """There was no direct way when it began."""
-        slow = Link(delay=0.025, rate=200_000)
-        self.realm(link=slow).intermediate()
-        self.net.disturb(LOST)
-        self.place()
-        talk = self.talk(self.simulation, self.agent)
-        data = self.net.random.randbytes(SIZE)
-        talk.transport.write(data)
-        self.until(lambda: len(talk.heard) > SIZE // 8)
-        self.assertTrue(self.is_relayed())
-        self.net.disturb(slow)
-        self.until(self.is_direct)
-        heard = len(talk.heard)
-        self.assertLess(heard, SIZE // 2)
-        self.net.run(1.0)
-        moved = self.now
-        self.until(lambda: len(talk.heard) == SIZE)
-        self.assertEqual([], self.net.relayed(since=moved))
-        self.finish(talk, data)
+    def connect(self) -> None:
+        """Have both find the direct way, and the size of its packets."""
+        self.begin()
+        self.world.run(3.0)
+        self.assert_states(DirectState.GOOD)
 
-    def test_a_cut_without_notice_is_bridged_by_the_relay_and_healed(self) -> None:
-        """Doubted after less than 0.4 s, used together with the relay, after a second no more but
-        for checks; given up after ten, found again when it is back."""
-        self.ready()
-        talk = self.talk(self.simulation, self.agent)
-        written, times = self.write(talk), self.listen(talk)
-        self.until(self.is_direct)
-        self.net.run(1.0)
-        cut = self.now
-        self.net.disturb(LOST)
-        self.net.run(15.0)
-        for node in (self.agent, self.connector):
-            self.assertEqual(["relayed", "direct", "both", "relayed"], self.ways(node))
-            self.assertApproximates(0.3, self.went(node, "both", since=cut) - cut, 0.1)
-            self.assertApproximates(1.2, self.went(node, "relayed", since=cut) - cut, 0.4)
-        self.net.disturb(LINK)
-        self.until(self.is_direct, 5.0)
-        self.net.run(1.0)
-        self.finish(talk, written)
-        gaps = [b - a for a, b in itertools.pairwise(times)]
-        self.assertLess(max(gaps), 0.4)
+    def talk(self, every: float = 0.1, seconds: float = 3600.0) -> None:
+        """Have both send packets regularly."""
+        until = self.world.now + seconds
 
-    def test_a_path_that_was_given_up_is_used_again_soon_after_it_works(self) -> None:
-        """However long that took; the next round of checks may be two minutes away."""
-        for outage in (17.0, 50.0, 300.0):
-            self.ready()
-            talk = self.talk(self.simulation, self.agent)
-            written = self.write(talk, every=0.5)
-            self.until(self.is_direct)
-            self.net.run(1.0)
-            self.net.disturb(LOST)
-            self.net.run(outage)
-            self.assertTrue(self.is_relayed())
-            self.net.disturb(LINK)
-            self.until(self.is_direct, 6.0)
-            self.finish(talk, written)
+        def again() -> None:
+            if self.world.now < until:
+                for end in self.both:
+                    end.send()
+                self.world.later(every, again)
 
-    def test_regression_repeated_packets_do_not_keep_a_dead_path_alive(self) -> None:
-        """Old ones, and ones that nobody can decrypt, say nothing of the way: both ends stayed on
-        it until the session was lost."""
-        for damage in (False, True):
-            self.ready()
-            talk = self.talk(self.simulation, self.agent)
-            written = self.write(talk)
-            self.until(self.is_direct)
-            self.net.run(1.0)
-            old = {p.source: p for p in self.net.between_nodes() if p.kind is Kind.QUIC}
-            self.net.disturb(LOST)
+        again()
 
-            def repeat(packets: list[Packet], damage: bool) -> None:
-                for packet in packets:
-                    data = packet.data[:9] + bytes(len(packet.data) - 9)
-                    self.net.deliver(
-                        data if damage else packet.data, packet.source, packet.destination
-                    )
+    def assert_states(self, state: DirectState) -> None:
+        """Both ends are in this state."""
+        self.assertEqual([state] * 2, [end.machine.state for end in self.both])
 
-            loop = self.every(0.08, functools.partial(repeat, list(old.values()), damage))
-            self.until(self.is_relayed, 15.0)
-            self.net.run(30.0)
-            loop.stop()
-            self.net.disturb(LINK)
-            self.finish(talk, written)
-
-    def test_a_short_interruption_ends_in_the_same_path(self) -> None:
-        """It answers again: nothing is lost, and no round of checks is needed."""
-        self.ready()
-        talk = self.talk(self.simulation, self.agent)
-        written = self.write(talk)
-        self.until(self.is_direct)
-        self.net.run(1.0)
-        self.net.disturb(LOST)
-        self.net.run(2.0)
-        self.net.disturb(LINK)
-        self.until(self.is_direct, 2.0)
-        self.net.run(1.0)
-        self.assertEqual(["relayed", "direct", "both", "relayed", "direct"], self.ways(self.agent))
-        self.assertEqual([], self.simulation.reported(self.agent, reports.ChecksFailed))
-        self.finish(talk, written)
-
-    def test_ten_switches_between_relay_and_direct_lose_nothing(self) -> None:
-        """Bytes flow both ways all the time."""
-        self.ready()
-        talk = self.talk(self.simulation, self.agent)
-        written = self.write(talk, size=800)
-        self.until(self.is_direct)
-        for _ in range(5):
-            self.net.disturb(LOST)
-            self.until(self.is_relayed, 20.0)
-            self.net.run(0.5)
-            self.net.disturb(LINK)
-            self.until(self.is_direct, 20.0)
-            self.net.run(0.5)
-        for node in (self.agent, self.connector):
-            settled = [way for way in self.ways(node) if way != "both"]
-            self.assertEqual(["relayed", "direct"] * 6, settled)
-        self.finish(talk, written)
-
-    def test_loss_on_all_links_does_not_keep_a_session_from_being_direct(self) -> None:
-        """A tenth of all packets: of checks, of signaling, of the handshake and of the data."""
-        for seed in range(3):
-            bad = Link(delay=0.025, jitter=0.01, loss=0.1)
-            self.ready(seed=seed, link=bad)
-            talk = self.talk(self.simulation, self.agent)
-            data = self.net.random.randbytes(SIZE // 8)
-            talk.transport.write(data)
-            self.until(self.is_direct, 10.0)
-            self.finish(talk, data)
-
-    def test_without_a_direct_way_it_is_sought_ever_less_often(self) -> None:
-        """After 5, 15, 45 and 120 seconds, and from then on every 120; and found in the end."""
-        self.realm().intermediate()
-        self.net.disturb(LOST)
-        self.place()
-        self.talk(self.simulation, self.agent)
-        self.net.run(350.0)
-        failures = self.simulation.reported(self.agent, reports.ChecksFailed)
-        ours = [failure.retry_in for failure in failures if failure.retry_in is not None]
-        self.assertEqual([5.0, 15.0, 45.0, 120.0, 120.0], ours)
-        self.net.disturb(LINK)
-        self.until(self.is_direct, 125.0)
+    def reasons(self, end: SearchEnd, since: float = 0.0) -> list[str]:
+        """Why the direct way of an end changed."""
+        return [change.reason for change in end.said(DirectChanged, since)]
 
 
-class RebindingTests(TransferCase):
-    """A NAT that forgets its mappings while a path through it is in use."""
+class StateTests(SearchCase):
+    """DirectState and its transitions."""
 
-    def rebind(self, side: int, filtering: Filtering) -> None:
-        """Restart one of the boxes under load."""
-        self.realm().intermediate()
-        boxes = [
-            NATBox(self.net, address, Mapping.EIM, filtering) for address in (AGENT, CONNECTOR)
-        ]
-        for host, box in zip(("10.0.1.2", "10.0.2.2"), boxes, strict=True):
-            self.net.behind(host, box)
-        self.place(agent_host="10.0.1.2", connector_host="10.0.2.2")
-        talk = self.talk(self.simulation, self.agent)
-        written, times = self.write(talk), self.listen(talk)
-        self.until(self.is_direct)
-        self.net.run(2.0)
-        moved = self.now
-        boxes[side].rebind()
-        self.net.run(1.0)
-        self.until(self.is_direct, 1.0)
-        self.net.run(2.0)
-        direct = [p for p in self.net.between_nodes(since=moved + 2) if p.kind is Kind.QUIC]
-        self.assertEqual([], self.net.relayed(since=moved + 2))
-        self.assertEqual({"10.0.1.2", "10.0.2.2"}, {packet.source[0] for packet in direct})
-        self.finish(talk, written)
-        gaps = [b - a for a, b in itertools.pairwise(times)]
-        self.assertLess(max(gaps), 0.6)
+    def test_the_table_of_transitions_is_total(self) -> None:
+        """Every state has an entry, every entry leads to other states, and each can be reached."""
+        self.assertEqual(set(DirectState), set(TRANSITIONS))
+        for state, following in TRANSITIONS.items():
+            self.assertLessEqual(following, set(DirectState) - {state})
+        self.assertEqual(set(DirectState), set().union(*TRANSITIONS.values()))
 
-    def test_regression_a_node_that_a_nat_moved_is_found_again(self) -> None:
-        """Its frames were dropped by the Intermediate as well, which did not know where it was
-        now: both ways were dead for ten seconds."""
-        for side, filtering in itertools.product((0, 1), (Filtering.EIF, Filtering.APDF)):
-            self.rebind(side, filtering)
+    def test_a_search_finds_the_address_that_answers(self) -> None:
+        """Both ends at once."""
+        self.connect()
+        for end, peer in ((self.agent, CONNECTOR), (self.connector, AGENT)):
+            status = end.machine.snapshot()
+            self.assertEqual((DirectState.GOOD, peer), (status.state, status.address))
+            self.assertAlmostEqual(0.04, status.rtt or 0.0)
+            self.assertGreater(status.packet_size, BASE)
+            self.assertEqual((0, None), (status.failures, status.next_round))
+            self.assertIn("host", self.reasons(end)[0])
+
+    def test_before_the_first_round_there_is_nothing(self) -> None:
+        """No way, no timer, and no packet is of interest."""
+        self.world = World()
+        end = SearchEnd(self.world, AGENT, controlling=True)
+        machine = end.machine
+        status = machine.snapshot()
+        self.assertEqual((DirectState.NONE, None, None, BASE, ()), (
+            status.state, status.address, status.rtt, status.packet_size, status.pairs
+        ))  # fmt: skip
+        self.assertEqual(math.inf, machine.get_timer())
+        self.assertIsNone(machine.sent(0.0))
+        machine.heard(CONNECTOR, 0.0)
+        self.assertFalse(machine.heard_relayed(0.0, 0.04))
+        self.assertFalse(machine.doubt(0.0))
+        machine.black_hole(0.0)
+        machine.handle_timer(0.0)
+        forged = decode_check(encode_success(bytes(12), AGENT, "a guess"))
+        self.assertFalse(machine.receive_check(forged, CONNECTOR, 0.0))
+        self.assertFalse(machine.has_news)
+        self.assertIsNone(machine.next_event())
+
+    def test_silence_leads_from_state_to_state(self) -> None:
+        """Each change has its reason; packets of the last one still arrive by a relay."""
+        self.connect()
+        self.talk()
+        self.world.direct.is_cut = True
+        cut = self.world.now
+        seen = []
+        for seconds in (0.5, 1.5, DEAD_AFTER):
+            self.world.run(seconds)
+            seen.append(self.agent.machine.state)
+        self.assertEqual([DirectState.DOUBTFUL, DirectState.SILENT, DirectState.NONE], seen)
+        changes = self.agent.said(DirectChanged, cut)
+        self.assertEqual([False, True, False], [change.arrives for change in changes])
+        self.assertEqual("it is silent", changes[0].reason)
+        self.assertEqual("198.51.100.1:5000 is silent", changes[2].reason)
+        ours = [failed.reason for failed in self.agent.said(ChecksFailed) if failed.retry_in]
+        self.assertEqual(["the direct path went silent"], ours)
+
+    def test_regression_a_doubtful_path_is_silent_in_time(self) -> None:
+        """The timer was forgotten, so that it waited for the next check, up to a second later."""
+        self.connect()
+        self.agent.send()
+        self.world.direct.is_cut = True
+        cut = self.world.now
+        self.world.run_until(lambda: self.agent.machine.state is DirectState.SILENT, 5.0)
+        self.assertApproximates(SILENT_AFTER, self.world.now - cut, 0.001)
+
+    def test_the_doubt_of_a_slow_path_lasts_as_long_as_the_silence_before_it(self) -> None:
+        """A round trip of two seconds: its packets are still under way."""
+        self.begin()
+        self.world.direct.delay = 1.0
+        self.world.run(20.0)
+        self.agent.send()
+        self.world.direct.is_cut = True
+        cut = self.world.now
+        self.world.run_until(lambda: self.agent.machine.state is DirectState.DOUBTFUL, 10.0)
+        doubt = self.world.now - cut
+        self.assertGreater(doubt, 2.0)
+        self.world.run_until(lambda: self.agent.machine.state is DirectState.SILENT, 10.0)
+        self.assertAlmostEqual(2 * doubt, self.world.now - cut, 3)
+
+    def test_an_answer_ends_the_doubt(self) -> None:
+        """The state is good again, and the size is searched anew."""
+        self.connect()
+        self.talk()
+        self.world.direct.is_cut = True
+        self.world.run(0.5)
+        self.world.direct.is_cut = False
+        self.world.run(0.5)
+        self.assert_states(DirectState.GOOD)
+        self.assertEqual("it answers again", self.reasons(self.agent)[-1])
+
+    def test_packets_of_the_peer_do_not_end_the_doubt(self) -> None:
+        """They say nothing of the other direction."""
+        self.connect()
+        now = self.world.now
+        self.assertTrue(self.agent.machine.doubt(now))
+        self.agent.machine.heard(CONNECTOR, now)
+        self.assertIs(DirectState.DOUBTFUL, self.agent.machine.state)
+
+    def test_without_consent_the_path_is_given_up(self) -> None:
+        """Checks stay unanswered for 30 s, whatever packets arrive (RFC 7675)."""
+        self.connect()
+        start = self.world.now
+
+        def hear() -> None:
+            self.agent.machine.heard(CONNECTOR, self.world.now)
+            self.world.later(0.05, hear)
+
+        self.world.direct.is_cut = True
+        hear()
+        self.world.run(CONSENT - 4.0)  # the last answer came a while ago
+        self.assertIsNotNone(self.agent.machine.path)
+        self.world.run(5.0)
+        self.assertIsNone(self.agent.machine.path)
+        self.assertIn("198.51.100.1:5000 is silent", self.reasons(self.agent, start))
+
+    def test_a_path_without_base_is_silent_though_it_answers(self) -> None:
+        """Only checks are as small as that."""
+        self.begin()
+        self.world.direct.mtu = 1000
+        self.world.run(6.0)
+        self.assert_states(DirectState.SILENT)
+        self.assertEqual(
+            f"packets of {BASE} bytes do not get through", self.reasons(self.agent)[-1]
+        )
+        before = len(self.agent.events)
+        self.world.run(10.0)
+        self.assertEqual(before, len(self.agent.events))
 
 
-class FarewellTests(TransferCase):
-    """There is word that the peer is gone."""
+class PacketTests(SearchCase):
+    """What travels on the path."""
 
-    def test_regression_a_session_that_ended_amid_doubt_has_no_timer_any_more(self) -> None:
-        """Another word came when the first had just been proved right; what was left of the
-        session was then due for ever."""
-        self.ready()
-        self.talk(self.simulation, self.agent)
-        self.until(self.is_direct)
-        self.net.run(1.0)
-        self.net.disturb(LOST)
-        core = self.connector.core
-        (session,) = core.sessions
+    def test_the_first_packet_without_an_answer_has_a_check_follow(self) -> None:
+        """The time is returned once; an answer begins anew."""
+        self.connect()
+        machine, now = self.agent.machine, self.world.now
+        self.assertEqual(now + ASK_AFTER, machine.sent(now))
+        self.assertIsNone(machine.sent(now + 0.01))
+        machine.heard(CONNECTOR, now + 0.05)
+        self.assertEqual(now + 0.06 + ASK_AFTER, machine.sent(now + 0.06))
 
-        def report() -> None:
-            if session in core.sessions:
-                core.paths_of(session).farewell(ErrorCode.PEER_LOST, "its agent vanished", self.now)
-                core.sessions.follow(session, self.now)
+    def test_only_the_peers_address_counts(self) -> None:
+        """A packet from elsewhere says nothing of the path."""
+        self.connect()
+        machine, now = self.agent.machine, self.world.now
+        machine.sent(now)
+        machine.heard(MOVED, now + 0.05)
+        self.assertIsNone(machine.sent(now + 0.06))
 
-        loop = self.every(0.01, report)
-        self.net.run(FAREWELL)
-        loop.stop()
-        self.net.run(DEAD_AFTER)
-        self.assertNotIn(session, core.sessions)
-        self.assertGreater(core.get_timer() or 0.0, self.now)
+    def test_relayed_packets_are_a_doubt_after_the_grace_period(self) -> None:
+        """The peer was sending directly before."""
+        self.connect()
+        self.connector.send()
+        self.world.run(0.5)
+        machine = self.agent.machine
+        self.assertFalse(machine.heard_relayed(self.world.now, 0.04))
+        self.world.run(2.0)
+        self.assertTrue(machine.heard_relayed(self.world.now, 0.04))
+        self.assertIs(DirectState.DOUBTFUL, machine.state)
+        self.world.run(1.0)
+        self.assertIs(DirectState.GOOD, machine.state)
+
+    def test_after_a_black_hole_packets_have_base(self) -> None:
+        """Then the size is searched again."""
+        self.connect()
+        found = self.agent.machine.snapshot().packet_size
+        self.agent.do(self.agent.machine.black_hole)
+        self.assertEqual(BASE, self.agent.machine.snapshot().packet_size)
+        self.world.run(5.0)
+        self.assertEqual(found, self.agent.machine.snapshot().packet_size)
 
 
-class PolicyTests(TransferCase):
-    """What the Agent's configuration says."""
+class RevivalTests(SearchCase):
+    """A pair that was given up."""
 
-    def exchange(self, size: int = 20_000) -> None:
-        """An echo of so many bytes."""
-        talk = self.talk(self.simulation, self.agent)
-        talk.transport.write(bytes(size))
-        self.until(lambda: len(talk.heard) == size)
-        self.net.run(5.0)
+    def lose(self) -> float:
+        """Have both give the path up, without signals; returns when the line was cut."""
+        self.connect()
+        cut = self.world.now
+        self.world.direct.is_cut = self.world.signals.is_cut = True
+        self.talk(seconds=1.0)
+        self.world.run(DEAD_AFTER + 2.0)
+        self.assert_states(DirectState.NONE)
+        return cut
 
-    def test_relay_only_offers_nothing_and_tells_no_address(self) -> None:
-        """No candidates, no checks, no packet from one node to the other."""
-        self.ready("relay-only")
-        self.exchange()
-        for node in (self.agent, self.connector):
-            self.assertEqual(["relayed"], self.ways(node))
-            for kind in (reports.CandidatesExchanged, reports.ChecksStarted, reports.ChecksFailed):
-                self.assertEqual([], self.simulation.reported(node, kind))
-        self.assertEqual([], self.net.between_nodes())
-        self.assertNotIn(Kind.STUN, {packet.kind for packet in self.net.sent})
+    def test_it_is_checked_every_few_seconds_and_used_when_it_answers(self) -> None:
+        """By both ends, so that NATs stay open."""
+        self.lose()
+        before = len(self.connector.checks)
+        self.world.run(10 * REVIVE_EVERY)
+        self.assertEqual(10, len(self.connector.checks) - before)
+        self.world.direct.is_cut = False
+        self.world.run(REVIVE_EVERY + 1.0)
+        self.assert_states(DirectState.GOOD)
 
-    def test_direct_only_relays_nothing_but_the_introduction(self) -> None:
-        """Not a frame, for the handshake is direct already; nor while the path is silent."""
-        self.ready("direct-only")
-        self.exchange()
-        talk = self.talk(self.simulation, self.agent)
-        self.net.disturb(LOST)
-        talk.transport.write(b"it waits")
-        self.net.run(5.0)
-        self.net.disturb(LINK)
-        self.until(lambda: talk.heard == b"it waits")
-        self.assertEqual([], self.net.relayed())
+    def test_after_ten_minutes_only_rounds_look_for_a_way(self) -> None:
+        """Nothing is due at the end that does not offer."""
+        self.lose()
+        self.world.run(REVIVE_FOR + REVIVE_EVERY)
+        self.assertEqual(math.inf, self.connector.machine.get_timer())
+        self.assertGreater(self.agent.machine.snapshot().failures, len(RETRIES))
 
-    def test_lowest_rtt_takes_a_direct_path_that_is_faster(self) -> None:
-        """20 ms against 100."""
-        self.realm().intermediate()
-        self.net.disturb(Link(delay=0.01))
-        self.place("lowest-rtt")
-        self.exchange()
-        self.assertEqual("direct", self.ways(self.agent)[-1])
-        self.assertIn("30 % faster", self.paths[self.agent][-1][1].reason)
+    def test_a_peer_that_moved_replaces_the_silent_path(self) -> None:
+        """Its checks come from elsewhere, and ours are answered there."""
+        self.connect()
+        self.talk()
+        self.connector.move(MOVED)
+        self.world.run(3.0)
+        self.assertEqual(MOVED, self.agent.machine.snapshot().address)
+        self.assert_states(DirectState.GOOD)
 
-    def test_lowest_rtt_leaves_a_direct_path_that_is_slower(self) -> None:
-        """400 ms against 100: the Agent's packets go on the relay."""
-        self.realm().intermediate()
-        self.net.disturb(Link(delay=0.2))
-        self.place("lowest-rtt")
-        self.exchange()
-        self.assertEqual("relayed", self.ways(self.agent)[-1])
 
-    def test_lowest_rtt_holds_for_the_way_back(self) -> None:
-        """The Connector's packets take the way that the Agent's policy says."""
-        self.test_lowest_rtt_leaves_a_direct_path_that_is_slower()
-        self.assertEqual("relayed", self.ways(self.connector)[-1])
+class RoundTests(SearchCase):
+    """When rounds begin and how they end."""
+
+    def offers(self) -> int:
+        """The rounds that the agent began."""
+        return len(self.agent.signalled(messages.CandidateOffer))
+
+    def test_with_a_path_no_round_begins(self) -> None:
+        """Relays may come and candidates change."""
+        self.connect()
+        self.agent.do(self.agent.machine.begin)
+        self.agent.do(self.agent.machine.candidates_changed)
+        self.connector.do(self.connector.machine.candidates_changed)
+        self.world.run(1.0)
+        self.assertEqual(1, self.offers())
+
+    def test_another_network_has_the_path_checked_or_a_round_begun(self) -> None:
+        """As far as there was a round before."""
+        self.connect()
+        before = len(self.agent.checks)
+        self.agent.do(self.agent.machine.network_changed)
+        self.assertEqual(before + 1, len(self.agent.checks))
+        self.begin()
+        self.world.signals.is_cut = True
+        self.agent.do(self.agent.machine.network_changed)
+        self.connector.do(self.connector.machine.network_changed)
+        self.assertEqual(2, self.offers())
+
+    def test_without_an_answer_to_any_check_the_round_fails_on_both_ends(self) -> None:
+        """The peer learns it, and the next round is planned."""
+        self.begin()
+        self.world.direct.is_cut = True
+        self.world.run(9.0)
+        for end in self.both:
+            self.assertIn("no check was answered", [f.reason for f in end.said(ChecksFailed)])
+        self.assertIsNotNone(self.agent.machine.snapshot().next_round)
+        (pair,) = self.connector.machine.snapshot().pairs
+        self.assertEqual(AGENT, pair.address)
+        unanswered: list[Any] = [event for _, event in self.agent.events]
+        self.assertNotIn(DirectChanged, map(type, unanswered))

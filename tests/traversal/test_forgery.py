@@ -5,7 +5,8 @@ from __future__ import annotations
 from p2pnet.interfaces import Datagrams
 from p2pnet.testing.network import Link
 from p2pnet.traversal.candidate import CandidatePolicy, CandidateType
-from p2pnet.traversal.checklist import MAX_PAIRS, MAX_TRANSACTIONS
+from p2pnet.traversal.pair_table import MAX_PAIRS
+from p2pnet.traversal.transactions import MAX_TRANSACTIONS
 from p2pnet.wire.address import Address
 from p2pnet.wire.check import (
     Check,

@@ -128,8 +128,7 @@ class InteropTests(SynchronousTestCase):
                     CandidateType(one.type), (one.host, one.port), one.priority, one.foundation
                 )
                 for one in self.theirs.local_candidates
-            ],
-            time.monotonic(),
+            ]
         )
         talk = self.loop.begin(self.talk())
         mine.end.checks.start(time.monotonic())

@@ -18,8 +18,9 @@ from hypothesis.stateful import (
 )
 from twisted.trial.unittest import SynchronousTestCase
 
-from p2pnet.traversal.checklist import GIVE_UP, MAX_PAIRS, PACING
+from p2pnet.traversal.checklist import GIVE_UP, PACING
 from p2pnet.traversal.pair import CandidatePair, PairState
+from p2pnet.traversal.pair_table import MAX_PAIRS
 from p2pnet.wire.address import Address
 from p2pnet.wire.check import encode_success
 from tests.traversal.support import TOLERANCE, End, host
@@ -66,7 +67,7 @@ class CheckListMachine(RuleBasedStateMachine):
     def learn(self, side: int, addresses: set[Address]) -> None:
         """Candidates of the peer arrive, true or not."""
         theirs = sorted(addresses - set(PLACES[side]))
-        self.ends[side].checks.add_remote(map(host, theirs), self.now)
+        self.ends[side].checks.add_remote(map(host, theirs))
         self.pump(side)
 
     @rule(side=sides, delay=moments)
@@ -155,7 +156,7 @@ class CheckListMachine(RuleBasedStateMachine):
     def introduce(self) -> None:
         """Both learn where the other is, and start."""
         for side in (0, 1):
-            self.ends[side].checks.add_remote([host(self.at[1 - side])], self.now)
+            self.ends[side].checks.add_remote([host(self.at[1 - side])])
             self.ends[side].checks.start(self.now)
             self.pump(side)
 

@@ -11,7 +11,7 @@ from p2pnet import reports
 from p2pnet.testing.nat import Filtering, Mapping, NATBox
 from p2pnet.testing.network import Link, SimulatedNetwork
 from p2pnet.traversal.candidate import CandidateType
-from p2pnet.traversal.checklist import MAX_PAIRS
+from p2pnet.traversal.pair_table import MAX_PAIRS
 from tests.sim.support import Echo, SimulationCase
 from tests.traversal.support import CheckListCase, Internet, Peer, begin, introduce
 
