@@ -45,6 +45,7 @@ class Multiplexer:
     :ivar failures: connections that ended because a datagram of the peer made the engine raise.
     :ivar is_idle: whether nothing arrived and no connection was used since datagrams_to_send()
         left nothing to do: then there are neither datagrams nor events.
+    :ivar timers: when handle_timer() is to be called.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class Multiplexer:
         self._fresh: dict[Connection, None] = {}  # may have events to collect
         self._answers: list[tuple[bytes, Any]] = []
         self._events: collections.deque[tuple[Connection, events.Event]] = collections.deque()
-        self._timers = ConnectionTimers(self._connections)
+        self.timers = ConnectionTimers(self._connections)
 
     def __len__(self) -> int:
         return len(self._connections)
@@ -129,7 +130,7 @@ class Multiplexer:
                 datagrams += engine.datagrams_to_send(now)
             if connection.has_news:  # sending issues connection ids
                 self._collect(connection)
-        self._timers.unarmed |= dirty
+        self.timers.unarmed |= dirty
         self.is_idle = not (self.may_send or self.has_events)
         return datagrams
 
@@ -151,11 +152,11 @@ class Multiplexer:
 
     def get_timer(self) -> float | None:
         """When handle_timer() is to be called, in seconds of the caller's clock, or None."""
-        return self._timers.get_timer()
+        return self.timers.get_timer()
 
     def handle_timer(self, now: float) -> None:
         """Let every connection act whose time has come."""
-        while (connection := self._timers.next_due(now)) is not None:
+        while (connection := self.timers.next_due(now)) is not None:
             connection.engine.handle_timer(now)
             self.is_idle = False
             self._fresh[connection] = self._dirty[connection] = None
@@ -225,7 +226,7 @@ class Multiplexer:
                 self._dirty[connection] = None
             elif due < connection.timer:
                 connection.timer = due
-                self._timers.check_in(connection, due)
+                self.timers.check_in(connection, due)
 
     def _collect_fresh(self) -> None:
         """Collect the events of all that datagrams and timers did: once for a batch of them."""
