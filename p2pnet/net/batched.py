@@ -137,8 +137,7 @@ class BatchedUDPTransport:
         self._open_socket = open_socket
         self._socket: socket.socket | None = None
         self._family = 0  # of the socket; socket.family makes an Enum at each access
-        self._was_alone = False  # whether the last turn read just one datagram; it ended at
-        self._read_at = 0.0
+        self._alone_at: float | None = None  # when the last turn read, if it read one datagram
         self._receive: Callable[[Datagrams], Any]
         self._refusals = 0
         self._max_segments = MAX_SEGMENTS
@@ -189,7 +188,8 @@ class BatchedUDPTransport:
         """Read the waiting datagrams and pass them on; the reactor calls again for more."""
         # A second recvmsg() that only finds the socket empty costs as much as the first. After a
         # lone datagram read just one; if more wait, the reactor calls again and all are read.
-        is_alone = self._was_alone and self._reactor.seconds() - self._read_at > SPARSE
+        alone_at = self._alone_at
+        is_alone = alone_at is not None and self._reactor.seconds() - alone_at > SPARSE
         most = 1 if is_alone else MAX_BATCH
         if self._socket is not None and self._read(most) and self._socket is not None:
             self._reactor.removeReader(self)
@@ -231,9 +231,9 @@ class BatchedUDPTransport:
                 self._receive(batch)
         except Exception:
             self.log.failure("while receiving datagrams")
-        self._was_alone = len(batch) + forwarded == 1
-        self._read_at = self._reactor.seconds()
-        return self._gauge is not None and self._gauge.calls_for_rest(taken, self._read_at)
+        now = self._reactor.seconds()
+        self._alone_at = now if len(batch) + forwarded == 1 else None
+        return self._gauge is not None and self._gauge.calls_for_rest(taken, now)
 
     def connectionLost(self, reason: Failure) -> None:
         """The reactor gave the socket up."""

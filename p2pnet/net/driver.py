@@ -1,6 +1,7 @@
 """Drives a sans-IO core: datagrams in, events to the host, datagrams out, one timer."""
 
 import collections
+import functools
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -74,8 +75,7 @@ class Driver:
         self._running = False
         self._pumping = False
         if forward is not None:
-            self._core_forward = forward
-            transport.forward = self._forward
+            transport.forward = functools.partial(self._forward, forward)
 
     @property
     def now(self) -> float:
@@ -136,9 +136,11 @@ class Driver:
         else:
             self.wake()
 
-    def _forward(self, datagrams: bytes, size: int, source: Address) -> Address | None:
+    def _forward(
+        self, forward: Forwarder, datagrams: bytes, size: int, source: Address
+    ) -> Address | None:
         try:
-            target = self._core_forward(datagrams, size, source, self.now)
+            target = forward(datagrams, size, source, self.now)
         except Exception:
             self._failed("forward")
             return None

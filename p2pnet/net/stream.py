@@ -34,6 +34,17 @@ class ServiceAddress:
         return f"ServiceAddress({self.service!r}, {self.node!r})"
 
 
+class _Feed:
+    """A registered producer, and how it is driven."""
+
+    __slots__ = ("is_paused", "is_streaming", "producer")
+
+    def __init__(self, producer: Any, *, is_streaming: bool) -> None:
+        self.producer = producer
+        self.is_streaming = is_streaming
+        self.is_paused = False
+
+
 @implementer(ITransport, IConsumer, IPushProducer)
 class StreamTransport:
     """Joins a Stream to a protocol.
@@ -55,9 +66,7 @@ class StreamTransport:
         self.protocol: IProtocol | None = None
         self.given_up: Callable[[], Any] | None = None
         self._pump = pump
-        self._producer: Any = None
-        self._streaming = True
-        self._producer_paused = False
+        self._feed: _Feed | None = None  # what writes here
         self._paused = False
         self._kept: list[bytes] = []
         self._ended = False  # the end of input arrived, and is not delivered yet
@@ -82,13 +91,17 @@ class StreamTransport:
 
     def _write(self, data: bytes) -> None:
         # A producer may still write after loseConnection(), until it is done.
-        if (self.disconnecting and self._producer is None) or self.stream.is_closed:
+        feed = self._feed
+        if (self.disconnecting and feed is None) or self.stream.is_closed:
             return
         writable = self.stream.write(bytes(data))
-        if not self._streaming:
+        if feed is None:
+            return
+        if not feed.is_streaming:
             self.stream.watch_writable()
-        elif not writable:
-            self._pause_producer()
+        elif not (writable or feed.is_paused):
+            feed.is_paused = True
+            feed.producer.pauseProducing()
 
     def writeSequence(self, data: Iterable[bytes]) -> None:
         """Queue the pieces as one write(), in their order (ITransport)."""
@@ -104,7 +117,7 @@ class StreamTransport:
         if self.disconnecting or self._lost:
             return
         self.disconnecting = True
-        if self._producer is not None and not self.stream.is_closed:
+        if self._feed is not None and not self.stream.is_closed:
             return  # as with TCP, what a producer still has comes first
         self._close()
 
@@ -133,31 +146,27 @@ class StreamTransport:
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
         """Take a producer, which is paused while too much is unsent."""
-        if self._producer is not None:
-            raise RuntimeError(f"{self._producer!r} is registered already")
+        if self._feed is not None:
+            raise RuntimeError(f"{self._feed.producer!r} is registered already")
         if self._lost:
             producer.stopProducing()
             return
-        self._producer, self._streaming, self._producer_paused = producer, streaming, False
+        self._feed = _Feed(producer, is_streaming=streaming)
         if not streaming:
             producer.resumeProducing()
 
     def unregisterProducer(self) -> None:
         """The producer has no more."""
-        self._producer, self._streaming = None, True
+        self._feed = None
         if self.disconnecting and not self._lost:
             self._close()
 
-    def _pause_producer(self) -> None:
-        if self._producer is not None and not self._producer_paused:
-            self._producer_paused = True
-            self._producer.pauseProducing()
-
     def writable(self) -> None:
         """Resume the paused producer: few unsent bytes are left in the stream."""
-        if self._producer is not None and (self._producer_paused or not self._streaming):
-            self._producer_paused = False
-            self._producer.resumeProducing()
+        feed = self._feed
+        if feed is not None and (feed.is_paused or not feed.is_streaming):
+            feed.is_paused = False
+            feed.producer.resumeProducing()
 
     # -- IPushProducer: the stream feeds a protocol ----------------------------------------------
 
@@ -235,7 +244,7 @@ class StreamTransport:
         if self._kept or self._ended:
             return
         self._lost = True
-        producer, self._producer = self._producer, None
-        if producer is not None:
-            producer.stopProducing()
+        feed, self._feed = self._feed, None
+        if feed is not None:
+            feed.producer.stopProducing()
         self.protocol.connectionLost(self._outcome)

@@ -23,7 +23,7 @@ from p2pnet.core.intermediate.workers import RelayWorker
 from p2pnet.interfaces import Datagrams, IDatagramTransport
 from p2pnet.net.batched import BatchedUDPTransport
 from p2pnet.net.clock import use_elapsed_time
-from p2pnet.net.driver import Driver
+from p2pnet.net.driver import Driver, Forwarder
 from p2pnet.net.udp import UDPTransport
 from p2pnet.net.workers.pipe import Pipe
 from p2pnet.wire.address import Address
@@ -56,9 +56,11 @@ class _UpToDateDriver(Driver):
         self.drain_pipe()
         super()._receive(datagrams)
 
-    def _forward(self, datagrams: bytes, size: int, source: Address) -> Address | None:
+    def _forward(
+        self, forward: Forwarder, datagrams: bytes, size: int, source: Address
+    ) -> Address | None:
         self.drain_pipe()
-        return super()._forward(datagrams, size, source)
+        return super()._forward(forward, datagrams, size, source)
 
 
 class Worker:

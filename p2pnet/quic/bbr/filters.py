@@ -35,6 +35,29 @@ class Rounds:
             self.count += 1
 
 
+class BestOfRound(Rounds):
+    """Rounds with the best sample of the present one.
+
+    :ivar rate: the largest delivery rate in bytes/s, `delivered`: the most bytes of a sample.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rate = 0.0
+        self.delivered = 0
+
+    def take(self, sample: RateSample, delivered: int) -> None:
+        """Count a sample in; `delivered` bytes arrived since the connection began."""
+        self.rate = max(self.rate, sample.rate)
+        self.delivered = max(self.delivered, sample.delivered)
+        self.update(sample.prior.delivered, delivered)
+
+    def end(self, sample: RateSample) -> None:
+        """Begin the next round's best with this sample, if a round began with it."""
+        if self.started:
+            self.rate, self.delivered = sample.rate, sample.delivered
+
+
 class MaxBandwidth:
     """The largest delivery rate of this ProbeBW cycle and the one before."""
 

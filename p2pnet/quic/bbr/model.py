@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from p2pnet.quic.bbr.filters import (
     AGGREGATION_ROUNDS,
+    BestOfRound,
     ExtraAcked,
     FullPipe,
     MaxBandwidth,
@@ -68,8 +69,7 @@ class Model:
         self.inflight_hi = math.inf
         self.bandwidth_lo = math.inf
         self.inflight_lo = math.inf
-        self._latest = 0.0, 0  # largest rate and bytes delivered in this round of losses
-        self._loss_rounds = Rounds()
+        self._loss_rounds = BestOfRound()
         self._slow_rounds = 0
 
     # -- sizes -----------------------------------------------------------------------------------
@@ -113,26 +113,24 @@ class Model:
         :param delivered: bytes since the connection began.
         """
         sample = ack.sample
-        rate, most = self._latest
-        self._latest = max(rate, sample.rate), max(most, sample.delivered)
         self.rounds.update(sample.prior.delivered, delivered)
         if self.rounds.started:
             self.loss.end_round(delivered, calm=calm)
             self.extra_acked.count_round(AGGREGATION_ROUNDS if self.pipe.ever else 1)
         self.max_bandwidth.update(sample)
-        self._loss_rounds.update(sample.prior.delivered, delivered)
+        self._loss_rounds.take(sample, delivered)
         self.extra_acked.update(ack.now, sample.acked, self.bandwidth, ack.window)
 
     def adapt_to_loss(self, window: int) -> None:
         """Once a round, while nothing is probed for: lower the short-term bounds if it is due."""
-        if self._loss_rounds.started and self.loss.is_high:
-            rate, delivered = self._latest
+        best = self._loss_rounds
+        if best.started and self.loss.is_high:
             if math.isinf(self.bandwidth_lo):
                 self.bandwidth_lo = self.max_bandwidth.value
             if math.isinf(self.inflight_lo):
                 self.inflight_lo = window
-            self.bandwidth_lo = max(rate, BETA * self.bandwidth_lo)
-            self.inflight_lo = max(delivered, BETA * self.inflight_lo)
+            self.bandwidth_lo = max(best.rate, BETA * self.bandwidth_lo)
+            self.inflight_lo = max(best.delivered, BETA * self.inflight_lo)
 
     def has_collapsed(self, ack: Ack) -> bool:
         """Whether the path delivers far less than it did, through a queue: a deviation.
@@ -142,7 +140,7 @@ class Model:
         """
         if self._loss_rounds.started:
             slow = (
-                self._latest[0] < COLLAPSE * self.max_bandwidth.value
+                self._loss_rounds.rate < COLLAPSE * self.max_bandwidth.value
                 and not ack.sample.app_limited
                 and ack.rtt is not None
                 and ack.rtt > QUEUED * self.min_rtt.value
@@ -151,15 +149,14 @@ class Model:
         if self._slow_rounds < COLLAPSE_ROUNDS:
             return False
         self._slow_rounds = 0
-        self.max_bandwidth.set(self._latest[0])
+        self.max_bandwidth.set(self._loss_rounds.rate)
         self.inflight_hi = math.inf
         self.forget_short_term()
         return True
 
     def end_loss_round(self, sample: RateSample) -> None:
         """Start the next round's largest rate with this sample, if a round began with it."""
-        if self._loss_rounds.started:
-            self._latest = sample.rate, sample.delivered
+        self._loss_rounds.end(sample)
 
     def forget_short_term(self) -> None:
         """Loss of before is no bound any more."""

@@ -8,6 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from p2pnet.quic.bbr.filters import (
     FULL_ROUNDS,
+    BestOfRound,
     ExtraAcked,
     FullPipe,
     MaxBandwidth,
@@ -37,6 +38,27 @@ class RoundsTests(SynchronousTestCase):
             self.assertFalse(rounds.started)
         rounds.update(1000, 3000)
         self.assertEqual((True, 2), (rounds.started, rounds.count))
+
+
+class BestOfRoundTests(SynchronousTestCase):
+    """The best sample of the present round."""
+
+    def test_the_best_is_kept_until_the_round_ends(self) -> None:
+        best = BestOfRound()
+        best.take(sample(5.0), 1000)
+        best.end(sample(5.0))
+        for rate in (9.0, 7.0):
+            best.take(sample(rate), 2000)
+            best.end(sample(rate))
+            self.assertEqual((False, 9.0), (best.started, best.rate))
+
+    def test_the_next_round_begins_with_the_sample_that_ends_this_one(self) -> None:
+        best = BestOfRound()
+        best.take(sample(9.0), 0)
+        best.take(sample(4.0), 0)
+        self.assertEqual((True, 9.0), (best.started, best.rate))
+        best.end(sample(4.0))
+        self.assertEqual(4.0, best.rate)
 
 
 class MaxBandwidthTests(SynchronousTestCase):
