@@ -46,7 +46,7 @@ class Admitted:
 
 
 def source_prefix(address: Address) -> bytes:
-    """What counts as one source: the /24 of an IPv4 address, the /56 of an IPv6 one."""
+    """The network that counts as one source: the /24 of an IPv4 address, the /56 of IPv6."""
     packed = ipaddress.ip_address(address[0]).packed
     return packed[:3] if len(packed) == 4 else packed[:7]
 
@@ -82,15 +82,15 @@ class Admission:
 
     @property
     def half_open(self) -> int:
-        """Connections whose handshake is under way."""
+        """Number of connections whose handshake has neither completed nor failed."""
         return self._half_open.total()
 
     def opened(self, address: Address) -> None:
-        """A connection from `address` began its handshake."""
+        """Count a handshake that began with the client at `address`."""
         self._half_open[source_prefix(address)] += 1
 
     def settled(self, address: Address) -> None:
-        """That handshake completed or failed."""
+        """Count off a handshake with `address` that completed or failed."""
         prefix = source_prefix(address)
         self._half_open[prefix] -= 1
         if self._half_open[prefix] <= 0:

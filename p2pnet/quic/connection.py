@@ -18,10 +18,10 @@ NO_ERROR = 0
 class Connection:
     """A QUIC connection: streams with backpressure both ways, datagrams, and who the peer is.
 
-    Made by a Multiplexer, which also delivers the events. Calls never raise for something that
-    the peer did: data for a stream that is gone is dropped, and an event told of it.
+    A Multiplexer makes connections and delivers their events. No call raises because of the peer:
+    data for a stream that is gone is dropped, and an event reported that end before.
 
-    :ivar owner: for the layer above, which keeps here what the connection belongs to.
+    :ivar owner: belongs to the layer above, which finds there the user of the connection.
     :ivar was_news: whether the last datagram was authentic, and newer than all before.
     """
 
@@ -113,7 +113,7 @@ class Connection:
         self._touch(self)
 
     def stop(self, stream_id: int, code: int) -> None:
-        """Read the stream no more: ask the peer to stop, and drop what still comes."""
+        """Send STOP_SENDING for the stream with `code`, and drop the bytes that still arrive."""
         if self.is_open and stream_id not in self._stopped and self.engine.receives(stream_id):
             self.engine.forget(stream_id)
             self.engine.stop_stream(stream_id, code)
@@ -129,9 +129,9 @@ class Connection:
         return True
 
     def consume(self, stream_id: int, size: int) -> bool:
-        """Tell that `size` bytes of received data were used, which gives the peer new credit.
+        """Give the peer credit for `size` received bytes, which the application has read.
 
-        Returns whether it is time to tell it so.
+        Returns whether a window is due to be announced.
         """
         is_due = self.engine.consume(stream_id, size)
         if is_due:
@@ -139,7 +139,7 @@ class Connection:
         return is_due
 
     def unsent(self, stream_id: int) -> int:
-        """Bytes of the stream that were not yet sent once."""
+        """Bytes of the stream that were never sent so far."""
         return self.engine.unsent(stream_id)
 
     def send_datagram(self, data: bytes) -> bool:
@@ -161,20 +161,21 @@ class Connection:
             self._touch(self)
 
     def name_path(self, path: Hashable) -> None:
-        """Say which path packets take; path_changed() tells of the others."""
+        """Name the path that packets take from the beginning; path_changed() names later ones."""
         self.engine.name_path(path)
 
     def path_changed(self, now: float, *, path: Hashable = None, lost: bool = False) -> None:
-        """Tell that packets take another path from now on; `lost`: and the old one was silent.
+        """Note that packets take another path from now on; see Engine.path_changed().
 
-        :param path: a name for it, by which it is known again.
+        :param path: the name of the new path.
+        :param lost: whether the old path was silent.
         """
         if self.is_open:
             self.engine.path_changed(now, path=path, lost=lost)
             self._touch(self)
 
     def set_max_datagram_size(self, size: int) -> None:
-        """Packets made from now on have up to `size` bytes, if the peer takes as much."""
+        """Make packets of up to `size` bytes from now on; see Engine.set_max_datagram_size()."""
         self.engine.set_max_datagram_size(size)
 
     def close(self, code: int, reason: str) -> None:
@@ -187,12 +188,12 @@ class Connection:
 
     @property
     def has_news(self) -> bool:
-        """Whether sending may have given take_events() something."""
+        """Whether take_events() may return events after a send pass."""
         engine = self.engine
         return engine.has_events or bool(self._blocked) or engine.closing is not None
 
     def take_events(self) -> list[events.Event | quic_events.QuicEvent]:
-        """What happened since the last call; connection-id events come through untranslated."""
+        """The events since the last call; aioquic's connection-id events come unchanged."""
         found: list[events.Event | quic_events.QuicEvent] = []
         engine = self.engine
         while (event := engine.next_event()) is not None:

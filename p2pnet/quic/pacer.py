@@ -9,20 +9,21 @@ ROUNDING = 1e-9  # seconds of tolerance for a timer that fires early by a roundi
 
 
 class BurstPacer(QuicPacketPacer):
-    """aioquic's pacer with a larger bucket, that is refilled for a while once it is empty.
+    """aioquic's pacer with a larger bucket, which refills for a while once it is empty.
 
-    aioquic's lets a packet go as soon as there is time for one: some three in a row when the round
-    trip is short, each for a wake-up and a system call. This one sends for two milliseconds at
-    once and then pauses for one. The rate stays the same, and no queue of the network gets longer
-    than these two milliseconds. Where that is little, aioquic's own burst stays (a quarter of the
-    congestion window, from 2 to 16 packets), so a slow link's small buffer is not overrun. A burst
-    never exceeds the congestion window, which bounds it apart from this (RFC 9002 section 7.7).
+    aioquic's pacer releases a packet as soon as its time has come: about three in a row when the
+    round trip is short, and a wake-up and a system call for every few packets. This pacer releases
+    two milliseconds of sending at once and then pauses for one. The rate stays the same, and no
+    queue in the network grows beyond these two milliseconds. On a slow link two milliseconds are
+    little: aioquic's own burst stays there (a quarter of the congestion window, from 2 to 16
+    packets) and does not overrun a small buffer. The congestion window bounds every burst
+    (RFC 9002 section 7.7).
     """
 
     _exhausted = False
 
     def update_rate(self, congestion_window: int, smoothed_rtt: float) -> None:
-        """Take over the rate of a congestion window in bytes per round trip in seconds."""
+        """Set the rate to `congestion_window` bytes in each `smoothed_rtt` seconds."""
         saved = self.bucket_time
         super().update_rate(congestion_window=congestion_window, smoothed_rtt=smoothed_rtt)
         assert self.packet_time is not None
@@ -30,19 +31,19 @@ class BurstPacer(QuicPacketPacer):
         self.bucket_time = min(saved, self.bucket_max)
 
     def update_after_send(self, now: float) -> None:
-        """Take a packet that is sent, at the time of the next_send_time() before it."""
+        """Count a packet that is sent at `now`, the time of the next_send_time() before it."""
         if now > self.evaluation_time:
             self.update_bucket(now=now)
         self.update_after_row(1)
 
     def room(self) -> int:
-        """Packets that may go together, when next_send_time() lets one go."""
+        """Number of packets that may be sent together when next_send_time() gives None."""
         if self.packet_time is None:
             return MAX_BURST
         return max(1, int(self.bucket_time / self.packet_time))
 
     def update_after_row(self, count: int) -> None:
-        """Take so many packets at the time of the last next_send_time()."""
+        """Count `count` packets that are sent at the time of the last next_send_time()."""
         if self.packet_time is not None:
             self.bucket_time = max(0.0, self.bucket_time - count * self.packet_time)
 

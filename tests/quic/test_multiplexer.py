@@ -12,9 +12,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from p2pnet.quic import events
 from p2pnet.quic.connection import Connection
-from p2pnet.quic.multiplexer import AnyAddress, Multiplexer
+from p2pnet.quic.multiplexer import TOGETHER, AnyAddress, Multiplexer
 from p2pnet.quic.profile import FAST
-from p2pnet.quic.timers import TOGETHER
 from p2pnet.wire.address import Address, PeerAddress
 from p2pnet.wire.codes import ErrorCode
 from tests.quic.harness import (

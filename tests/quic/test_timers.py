@@ -5,7 +5,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from p2pnet.quic.connection import Connection
-from p2pnet.quic.timers import FAR, TOGETHER, ConnectionTimers
+from p2pnet.quic.multiplexer import FAR, TOGETHER, ConnectionTimers
 
 
 class FakeEngine:

@@ -17,15 +17,15 @@ MAX_UP_ROUNDS = 30  # that the growth of a probe doubles
 
 
 class Phase(enum.Enum):
-    """What is being done about the path."""
+    """The phases of the draft, ProbeBW in its four parts."""
 
-    STARTUP = enum.auto()  # look for its bandwidth, twice as fast each round
-    DRAIN = enum.auto()  # let go the queue that made
-    DOWN = enum.auto()  # ProbeBW: send less than it delivers
-    CRUISE = enum.auto()  # as much
-    REFILL = enum.auto()  # fill the pipe without a queue
-    UP = enum.auto()  # and more than it delivered
-    PROBE_RTT = enum.auto()  # leave it nearly empty, to see how short it is
+    STARTUP = enum.auto()  # double the rate each round until the path delivers no more
+    DRAIN = enum.auto()  # drain the queue that Startup built
+    DOWN = enum.auto()  # ProbeBW: send less than the path delivers
+    CRUISE = enum.auto()  # ProbeBW: send as much as the path delivers
+    REFILL = enum.auto()  # ProbeBW: fill the pipe without a queue
+    UP = enum.auto()  # ProbeBW: send more than the path delivered
+    PROBE_RTT = enum.auto()  # keep the path nearly empty to measure its minimum RTT
 
 
 class Gains(NamedTuple):
