@@ -282,17 +282,23 @@ class Multiplexer:
 
     def _find_due(self, now: float) -> None:
         """Find out which connections answer at once. A request is answered by the application,
-        and the acknowledgement goes with its answer: a send pass before that would find nothing."""
+        and the acknowledgement goes with its answer: a send pass before that would find nothing.
+
+        They come first: a message that answers one must not queue behind the bulk of another.
+        """
         received, self._received = self._received, {}
+        first: dict[Connection, None] = {}
         for connection in received:
-            due = None if connection in self._dirty else connection.engine.answer_at(now)
+            due = now if connection in self._dirty else connection.engine.answer_at(now)
             if due is None:
                 continue
             if due <= now or connection.timer is None:
-                self._dirty[connection] = None
+                first[connection] = None
             elif due < connection.timer:
                 connection.timer = due
                 self.timers.check_in(connection, due)
+        if first:
+            self._dirty = first | self._dirty
 
     def _collect_fresh(self) -> None:
         """Collect the events of all that datagrams and timers did: once for a batch of them."""

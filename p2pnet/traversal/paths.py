@@ -98,6 +98,19 @@ class PathsStatus:
     direct: DirectStatus
 
 
+@dataclasses.dataclass(slots=True)
+class _RelayRtt:
+    """Round-trip times through the relay in seconds, None if unknown.
+
+    :ivar measured: as the connection measures it now.
+    :ivar selected: as it was when ways were last selected. Patience with a relay follows this one,
+        because the other grows with the queue that the session itself builds.
+    """
+
+    measured: float | None = None
+    selected: float | None = None
+
+
 class Paths:
     """The ways of one session.
 
@@ -119,7 +132,7 @@ class Paths:
         self._selector = selector
         self._choice = RelayChoice()
         self._direct = DirectSearch(rounds)
-        self._relay_rtt: float | None = None
+        self._relay_rtt = _RelayRtt()
         self._farewell: PeerGone | None = None
         self._sizes = BASE, BASE  # of packets now, and as last reported for the direct way
         self._due = math.inf
@@ -240,7 +253,7 @@ class Paths:
             if due is not None:
                 self._bring_forward(due)
         else:
-            self._relay_rtt = rtt or self._relay_rtt
+            self._relay_rtt.measured = rtt or self._relay_rtt.measured
         if self.using[-1].kind is WayKind.RELAYED and self._choice.sent(now, unanswered=answer_due):
             self._bring_forward(now + ASK_AFTER)
 
@@ -251,7 +264,7 @@ class Paths:
 
     def heard_relayed(self, relay: Address, now: float) -> None:
         """An authentic packet, newer than all before, arrived through the relay at `relay`."""
-        choice, rtt = self._choice, self._relay_rtt or 0.0
+        choice, rtt = self._choice, self._relay_rtt.selected or 0.0
         before, was_overdue = choice.in_use, choice.is_overdue(rtt, now)
         choice.heard(relay, rtt, now)
         if choice.in_use != before:
@@ -283,7 +296,7 @@ class Paths:
 
     def handle_timer(self, now: float) -> None:
         """Do everything that is due, and plan the next call."""
-        choice, rtt = self._choice, self._relay_rtt or 0.0
+        choice, rtt = self._choice, self._relay_rtt.selected or 0.0
         if choice.look(rtt, now):
             for address in self.relays:
                 self._emit(AskRelay(address))
@@ -295,7 +308,7 @@ class Paths:
         self.has_news = True
 
     def _next_due(self) -> float:
-        relay_due = self._choice.get_timer(self._relay_rtt or 0.0)
+        relay_due = self._choice.get_timer(self._relay_rtt.selected or 0.0)
         return min(self._direct.get_timer(), relay_due, self._farewell_at())
 
     def _farewell_at(self) -> float:
@@ -325,7 +338,7 @@ class Paths:
         """Return the present state as a frozen value, for people and metrics."""
         session, policy = self._rounds.session.hex(), self._selector.name
         relays, direct = self._choice.snapshot(), self._direct.snapshot()
-        size, rtt = self.packet_size, self._relay_rtt
+        size, rtt = self.packet_size, self._relay_rtt.measured
         return PathsStatus(session, policy, self.using, size, relays, rtt, direct)
 
     def _emit(self, event: Event) -> None:
@@ -355,8 +368,9 @@ class Paths:
         :param planned: packets sent the other way still arrive.
         """
         path, relayed = self._direct.path, tuple(self.relays[address] for address in self._choice)
-        rtt = path.pair.rtt if path is not None else None
-        choices = Choices(path is not None, bool(self.relays), rtt, self._relay_rtt)
+        rtt, relay_rtt = path.pair.rtt if path is not None else None, self._relay_rtt.measured
+        self._relay_rtt.selected = relay_rtt
+        choices = Choices(path is not None, bool(self.relays), rtt, relay_rtt)
         decision = self._selector.select(choices)
         ways: tuple[Way, ...] = ()
         if decision.path == DIRECT and path is not None:
@@ -374,7 +388,7 @@ class Paths:
         session, kind = self._rounds.session.hex(), ways[0].kind.value if ways else NONE
         text = "; ".join(filter(None, (reason, grounds)))
         address = " and ".join(format_address(way.address) for way in ways)
-        self._emit(PathSelectedReport(session, kind, text, address, rtt, self._relay_rtt))
+        self._emit(PathSelectedReport(session, kind, text, address, rtt, relay_rtt))
 
     def _direct_ways(self, way: Way, relayed: tuple[Way, ...]) -> tuple[Way, ...]:
         """The ways for a session that shall be direct, by the state of the direct way."""

@@ -244,7 +244,7 @@ class PeerCore:
 
     def get_timer(self) -> float | None:
         """When to call handle_timer(), None for never."""
-        quic, ours = self._mux.timers.get_timer(), self.timers.get_timer()
+        quic, ours = self._mux.get_timer(), self.timers.get_timer()
         return quic if ours is None else ours if quic is None else min(quic, ours)
 
     def handle_timer(self, now: float) -> None:
