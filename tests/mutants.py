@@ -31,7 +31,7 @@ from tests.individual import test_file
 ROOM = Path("p2pnet/traversal")
 TESTS = Path("tests/traversal")
 # Whole nodes and other implementations: minutes for each mutant.
-SLOW = {"test_direct.py", "test_interop.py", "test_pairings.py", "test_p2p.py", "test_simnat.py"}
+SLOW = {"test_interop.py", "test_pairings.py", "test_p2p.py", "test_trust.py"}
 RESULT = Path("build/mutants.json")
 CPU_LIMIT = 120
 # Parts of a node that say nothing about what the code does.

@@ -170,6 +170,11 @@ class Paths:
         """Whether the direct way is in doubt or silent."""
         return self._direct.state in (DirectState.DOUBTFUL, DirectState.SILENT)
 
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether a way in use may not work, so that other ways repeat its packets."""
+        return self.is_direct_doubtful or self._choice.is_doubtful
+
     def leads_to(self, source: Address) -> bool:
         """Whether the direct way, proven by a check, leads to `source`."""
         path = self._direct.path
@@ -377,7 +382,7 @@ class Paths:
             ways = self._direct_ways(path.way, relayed)
         elif decision.path == RELAYED:
             ways = relayed
-        lost = self.is_direct_doubtful or self._choice.is_doubtful or not self.using
+        lost = self.is_doubtful or not self.using
         before, self.using = self.using, ways
         self._fit_packets()  # before anything goes the other way
         if ways == before:

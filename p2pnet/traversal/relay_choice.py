@@ -39,7 +39,6 @@ class RelayStatus:
 @dataclasses.dataclass(slots=True)
 class _Relay:
     cost: float
-    known_since: float
     heard_at: float
     retiring: bool = False
 
@@ -60,9 +59,6 @@ class RelayChoice:
         self._silent_since: float | None = None
         self._unanswered_since: float | None = None
         self._asked_at: float | None = None
-
-    def __contains__(self, address: object) -> bool:
-        return address in self._relays
 
     def __iter__(self) -> Iterator[Address]:
         """The relays that packets take now, the relay of choice first."""
@@ -90,7 +86,7 @@ class RelayChoice:
         """Add the relay at `address`. `cost`: its round-trip time in seconds, as far as known."""
         known = self._relays.get(address)
         if known is None:
-            self._relays[address] = _Relay(cost, now, 0.0)
+            self._relays[address] = _Relay(cost, 0.0)
         else:
             known.cost, known.retiring = cost, False
         self._reconsider(now)
