@@ -76,7 +76,6 @@ class Problem(enum.StrEnum):
     NOT_YET_VALID = "not-yet-valid"
     UNTRUSTED = "untrusted"
     WRONG_HOST = "wrong-host"
-    NOT_GRANTED = "not-granted"
     MALFORMED = "malformed"
 
 
@@ -137,13 +136,6 @@ class Identity:
     def grants(self, service: str) -> bool:
         """Whether the certificate lets this node offer `service`."""
         return service in self.services
-
-    def require_grant(self, service: str) -> None:
-        """Raise IdentityError with NOT_GRANTED unless this node may offer `service`."""
-        if not self.grants(service):
-            wanted = _printable(service)
-            text = f"{_named(self)} does not grant service {wanted}; issue it with `--service`"
-            raise IdentityError(Problem.NOT_GRANTED, text)
 
 
 @dataclass(frozen=True)

@@ -33,9 +33,9 @@ ENDS_OF_HANDSHAKE = events.HandshakeCompleted, events.ConnectionClosed
 AnyAddress = Address | PeerAddress
 
 
-def prepare(settings: ConnectionProfile, address: AnyAddress, now: float) -> Engine:
+def prepare(profile: ConnectionProfile, address: AnyAddress, now: float) -> Engine:
     """Make a connection that can be begun, or dropped: keys and a ClientHello take their time."""
-    engine = settings.make_engine(is_client=True)
+    engine = profile.make_engine(is_client=True)
     engine.connect(address, now)
     return engine
 
@@ -140,9 +140,9 @@ class Multiplexer:
     def __len__(self) -> int:
         return len(self._connections)
 
-    def connect(self, settings: ConnectionProfile, address: AnyAddress, now: float) -> Connection:
+    def connect(self, profile: ConnectionProfile, address: AnyAddress, now: float) -> Connection:
         """Start a connection to `address`; HandshakeCompleted or ConnectionClosed follows."""
-        return self.begin(prepare(settings, address, now))
+        return self.begin(prepare(profile, address, now))
 
     def begin(self, engine: Engine) -> Connection:
         """Start a connection that prepare() made; its events follow as those of connect()."""

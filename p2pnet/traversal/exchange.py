@@ -55,13 +55,7 @@ class Outgoing:
     ttl: int | None = None
 
 
-Signal = (
-    messages.CandidateOffer
-    | messages.CandidateAnswer
-    | messages.CandidateUpdate
-    | messages.PunchingResult
-)
-Event = Signal | CandidatesExchanged | ChecksStarted | ChecksFailed
+Event = messages.CandidateMessage | CandidatesExchanged | ChecksStarted | ChecksFailed
 
 
 class CandidateExchange:

@@ -15,7 +15,6 @@ from p2pnet.interfaces import IPathSelector
 from p2pnet.reports import CandidatesExchanged, ChecksFailed, ChecksStarted, PacketSizeFound
 from p2pnet.reports import PathSelected as PathSelectedReport
 from p2pnet.timing import TOLERANCE
-from p2pnet.traversal import exchange
 from p2pnet.traversal.direct import DirectChanged, DirectSearch, DirectState, DirectStatus
 from p2pnet.traversal.exchange import CandidateExchange, Outgoing
 from p2pnet.traversal.mtu import Phase
@@ -56,7 +55,7 @@ class PacketSizeChanged:
 class Signal:
     """A message for the peer, which an Intermediate carries."""
 
-    message: exchange.Signal
+    message: messages.CandidateMessage
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

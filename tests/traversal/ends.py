@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from p2pnet.traversal.direct import DirectSearch
-from p2pnet.traversal.exchange import CandidateExchange, Outgoing, Signal
+from p2pnet.traversal.exchange import CandidateExchange, Outgoing
 from p2pnet.traversal.own_candidates import OwnCandidates
 from p2pnet.traversal.paths import Paths
 from p2pnet.wire import messages
@@ -184,7 +184,7 @@ class End(Generic[Machine]):
 
     def take_event(self, event: Any) -> None:
         """Keep an event, or pass a signal on."""
-        if isinstance(event, Signal):
+        if isinstance(event, messages.CandidateMessage):
             self.signals.append(event)
             self.world.carry(self.world.signals, 0, lambda: self.peer.take_signal(event))
         else:

@@ -114,12 +114,7 @@ class ControlConnections:
                 self._introductions.answer(node, message, now)
             case messages.SessionClosed():
                 self._introductions.leave(node, message)
-            case (
-                messages.CandidateOffer()
-                | messages.CandidateAnswer()
-                | messages.CandidateUpdate()
-                | messages.PunchingResult()
-            ):
+            case _ if isinstance(message, messages.CandidateMessage):
                 self._introductions.signal(node, message)
             case _:
                 reason = f"{node.identity.role} may not send {message.__struct_config__.tag}"
