@@ -97,19 +97,6 @@ class PathsStatus:
     direct: DirectStatus
 
 
-@dataclasses.dataclass(slots=True)
-class _RelayRtt:
-    """Round-trip times through the relay in seconds, None if unknown.
-
-    :ivar measured: as the connection measures it now.
-    :ivar selected: as it was when ways were last selected. Patience with a relay follows this one,
-        because the other grows with the queue that the session itself builds.
-    """
-
-    measured: float | None = None
-    selected: float | None = None
-
-
 class Paths:
     """The ways of one session.
 
@@ -131,7 +118,7 @@ class Paths:
         self._selector = selector
         self._choice = RelayChoice()
         self._direct = DirectSearch(rounds)
-        self._relay_rtt = _RelayRtt()
+        self._relay_rtt: float | None = None
         self._farewell: PeerGone | None = None
         self._sizes = BASE, BASE  # of packets now, and as last reported for the direct way
         self._due = math.inf
@@ -257,25 +244,25 @@ class Paths:
             if due is not None:
                 self._bring_forward(due)
         else:
-            self._relay_rtt.measured = rtt or self._relay_rtt.measured
+            self._relay_rtt = rtt or self._relay_rtt
         if self.using[-1].kind is WayKind.RELAYED and self._choice.sent(now, unanswered=answer_due):
             self._bring_forward(now + ASK_AFTER)
 
     def heard(self, source: Address, now: float) -> None:
         """An authentic packet, newer than all before, arrived directly from `source`."""
         self._direct.heard(source, now)
-        self._choice.heard(None, 0.0, now)
+        self._choice.heard(None, now)
 
     def heard_relayed(self, relay: Address, now: float) -> None:
         """An authentic packet, newer than all before, arrived through the relay at `relay`."""
-        choice, rtt = self._choice, self._relay_rtt.selected or 0.0
-        before, was_overdue = choice.in_use, choice.is_overdue(rtt, now)
-        choice.heard(relay, rtt, now)
+        choice = self._choice
+        before, was_overdue = choice.in_use, choice.is_overdue(now)
+        choice.heard(relay, now)
         if choice.in_use != before:
             self._select("the peer was heard there")
         elif was_overdue and self.is_relayed:  # it is back; QUIC's next probe may be far off
             self.renew()
-        if self._direct.path is not None and self._direct.heard_relayed(now, rtt):
+        if self._direct.path is not None and self._direct.heard_relayed(now, choice.rtt):
             self._follow(now)
 
     def black_hole(self, now: float) -> None:
@@ -300,8 +287,8 @@ class Paths:
 
     def handle_timer(self, now: float) -> None:
         """Do everything that is due, and plan the next call."""
-        choice, rtt = self._choice, self._relay_rtt.selected or 0.0
-        if choice.look(rtt, now):
+        choice = self._choice
+        if choice.look(now):
             for address in self.relays:
                 self._emit(AskRelay(address))
         if choice.is_doubtful:
@@ -312,7 +299,7 @@ class Paths:
         self.has_news = True
 
     def _next_due(self) -> float:
-        relay_due = self._choice.get_timer(self._relay_rtt.selected or 0.0)
+        relay_due = self._choice.get_timer()
         return min(self._direct.get_timer(), relay_due, self._farewell_at())
 
     def _farewell_at(self) -> float:
@@ -342,7 +329,7 @@ class Paths:
         """Return the present state as a frozen value, for people and metrics."""
         session, policy = self._rounds.session.hex(), self._selector.name
         relays, direct = self._choice.snapshot(), self._direct.snapshot()
-        size, rtt = self.packet_size, self._relay_rtt.measured
+        size, rtt = self.packet_size, self._relay_rtt
         return PathsStatus(session, policy, self.using, size, relays, rtt, direct)
 
     def _emit(self, event: Event) -> None:
@@ -372,8 +359,8 @@ class Paths:
         :param planned: packets sent the other way still arrive.
         """
         path, relayed = self._direct.path, tuple(self.relays[address] for address in self._choice)
-        rtt, relay_rtt = path.pair.rtt if path is not None else None, self._relay_rtt.measured
-        self._relay_rtt.selected = relay_rtt
+        rtt, relay_rtt = path.pair.rtt if path is not None else None, self._relay_rtt
+        self._choice.rtt = relay_rtt or 0.0
         choices = Choices(path is not None, bool(self.relays), rtt, relay_rtt)
         decision = self._selector.select(choices)
         ways: tuple[Way, ...] = ()

@@ -48,9 +48,12 @@ class RelayChoice:
 
     :ivar current: the one in use, None if there is none.
     :ivar is_doubtful: whether the others are used as well.
+    :ivar rtt: round-trip time of the session through a relay in seconds, 0 if unknown, when ways
+        were last selected: the present one grows with the queue that the session itself builds.
     """
 
     def __init__(self) -> None:
+        self.rtt = 0.0
         self.current: Address | None = None
         self.is_doubtful = False
         self._relays: dict[Address, _Relay] = {}
@@ -141,7 +144,7 @@ class RelayChoice:
             self._asked_at = None
         return begins
 
-    def heard(self, address: Address | None, rtt: float, now: float) -> None:
+    def heard(self, address: Address | None, now: float) -> None:
         """Note an authentic packet of the peer that came through a relay, or directly (None)."""
         if now > self._heard_at[0]:  # the packets of one batch count once
             self._heard_at = [now, self._heard_at[0]]
@@ -156,14 +159,14 @@ class RelayChoice:
             self._use(address, now)
         elif self.current is not None:
             lately = max(self._relays[self.current].heard_at, self._current_since)
-            self.is_doubtful = now - lately > max(ONE_SIDED, rtt)
+            self.is_doubtful = now - lately > max(ONE_SIDED, self.rtt)
 
     def _rest(self) -> None:
         self._silent_since = self._unanswered_since = self._asked_at = None
 
     # -- time ------------------------------------------------------------------------------------
 
-    def _ask_at(self, rtt: float) -> float:
+    def _ask_at(self) -> float:
         """Return the time to ask the Intermediate. A lull is no reason to ask.
 
         A NAT may have moved this node: then nothing reaches the node until a packet of its own
@@ -173,34 +176,31 @@ class RelayChoice:
         if self._asked_at is not None:
             return math.inf if unanswered is None else self._asked_at + ASK_AGAIN
         if silent is not None and silent - self._heard_at[1] < AMID:
-            return silent + max(ASK_AFTER, rtt + 0.05)
-        return math.inf if unanswered is None else unanswered + self._patience(rtt)
+            return silent + max(ASK_AFTER, self.rtt + 0.05)
+        return math.inf if unanswered is None else unanswered + self._patience
 
-    @staticmethod
-    def _patience(rtt: float) -> float:
-        return max(DOUBT_AFTER, 2 * rtt + 0.1)
+    @property
+    def _patience(self) -> float:
+        return max(DOUBT_AFTER, 2 * self.rtt + 0.1)
 
-    def _doubt_at(self, rtt: float) -> float:
+    def _doubt_at(self) -> float:
         if self._unanswered_since is None or self.is_doubtful or len(self._relays) < 2:
             return math.inf
-        return self._unanswered_since + self._patience(rtt)
+        return self._unanswered_since + self._patience
 
-    def is_overdue(self, rtt: float, now: float) -> bool:
-        """Whether the peer should have answered by now. `rtt`: through a relay, in seconds."""
+    def is_overdue(self, now: float) -> bool:
+        """Whether the peer should have answered by now."""
         since = self._unanswered_since
-        return since is not None and now - since > self._patience(rtt)
+        return since is not None and now - since > self._patience
 
-    def get_timer(self, rtt: float) -> float:
-        """Return the time to call look() at, math.inf for never.
+    def get_timer(self) -> float:
+        """Return the time to call look() at, math.inf for never."""
+        return min(self._ask_at(), self._doubt_at())
 
-        :param rtt: of the session through a relay, in seconds.
-        """
-        return min(self._ask_at(rtt), self._doubt_at(rtt))
-
-    def look(self, rtt: float, now: float) -> bool:
+    def look(self, now: float) -> bool:
         """Begin to doubt if a doubt is due. Returns whether to ask the Intermediate now."""
-        asks = now >= self._ask_at(rtt) - TOLERANCE
-        if now >= self._doubt_at(rtt) - TOLERANCE:
+        asks = now >= self._ask_at() - TOLERANCE
+        if now >= self._doubt_at() - TOLERANCE:
             self.is_doubtful = True
         if asks:
             self._asked_at = now

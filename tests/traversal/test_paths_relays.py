@@ -41,6 +41,17 @@ class RelayTests(PathsCase):
         self.assertEqual((False, True), (change.lost, change.planned))
         self.assertIn("draining", self.agent.said(PathSelected)[-1].reason)
 
+    def test_regression_patience_does_not_grow_with_the_queue_of_the_session(self) -> None:
+        """The connection measures ten seconds through its own queue; the relay is asked in one."""
+        self.begin(SELECTORS["relay-only"]())
+        paths, now = self.agent.machine, self.world.now
+        paths.sent(now, answer_due=True, rtt=10.0)
+        paths.handle_timer(now + 1.0)
+        asked = []
+        while (event := paths.next_event()) is not None:
+            asked += [event] if isinstance(event, AskRelay) else []
+        self.assertEqual([AskRelay(RELAY)], asked)
+
     def test_an_unknown_relay_neither_retires_nor_goes(self) -> None:
         """Nothing is said."""
         self.begin()

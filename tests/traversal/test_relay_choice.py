@@ -19,6 +19,7 @@ MOMENT = 0.001
 def relays(**costs: float) -> RelayChoice:
     """RelayChoice of these costs, all known from 0.0 on."""
     made = RelayChoice()
+    made.rtt = RTT
     for name, cost in costs.items():
         made.add({"a": A, "b": B, "c": C}[name], cost, 0.0)
     return made
@@ -30,8 +31,9 @@ class ChoiceTests(SynchronousTestCase):
     def test_without_a_relay_there_is_nothing_to_send_through(self) -> None:
         """And nothing to wait for."""
         empty = RelayChoice()
+        empty.rtt = RTT
         self.assertEqual((None, []), (empty.current, list(empty)))
-        self.assertEqual(math.inf, empty.get_timer(RTT))
+        self.assertEqual(math.inf, empty.get_timer())
 
     def test_the_cheapest_is_used_if_it_is_clearly_cheaper(self) -> None:
         """By 5 ms and 10 %."""
@@ -69,7 +71,7 @@ class DoubtTests(SynchronousTestCase):
         """Send a packet that is not answered. Returns when."""
         if traffic:
             for moment in (9.98, 9.99):
-                made.heard(made.current, RTT, moment)
+                made.heard(made.current, moment)
         made.sent(10.0, unanswered=unanswered)
         return 10.0
 
@@ -77,62 +79,63 @@ class DoubtTests(SynchronousTestCase):
         """A NAT may have moved this node, which then hears nothing until it shows where it is."""
         one = relays(a=0.01)
         since = self.silent(one, unanswered=False)
-        self.assertAlmostEqual(since + ASK_AFTER, one.get_timer(RTT))
-        self.assertFalse(one.look(RTT, since + ASK_AFTER - MOMENT))
-        self.assertTrue(one.look(RTT, since + ASK_AFTER))
-        self.assertFalse(one.look(RTT, since + 9.0))
-        self.assertEqual(math.inf, one.get_timer(RTT))
+        self.assertAlmostEqual(since + ASK_AFTER, one.get_timer())
+        self.assertFalse(one.look(since + ASK_AFTER - MOMENT))
+        self.assertTrue(one.look(since + ASK_AFTER))
+        self.assertFalse(one.look(since + 9.0))
+        self.assertEqual(math.inf, one.get_timer())
 
     def test_regression_a_question_in_a_lull_does_not_stand_for_later_ones(self) -> None:
         """What is unanswered then has it asked again, and again."""
         one = relays(a=0.01)
         since = self.silent(one, unanswered=False)
-        self.assertTrue(one.look(RTT, since + 1.0))
+        self.assertTrue(one.look(since + 1.0))
         one.sent(20.0, unanswered=True)
-        self.assertTrue(one.look(RTT, 20.0 + DOUBT_AFTER))
-        self.assertFalse(one.look(RTT, 20.0 + DOUBT_AFTER + ASK_AGAIN - MOMENT))
-        self.assertTrue(one.look(RTT, 20.0 + DOUBT_AFTER + ASK_AGAIN))
+        self.assertTrue(one.look(20.0 + DOUBT_AFTER))
+        self.assertFalse(one.look(20.0 + DOUBT_AFTER + ASK_AGAIN - MOMENT))
+        self.assertTrue(one.look(20.0 + DOUBT_AFTER + ASK_AGAIN))
 
     def test_a_lull_is_no_reason_to_ask(self) -> None:
         """An acknowledgement that is sent now and then is not answered by anybody."""
         one = relays(a=0.01)
         self.silent(one, traffic=False, unanswered=False)
-        self.assertEqual(math.inf, one.get_timer(RTT))
+        self.assertEqual(math.inf, one.get_timer())
 
     def test_what_stays_unanswered_goes_by_all_relays(self) -> None:
         """Until the peer is heard through one of them, which goes on."""
         for heard, expected in ((A, A), (B, B)):
             two = relays(a=0.01, b=0.5)
             since = self.silent(two)
-            two.look(RTT, since + DOUBT_AFTER - MOMENT)
+            two.look(since + DOUBT_AFTER - MOMENT)
             self.assertEqual([A], list(two))
-            two.look(RTT, since + DOUBT_AFTER)
+            two.look(since + DOUBT_AFTER)
             self.assertEqual([A, B], list(two))
-            two.heard(heard, RTT, since + 0.5)
+            two.heard(heard, since + 0.5)
             self.assertEqual([expected], list(two))
 
     def test_a_long_way_is_given_more_time(self) -> None:
         """Two round trips."""
         two = relays(a=0.01, b=0.5)
         since = self.silent(two, traffic=False)
-        self.assertAlmostEqual(since + 2.1, two.get_timer(1.0))
+        two.rtt = 1.0
+        self.assertAlmostEqual(since + 2.1, two.get_timer())
 
     def test_a_packet_that_came_directly_answers_too(self) -> None:
         """There is no silence then."""
         two = relays(a=0.01, b=0.5)
         self.silent(two)
-        two.heard(None, RTT, 10.1)
-        self.assertEqual(math.inf, two.get_timer(RTT))
+        two.heard(None, 10.1)
+        self.assertEqual(math.inf, two.get_timer())
 
     def test_the_other_end_is_followed(self) -> None:
         """When it has been heard by another relay alone for longer than packets take."""
         two = relays(a=0.01, b=0.5)
-        two.heard(A, RTT, 10.0)
-        two.heard(B, RTT, 10.0 + ONE_SIDED)
+        two.heard(A, 10.0)
+        two.heard(B, 10.0 + ONE_SIDED)
         self.assertEqual([A], list(two))
-        two.heard(B, RTT, 10.0 + ONE_SIDED + MOMENT)
+        two.heard(B, 10.0 + ONE_SIDED + MOMENT)
         self.assertEqual([A, B], list(two))
-        two.heard(B, RTT, 10.0 + ONE_SIDED + 2 * MOMENT)
+        two.heard(B, 10.0 + ONE_SIDED + 2 * MOMENT)
         self.assertEqual([B], list(two))
 
 
@@ -156,6 +159,7 @@ class AnythingTests(SynchronousTestCase):
     ) -> None:
         """None only if there is none; and no time is asked for again and again."""
         made, known, now = RelayChoice(), set(), 100.0
+        made.rtt = RTT
         for what, address, figure in steps:
             now += figure
             match what:
@@ -170,13 +174,13 @@ class AnythingTests(SynchronousTestCase):
                 case "sent" | "asked":
                     made.sent(now, unanswered=what == "sent")
                 case "heard":
-                    made.heard(address, RTT, now)
+                    made.heard(address, now)
                 case "direct":
-                    made.heard(None, RTT, now)
-            due = made.get_timer(RTT)
+                    made.heard(None, now)
+            due = made.get_timer()
             if due <= now:
-                made.look(RTT, now)
-                later = made.get_timer(RTT)
+                made.look(now)
+                later = made.get_timer()
                 assert later > now
             used = list(made)
             assert set(used) <= known and len(used) == len(set(used))
