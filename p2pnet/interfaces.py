@@ -98,7 +98,5 @@ class IPathSelector(Interface):
 class ICandidateSource(Interface):
     """Finds host candidates: addresses of this machine (RFC 8445 section 5.1.1)."""
 
-    name = Attribute("The source's name in the event log.")
-
     def hosts() -> list[str]:
         """The present addresses as IP literals, without ports."""

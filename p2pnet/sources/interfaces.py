@@ -16,8 +16,6 @@ class InterfaceSource:
     addresses that are temporary (RFC 8981), deprecated or not usable yet.
     """
 
-    name = "host"
-
     def hosts(self) -> list[str]:
         """The IP literals, IPv4 before IPv6, in the order of the system."""
         found: list[str] = []

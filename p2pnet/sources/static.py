@@ -14,8 +14,6 @@ class StaticSource:
     :param hosts: IP literals.
     """
 
-    name = "static"
-
     def __init__(self, hosts: Iterable[str]) -> None:
         self._hosts = list(hosts)
 

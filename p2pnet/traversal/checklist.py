@@ -237,7 +237,7 @@ class CheckList:
     def receive(self, check: Check, source: Address, now: float) -> bool:
         """Take a check that came from `source`. Returns False for one that is not authentic."""
         if check.kind is CheckKind.REQUEST:
-            return self._receive_request(check, source, now)
+            return self._receive_request(check, source)
         transaction = self._transactions.get(check.transaction_id)
         if transaction is None or not check.is_authentic(self.remote.password):
             return False
@@ -255,7 +255,7 @@ class CheckList:
         self._succeeded(transaction, now)
         return True
 
-    def _receive_request(self, check: Check, source: Address, now: float) -> bool:
+    def _receive_request(self, check: Check, source: Address) -> bool:
         if not check.is_authentic(self.local.password):
             return False
         pair = self.pairs.get(source)

@@ -316,9 +316,8 @@ class PeerCore:
 
     def _forget_relays(self) -> None:
         """Keep no time of an Intermediate that relays no session any more."""
-        for address in list(self._relayed_at):
-            if not any(address in self.paths_of(session).relays for session in self.sessions):
-                del self._relayed_at[address]
+        relays = {address for session in self.sessions for address in self.paths_of(session).relays}
+        self._relayed_at = {at: when for at, when in self._relayed_at.items() if at in relays}
 
     # -- connections -----------------------------------------------------------------------------
 

@@ -41,6 +41,7 @@ class SessionTable:
         self.living: dict[PeerAddress, Session] = {}
         self.paths: dict[PeerAddress, Paths] = {}
         self._channels: dict[Channel, Session] = {}
+        self._headers: dict[tuple[Session, Address], bytes] = {}  # of the frames from there
         self._tags: dict[bytes, Session] = {}
 
     def add(self, session: Session, paths: Paths) -> None:
@@ -66,13 +67,14 @@ class SessionTable:
     def add_channel(self, session: Session, intermediate: Address, channel: bytes) -> None:
         """Frames of the session arrive in this channel (8 bytes) from that Intermediate."""
         self.remove_channel(session, intermediate)
-        self._channels[intermediate, relay_header(channel)] = session
+        header = self._headers[session, intermediate] = relay_header(channel)
+        self._channels[intermediate, header] = session
 
     def remove_channel(self, session: Session, intermediate: Address) -> None:
         """The Intermediate relays the session no more."""
-        for channel in [channel for channel, known in self._channels.items() if known is session]:
-            if channel[0] == intermediate:
-                del self._channels[channel]
+        header = self._headers.pop((session, intermediate), b"")
+        if self._channels.get((intermediate, header)) is session:
+            del self._channels[intermediate, header]
 
     def of_frame(self, frame: bytes, source: Address) -> Session | None:
         """The session of a relay frame that came from `source`, None if it has none."""

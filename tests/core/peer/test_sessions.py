@@ -186,7 +186,8 @@ class EndTests(SessionsCase):
         self.run_to(LINGER)
         self.assertEqual([], self.ways())
         table = self.sessions.table
-        self.assertEqual([{}] * 4, [table.living, table.paths, table._channels, table._tags])
+        tables = [table.living, table.paths, table._channels, table._headers, table._tags]
+        self.assertEqual([{}] * 5, tables)
         self.assertIsNone(self.side.timers.get_timer())
 
     def test_a_session_without_a_connection_can_end(self) -> None:
