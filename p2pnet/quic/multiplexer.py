@@ -111,7 +111,6 @@ class Multiplexer:
     :ivar failures: connections that ended because a datagram of the peer made the engine raise.
     :ivar is_idle: whether nothing arrived and no connection was used since datagrams_to_send()
         left nothing to do: then there are neither datagrams nor events.
-    :ivar timers: when handle_timer() is to be called.
     """
 
     def __init__(
@@ -135,7 +134,7 @@ class Multiplexer:
         self._fresh: dict[Connection, None] = {}  # may have events to collect
         self._answers: list[tuple[bytes, Any]] = []
         self._events: collections.deque[tuple[Connection, events.Event]] = collections.deque()
-        self.timers = ConnectionTimers(self._connections)
+        self._timers = ConnectionTimers(self._connections)
 
     def __len__(self) -> int:
         return len(self._connections)
@@ -196,7 +195,7 @@ class Multiplexer:
                 datagrams += engine.datagrams_to_send(now)
             if connection.has_news:  # sending issues connection ids
                 self._collect(connection)
-        self.timers.unarmed |= dirty
+        self._timers.unarmed |= dirty
         self.is_idle = not (self.may_send or self.has_events)
         return datagrams
 
@@ -218,11 +217,11 @@ class Multiplexer:
 
     def get_timer(self) -> float | None:
         """When handle_timer() is to be called, in seconds of the caller's clock, or None."""
-        return self.timers.get_timer()
+        return self._timers.get_timer()
 
     def handle_timer(self, now: float) -> None:
         """Let every connection act whose time has come."""
-        while (connection := self.timers.next_due(now)) is not None:
+        while (connection := self._timers.next_due(now)) is not None:
             connection.engine.handle_timer(now)
             self.is_idle = False
             self._fresh[connection] = self._dirty[connection] = None
@@ -296,7 +295,7 @@ class Multiplexer:
                 first[connection] = None
             elif due < connection.timer:
                 connection.timer = due
-                self.timers.check_in(connection, due)
+                self._timers.check_in(connection, due)
         if first:
             self._dirty = first | self._dirty
 

@@ -47,7 +47,7 @@ def first_datagram(address: AnyAddress = SERVER, now: float = 0.0) -> bytes:
 
 def in_all(mux: Multiplexer) -> int:
     """How many things a multiplexer keeps about connections."""
-    connections = len(mux._connections) + len(mux._by_id) + len(mux._dirty) + len(mux.timers)
+    connections = len(mux._connections) + len(mux._by_id) + len(mux._dirty) + len(mux._timers)
     return connections + len(mux._answers) + len(mux._events)
 
 
