@@ -143,9 +143,14 @@ class Connection:
         return self.engine.unsent(stream_id)
 
     def send_datagram(self, data: bytes) -> bool:
-        """Queue a DATAGRAM frame. False if it is too large or the queue is full: it is dropped."""
+        """Queue a DATAGRAM frame.
+
+        False if the frame is too large, the queue is full or send_only() excludes it: it is
+        dropped.
+        """
         if (
             not self.is_established
+            or self.engine.only_stream is not None
             or len(data) > self.engine.datagram_limit
             or self.engine.queued_datagrams >= MAX_QUEUED_DATAGRAMS
         ):
@@ -177,6 +182,15 @@ class Connection:
     def set_max_datagram_size(self, size: int) -> None:
         """Make packets of up to `size` bytes from now on; see Engine.set_max_datagram_size()."""
         self.engine.set_max_datagram_size(size)
+
+    def send_only(self, stream_id: int | None) -> None:
+        """Send no frames of other streams and no DATAGRAM frames; None lifts the restriction.
+
+        Bytes of other streams wait, also bytes that were lost.
+        """
+        if self.engine.only_stream != stream_id:
+            self.engine.only_stream = stream_id
+            self._touch(self)
 
     def close(self, code: int, reason: str) -> None:
         """Close the connection with an application error code and a reason for people."""

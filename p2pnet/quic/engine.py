@@ -16,6 +16,7 @@ What is changed, and why:
 * 1-RTT keys are updated before the AEAD's confidentiality limit (key_updates.py).
 """
 
+import collections
 import logging
 import math
 from collections.abc import Hashable
@@ -64,7 +65,10 @@ def peek_stream_id(buf: Buffer) -> int:
 
 
 class Engine(QuicConnection):
-    """One QUIC connection. See the module's docstring for how it differs from aioquic's."""
+    """One QUIC connection. See the module's docstring for how it differs from aioquic's.
+
+    :ivar only_stream: the stream that alone may send frames, None for no restriction.
+    """
 
     def __init__(
         self,
@@ -88,6 +92,7 @@ class Engine(QuicConnection):
         self._windows = ReceiveWindows()
         self._key_updates = KeyUpdates()
         self._largest = LARGEST
+        self.only_stream: int | None = None
         # Both before the handshake, so that the transport parameters carry them.
         self._local_max_streams_bidi.value = self._local_max_streams_bidi.sent = max_streams
         self._local_max_streams_uni.value = self._local_max_streams_uni.sent = 0
@@ -273,7 +278,8 @@ class Engine(QuicConnection):
     def _write_stream_limits(
         self, builder: QuicPacketBuilder, space: QuicPacketSpace, stream: QuicStream
     ) -> None:
-        if self._stream_limit_due(stream):
+        is_excluded = self.only_stream not in (None, stream.stream_id)
+        if not is_excluded and self._stream_limit_due(stream):
             buf = builder.start_frame(
                 QuicFrameType.MAX_STREAM_DATA,
                 capacity=MAX_STREAM_DATA_FRAME_CAPACITY,
@@ -351,10 +357,24 @@ class Engine(QuicConnection):
         """
         for stream_id in self._windows.measure(now, self.smoothed_rtt, self._streams):
             self._window_grew(stream_id)
-        datagrams = self._make_datagrams(now)
+        if self.only_stream is None:
+            datagrams = self._make_datagrams(now)
+        else:
+            datagrams = self._make_restricted(self.only_stream, now)
         if self._pacing_at is None:
             self._loss.on_app_limited()
         return datagrams
+
+    def _make_restricted(self, stream_id: int, now: float) -> list[tuple[bytes, Any]]:
+        """Make datagrams without frames of other streams and without DATAGRAM frames."""
+        queue, datagrams = self._streams_queue, self._datagrams_pending
+        self._streams_queue = [stream for stream in queue if stream.stream_id == stream_id]
+        self._datagrams_pending = collections.deque()
+        try:
+            return self._make_datagrams(now)
+        finally:
+            self._streams_queue += [stream for stream in queue if stream.stream_id != stream_id]
+            self._datagrams_pending = datagrams
 
     def _window_grew(self, stream_id: int) -> None:
         """There may be a window to announce; for engines that do not look at each stream."""
