@@ -9,9 +9,8 @@ from pathlib import Path
 import msgspec
 from twisted.trial.unittest import SynchronousTestCase
 
-from p2pnet.wire import stun
+from p2pnet.wire import messages, path_messages, stun
 from p2pnet.wire.codes import ErrorCode
-from p2pnet.wire.messages import TYPES
 from tests.reference import PAGES, ROOT, tables
 
 LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -94,11 +93,15 @@ class WireTests(SynchronousTestCase):
 
     def test_the_messages_are_those_of_the_code(self) -> None:
         """Each type with all of its keys."""
-        table = {
-            tag.strip("`"): set(re.findall(r"`(\w+)`", fields))
-            for tag, _, fields, _ in rows("docs/wire.md", "Control stream")
-        }
-        self.assertEqual({tag: set(kind.__struct_fields__) for tag, kind in TYPES.items()}, table)
+        for section, types in (
+            ("Control stream", messages.TYPES),
+            ("Paths stream", path_messages.TYPES),
+        ):
+            table = {
+                tag.strip("`"): set(re.findall(r"`(\w+)`", fields))
+                for tag, _, fields, _ in rows("docs/wire.md", section)
+            }
+            self.assertEqual({t: set(kind.__struct_fields__) for t, kind in types.items()}, table)
 
     def test_the_attributes_are_those_of_the_code(self) -> None:
         """Types and names of all STUN attributes that a receiver knows."""
