@@ -1,8 +1,8 @@
 """aioquic's connection with what p2pnet needs and aioquic has no public interface for.
 
-Every private attribute of aioquic that p2pnet touches is touched here, in recovery.py, tls.py,
-pacer.py, memory.py and fast/, and tests/quic/test_contract*.py have one test for each, to be run
-against a new aioquic first.
+Every private attribute of aioquic that p2pnet touches is touched here, in recovery.py,
+restriction.py, tls.py, pacer.py, memory.py and fast/, and tests/quic/test_contract*.py have one
+test for each, to be run against a new aioquic first.
 
 What is changed, and why:
 
@@ -16,7 +16,6 @@ What is changed, and why:
 * 1-RTT keys are updated before the AEAD's confidentiality limit (key_updates.py).
 """
 
-import collections
 import logging
 import math
 from collections.abc import Hashable
@@ -43,6 +42,7 @@ from p2pnet.quic.flow_control import CONNECTION_WINDOW, STREAM_WINDOW, ReceiveWi
 from p2pnet.quic.key_updates import KeyUpdates
 from p2pnet.quic.memory import discard, economize
 from p2pnet.quic.recovery import PathAwareRecovery, adopt
+from p2pnet.quic.restriction import restricted
 from p2pnet.quic.tls import StrictContext, Verify
 from p2pnet.timing import TOLERANCE
 from p2pnet.wire.packet_size import BASE
@@ -366,15 +366,8 @@ class Engine(QuicConnection):
         return datagrams
 
     def _make_restricted(self, stream_id: int, now: float) -> list[tuple[bytes, Any]]:
-        """Make datagrams without frames of other streams and without DATAGRAM frames."""
-        queue, datagrams = self._streams_queue, self._datagrams_pending
-        self._streams_queue = [stream for stream in queue if stream.stream_id == stream_id]
-        self._datagrams_pending = collections.deque()
-        try:
+        with restricted(self, stream_id):
             return self._make_datagrams(now)
-        finally:
-            self._streams_queue += [stream for stream in queue if stream.stream_id != stream_id]
-            self._datagrams_pending = datagrams
 
     def _window_grew(self, stream_id: int) -> None:
         """There may be a window to announce; for engines that do not look at each stream."""

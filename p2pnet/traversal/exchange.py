@@ -73,7 +73,6 @@ class CandidateExchange:
     :param own: the candidates of this node.
     :param policy: the name of the path policy, which an offer tells the other end.
     :param entropy: the source of random bytes.
-    :ivar tag: starts the transaction id of every check of this end.
     :ivar failures: rounds that failed since the last success.
     :ivar checks: the check list, None before the first exchange of candidates.
     :ivar events: messages for the peer, and reports, in order. The reader removes them.
@@ -95,7 +94,6 @@ class CandidateExchange:
         self._credentials = IceCredentials(  # the same for all rounds
             base64.b64encode(entropy(6)).decode(), base64.b64encode(entropy(18)).decode()
         )
-        self.tag = tag_of(self._credentials.username_fragment)
         self.failures = 0
         self.checks: CheckList | None = None
         self.openers: list[Outgoing] = []
@@ -104,6 +102,11 @@ class CandidateExchange:
         self._own = own
         self._entropy = entropy
         self.events: collections.deque[Event] = collections.deque()
+
+    @property
+    def tag(self) -> bytes:
+        """The first TAG_LENGTH bytes of the transaction id of every check of this end."""
+        return tag_of(self._credentials.username_fragment)
 
     # -- rounds ----------------------------------------------------------------------------------
 

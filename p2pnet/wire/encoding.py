@@ -15,7 +15,7 @@ from p2pnet.wire.framing import MAX_MESSAGE, StreamCutter, add_length
 
 
 class Message(Struct, frozen=True, tag_field="t"):
-    """Base of all messages."""
+    """Base of the messages on control streams and paths streams."""
 
 
 class _Envelope(Struct):

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from p2pnet.wire.encoding import Message, by_tag, decoder_of
+from p2pnet.wire.encoding import Message, MessageBuffer, by_tag, decoder_of
 from p2pnet.wire.messages import Host, PolicyName, Port, Text
 
 PATHS_STREAM = 0  # id of the stream of these messages, the first that the Agent opens
@@ -81,3 +81,10 @@ class PunchingResult(PathMessage, frozen=True, tag="punching-result"):
 
 TYPES = by_tag((CandidateOffer, CandidateAnswer, CandidateUpdate, StartPunching, PunchingResult))
 decode_path_message = decoder_of(TYPES)
+
+
+class PathsBuffer(MessageBuffer[PathMessage]):
+    """Cuts the paths stream into messages, holding at most one incomplete message."""
+
+    def __init__(self) -> None:
+        super().__init__(decode_path_message, MAX_PATH_MESSAGE)

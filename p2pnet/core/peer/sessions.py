@@ -22,13 +22,8 @@ from p2pnet.wire import messages
 from p2pnet.wire.address import Address, PeerAddress
 from p2pnet.wire.check import Check, CheckKind
 from p2pnet.wire.codes import DecodeError, ErrorCode
-from p2pnet.wire.encoding import MessageBuffer, encode_message
-from p2pnet.wire.path_messages import (
-    MAX_PATH_MESSAGE,
-    PATHS_STREAM,
-    PathMessage,
-    decode_path_message,
-)
+from p2pnet.wire.encoding import encode_message
+from p2pnet.wire.path_messages import PATHS_STREAM, PathsBuffer
 from p2pnet.wire.relay_frame import RELAY_OVERHEAD, relay_header
 
 Channel = tuple[Address, bytes]
@@ -143,7 +138,7 @@ class Sessions:
         self._own = own
         self._entropy = entropy
         self._deadlines = Deadlines(timers, self._due)
-        self._incoming: dict[Session, MessageBuffer[PathMessage]] = {}
+        self._incoming: dict[Session, PathsBuffer] = {}
 
     def __iter__(self) -> Iterator[Session]:
         """The living sessions; they may change meanwhile."""
@@ -177,7 +172,7 @@ class Sessions:
             policy=selector.name, entropy=self._entropy,
         )  # fmt: skip
         self.table.add(session, Paths(exchange, selector))
-        self._incoming[session] = MessageBuffer(decode_path_message, MAX_PATH_MESSAGE)
+        self._incoming[session] = PathsBuffer()
 
     def established(self, session: Session, now: float) -> None:
         """The other end proved who it is: the ends may exchange candidates from now on."""
