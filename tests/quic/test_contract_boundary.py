@@ -33,7 +33,15 @@ def private_attributes(tree: ast.AST) -> Iterator[ast.Attribute]:
             yield node
 
 
-TOUCHING = ("engine.py", "recovery.py", "tls.py", "pacer.py", "memory.py", "fast/*.py")
+TOUCHING = (
+    "engine.py",
+    "recovery.py",
+    "restriction.py",
+    "tls.py",
+    "pacer.py",
+    "memory.py",
+    "fast/*.py",
+)
 """What in p2pnet/quic/ may touch private names of aioquic."""
 
 
