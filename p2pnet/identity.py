@@ -36,6 +36,7 @@ from service_identity.cryptography import (
 )
 
 from p2pnet.wire.names import MAX_NAME, NAME_PATTERN
+from p2pnet.wire.text import printable
 
 PrivateKey: TypeAlias = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 FilePath: TypeAlias = str | os.PathLike[str]
@@ -44,13 +45,9 @@ Extension = TypeVar("Extension", bound=x509.ExtensionType)
 # A realm's CA may have one or two CAs below it, and a peer may send the root as well.
 MAX_CHAIN = 3
 
-# The text may become the reason phrase of a CONNECTION_CLOSE frame (RFC 9000 section 19.19), which
-# must fit a 1200-byte packet and which implementations write to their logs.
-MAX_MESSAGE = 199
-MAX_QUOTED = 40
+MAX_QUOTED = 40  # characters of a name or subject in an error
 
 _DATE = "%Y-%m-%d %H:%M UTC"
-_NOT_PRINTABLE = re.compile(r"[^ -~]")
 _NODE_URI = re.compile(
     rf"p2pnet://(?P<realm>{NAME_PATTERN.pattern})"
     r"/(?P<role>intermediate|connector|agent|service)"
@@ -82,12 +79,12 @@ class Problem(enum.StrEnum):
 class IdentityError(Exception):
     """A certificate was refused because of a Problem, `problem`.
 
-    The text names the certificate, the problem and the remedy. It is printable ASCII of less than
-    200 bytes, whatever the peer wrote into its certificate.
+    The text names the certificate, the problem and the remedy. It is printable, whatever the peer
+    wrote into its certificate.
     """
 
     def __init__(self, problem: Problem, message: str) -> None:
-        super().__init__(_printable(message, MAX_MESSAGE))
+        super().__init__(printable(message))
         self.problem = problem
 
 
@@ -99,7 +96,7 @@ def check_name(kind: str, value: str) -> None:
     """Raise ValueError unless `value` is a valid name of a `kind` ("realm", "node", "service")."""
     if not NAME_PATTERN.fullmatch(value):
         raise ValueError(
-            f"{kind} name {_printable(value)!r} is not valid: use 1 to {MAX_NAME} of a-z 0-9 . _ - "
+            f"{kind} name {_quoted(value)!r} is not valid: use 1 to {MAX_NAME} of a-z 0-9 . _ - "
             "and begin and end with a letter or digit"
         )
 
@@ -271,20 +268,19 @@ def _read(path: FilePath, *, private: bool = False) -> bytes:
         raise CredentialsError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def _printable(text: str, limit: int = MAX_QUOTED) -> str:
-    """`text` as printable ASCII of at most `limit` bytes; idempotent."""
-    escaped = _NOT_PRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
-    return escaped if len(escaped) <= limit else escaped[: limit - 3] + "..."
+def _quoted(text: str, limit: int = MAX_QUOTED) -> str:
+    """A text of a certificate, so short that it leaves room for the remedy."""
+    return printable(text, limit)
 
 
 def _named(identity: Identity) -> str:
-    return f"certificate of {identity.role} {_printable(identity.name)}"
+    return f"certificate of {identity.role} {_quoted(identity.name)}"
 
 
 def _described(certificate: x509.Certificate) -> str:
     """A description of a certificate without a p2pnet name: its subject."""
     try:
-        return f'certificate "{_printable(certificate.subject.rfc4514_string())}"'
+        return f'certificate "{_quoted(certificate.subject.rfc4514_string())}"'
     except Exception:  # the library parses the subject only now
         return "certificate without a readable subject"
 
@@ -324,7 +320,7 @@ def _parse_names(certificate: x509.Certificate) -> tuple[str, Role, str, frozens
     nodes = [match for match in parsed if match and match["role"] != "service"]
     grants = [match for match in parsed if match and match["role"] == "service"]
     if None in parsed or len(nodes) != 1:
-        text = f"{described} does not name one node: {_printable(' '.join(uris), 80)}"
+        text = f"{described} does not name one node: {_quoted(' '.join(uris), 80)}"
         raise IdentityError(Problem.MALFORMED, text)
     realm, role = nodes[0]["realm"], Role(nodes[0]["role"])
     if grants and (role is not Role.CONNECTOR or {grant["realm"] for grant in grants} != {realm}):
@@ -335,7 +331,7 @@ def _parse_names(certificate: x509.Certificate) -> tuple[str, Role, str, frozens
 
 def _check_realm_and_role(identity: Identity, realm: str, roles: Collection[Role]) -> None:
     if identity.realm != realm:
-        theirs, ours = _printable(identity.realm), _printable(realm)
+        theirs, ours = _quoted(identity.realm), _quoted(realm)
         text = f"{_named(identity)} belongs to realm {theirs}, this node to realm {ours}"
         raise IdentityError(Problem.WRONG_REALM, text)
     if identity.role not in roles:
@@ -386,6 +382,6 @@ def _check_host(identity: Identity, certificate: x509.Certificate, host: str) ->
             verify_certificate_hostname(certificate, host)
     # The CA has signed the certificate, so a ValueError means that `host` is no host name.
     except (VerificationError, CertificateError, ValueError) as error:
-        hosts = _printable(" or ".join(subject_names(certificate)[1]) or "(none)")
-        text = f"{_named(identity)} is for host {hosts}, not {_printable(host)}"
+        hosts = _quoted(" or ".join(subject_names(certificate)[1]) or "(none)")
+        text = f"{_named(identity)} is for host {hosts}, not {_quoted(host)}"
         raise IdentityError(Problem.WRONG_HOST, text) from error

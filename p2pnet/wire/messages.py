@@ -9,15 +9,17 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Struct
+from msgspec.structs import force_setattr
 
 from p2pnet.wire.address import MAX_PORT
 from p2pnet.wire.codes import DecodeError
 from p2pnet.wire.framing import StreamCutter, add_length
 from p2pnet.wire.names import NAME_PATTERN
 from p2pnet.wire.relay_frame import CHANNEL_LENGTH
+from p2pnet.wire.text import printable
 
 ALPN = "p2pnet/1"
-MAX_REASON = 512  # characters of a reason; a sender cuts longer ones
+MAX_REASON = 512  # characters of a reason that a receiver takes; it keeps MAX_TEXT of them
 CONTROL_STREAM = 0  # id of the one stream of a control connection, which the node opens
 VERSION = (1, 0)
 
@@ -29,13 +31,17 @@ Instance = Annotated[bytes, Meta(min_length=8, max_length=8)]
 Code = Annotated[int, Meta(ge=0, le=0xFFFF)]
 RequestId = Annotated[int, Meta(ge=0, le=2**53)]
 PolicyName = Annotated[str, Meta(max_length=32)]
-Host = Annotated[str, Meta(max_length=45)]  # the longest IPv6 literal
+Host = Annotated[str, Meta(pattern=r"^[0-9A-Fa-f.:]{2,45}\Z")]  # an IP literal without a zone
 Port = Annotated[int, Meta(ge=0, le=MAX_PORT)]
 Services = Annotated[tuple[Name, ...], Meta(max_length=256)]
 
 
 class Message(Struct, frozen=True, tag_field="t"):
-    """Base of the messages of the control stream."""
+    """Base of the messages of the control stream. A `reason` is printable, whoever sends it."""
+
+    def __post_init__(self) -> None:
+        if hasattr(self, "reason"):
+            force_setattr(self, "reason", printable(self.reason))
 
 
 class Hello(Message, frozen=True, tag="hello"):

@@ -238,12 +238,27 @@ class CodecTests(SynchronousTestCase):
             (messages.SessionClosed(SESSION, 0, ""), {"session": SESSION + b"x"}),
             (messages.ObservedAddress(1, "::1", 1), {"port": 65536}),
             (messages.ObservedAddress(1, "::1", 1), {"sequence": -1}),
+            (messages.ObservedAddress(1, "::1", 1), {"host": "fe80::1%\x1b"}),
+            (messages.CandidateUpdate(SESSION, ()), {"candidates": [["host", "\n", 5, 1, "1"]]}),
             (messages.Goodbye(0, ""), {"code": -1}),
             (messages.Goodbye(0, ""), {"reason": "x" * 513}),
             (messages.Draining(1.0), {"seconds": nan}),
         ):
             fields = fields_of(message) | wrong
             self.assertRaises(DecodeError, decode_message, pack(fields))
+
+    def test_a_reason_is_printable(self) -> None:
+        """Of every message that has one, as its sender made it and as the receiver takes it."""
+        found = 0
+        for message in GOLDEN:
+            if hasattr(message, "reason"):
+                found += 1
+                fields = fields_of(message) | {"reason": "\x1b[2J\n" + "\u202e" * 500}
+                decoded: Any = decode_message(pack(fields))
+                self.assertEqual(r"\x1b[2J\n\u202e", decoded.reason[:15])
+                self.assertEqual(200, len(decoded.reason))
+                self.assertEqual(decoded, type(message)(**msgspec.structs.asdict(decoded)))
+        self.assertEqual(6, found)
 
     @given(st.binary(max_size=200))
     def test_any_bytes_decode_or_are_refused(self, body: bytes) -> None:
@@ -325,7 +340,7 @@ class MessageBufferTests(SynchronousTestCase):
 
     def test_a_message_over_the_limit_is_not_sent(self) -> None:
         """encode_message() has no limits of fields, so this can happen."""
-        too_long = messages.Goodbye(0, "x" * MAX_MESSAGE)
+        too_long = messages.Register(("x" * MAX_MESSAGE,))
         self.assertRaises(ValueError, encode_message, too_long)
 
     @given(st.lists(st.binary(max_size=30), max_size=5))

@@ -185,7 +185,7 @@ class Sessions:
         if session.has_connection:
             session.connection.close(code, reason)
         for link in self._relaying(session):
-            link.send(messages.SessionClosed(session.id, code, reason[: messages.MAX_REASON]))
+            link.send(messages.SessionClosed(session.id, code, reason))
         session.abandon(code, reason, now)
         paths = self.paths_of(session)
         self.table.remove(session)
