@@ -31,7 +31,8 @@ Instance = Annotated[bytes, Meta(min_length=8, max_length=8)]
 Code = Annotated[int, Meta(ge=0, le=0xFFFF)]
 RequestId = Annotated[int, Meta(ge=0, le=2**53)]
 PolicyName = Annotated[str, Meta(max_length=32)]
-Host = Annotated[str, Meta(pattern=r"^[0-9A-Fa-f.:]{2,45}\Z")]  # an IP literal without a zone
+# An IP literal, of at most 45 characters. Receivers check that; nothing else can be in a report.
+Host = Annotated[str, Meta(pattern=r"^[!-~]{1,45}\Z")]
 Port = Annotated[int, Meta(ge=0, le=MAX_PORT)]
 Services = Annotated[tuple[Name, ...], Meta(max_length=256)]
 

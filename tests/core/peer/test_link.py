@@ -197,7 +197,7 @@ class GreetingTests(LinkCase):
         del self.node.calls[:]
         for sequence, host in ((1, "203.0.113.1"), (3, "203.0.113.9"), (2, "203.0.113.5")):
             self.say(messages.ObservedAddress(sequence, host, 50000))
-        self.say(messages.ObservedAddress(4, "203.0.113.256", 50000))
+        self.say(messages.ObservedAddress(4, "localhost", 50000))
         self.assertEqual([("observed", ("203.0.113.9", 50000))], self.node.calls)
         self.assertEqual(("203.0.113.9", 50000), self.link.observed)
 
