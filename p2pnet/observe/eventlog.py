@@ -1,8 +1,6 @@
 """The event log: one JSON object a line for each report."""
 
 import datetime
-import errno
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO
@@ -11,6 +9,7 @@ import msgspec
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
+from p2pnet.files import open_log
 from p2pnet.observe.limit import ReportLimit
 from p2pnet.reports import Report
 
@@ -19,22 +18,6 @@ MAX_WAITING = 64  # reports; the last of them has all written without a delay
 SUMMARY_INTERVAL = 60.0  # seconds until a line tells how many reports were left out
 
 _encoder = msgspec.json.Encoder()
-
-
-def open_log(path: Path) -> IO[bytes]:
-    """Open a log for appending; a new one is for its owner alone. Raises OSError.
-
-    A symbolic link is refused: another user, who may write to the directory, could let the log of
-    this node end in any file of its owner.
-    """
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-    except OSError as error:
-        if error.errno != errno.ELOOP:
-            raise
-        text = "is a symbolic link, which a log does not follow; name the file itself"
-        raise OSError(error.errno, text, str(path)) from None
-    return open(descriptor, "ab", buffering=0)
 
 
 class EventLog:
