@@ -261,10 +261,9 @@ class SessionClosed(Report):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class StreamOpened(Report):
-    """A stream or flow was accepted.
+    """A stream or flow was accepted, so many `seconds` after the request.
 
     :ivar kind: the name of its StreamKind in lower case.
-    :ivar seconds: from the request to the acceptance.
     """
 
     session: str
@@ -293,6 +292,7 @@ class StreamFinished(Report):
     """
 
     session: str
+    peer: str
     service: str
     sent: int
     received: int

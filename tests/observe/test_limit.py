@@ -24,6 +24,8 @@ class KeyTests(SynchronousTestCase):
         self.assertEqual(("node_lost", "x"), key_of(lost("x")))
         closed = reports.RelayClosed("5e55", "alice", "", 0, 0, 0)
         self.assertEqual(("relay_closed", "alice"), key_of(closed))
+        finished = reports.StreamFinished("5e55", "bob", "web", 0, 0, 0.0, "no_error")
+        self.assertEqual(("stream_finished", "bob"), key_of(finished))
         self.assertEqual(("packet_size_found", "5e"), key_of(reports.PacketSizeFound("5e", "", 1)))
         self.assertEqual(("node_refused", ""), key_of(reports.NodeRefused("192.0.2.1:5", "")))
         self.assertEqual(("stream_refused", ""), key_of(reports.StreamRefused("", "web", "", "")))

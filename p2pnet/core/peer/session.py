@@ -211,7 +211,7 @@ class Session:
             seconds = self._now - stream.created
             self._emit(
                 reports.StreamFinished(
-                    self.id.hex(), stream.service,
+                    self.id.hex(), self.peer_name, stream.service,
                     stream.sending.size, stream.receiving.size, seconds, name,
                 )
             )  # fmt: skip
