@@ -6,7 +6,7 @@ import collections
 
 from p2pnet.reports import MoreReports, Report
 
-BURST = 256 * 1024  # bytes of lines of one kind about one peer, at once
+BURST = 128 * 1024  # bytes of lines of one kind about one peer, at once
 RATE = 256  # and in each second later: about a line
 SHARE = 4  # all peers together have so many times that for a kind, whatever their number
 
@@ -51,8 +51,10 @@ class ReportLimit:
         key, total = key_of(report), (report.name, "")
         full_at = self._filled(key, size / RATE, now)
         total_at = self._filled(total, size / (RATE * SHARE), now)
-        if max(full_at, total_at) - now > BURST / RATE:
-            self._omitted[key if key in self._full_at else total] += 1
+        latest = now + BURST / RATE
+        if max(full_at, total_at) > latest:
+            # A line for each of many peers would tell as much as their reports.
+            self._omitted[key if full_at > latest else total] += 1
             return False
         # For a report without a peer both keys are the same, and the narrower bucket counts.
         self._full_at[total] = total_at
