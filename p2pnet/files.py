@@ -14,8 +14,8 @@ _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)  # Windows has no such flag
 def open_log(path: FilePath) -> IO[bytes]:
     """Open a log for appending; a new one is for its owner alone. Raises OSError.
 
-    A symbolic link is refused: who may write to the directory could let the log grow in any file
-    of this node's user.
+    A symbolic link is refused, and a file that others may replace: who may write to the directory
+    could let the log grow in any file of this node's user, or in his own.
     """
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | _NO_FOLLOW, 0o600)
@@ -24,6 +24,10 @@ def open_log(path: FilePath) -> IO[bytes]:
             raise
         text = "a log follows no symbolic link; name the file itself"
         raise OSError(error.errno, text, os.fspath(path)) from None
+    if directory := find_open_directory(path):
+        os.close(descriptor)
+        text = f"others may replace it, as anybody may write to {directory}"
+        raise PermissionError(errno.EPERM, text, os.fspath(path))
     return open(descriptor, "ab", buffering=0)
 
 

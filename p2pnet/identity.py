@@ -14,6 +14,7 @@ certificate that its peers would refuse. TLS proves that the peer holds the cert
 from __future__ import annotations
 
 import enum
+import functools
 import os
 import re
 import stat
@@ -46,7 +47,8 @@ PrivateKey: TypeAlias = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 # A realm's CA may have one or two CAs below it, and a peer may send the root as well.
 MAX_CHAIN = 3
 
-MAX_QUOTED = 40  # characters of a name or subject in an error
+# A name or subject in an error is so short that it leaves room for the remedy.
+_quoted = functools.partial(printable, limit=40)
 
 _DATE = "%Y-%m-%d %H:%M UTC"
 _NODE_URI = re.compile(
@@ -276,11 +278,6 @@ def _read(path: FilePath, *, private: bool = False) -> bytes:
         raise CredentialsError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def _quoted(text: str, limit: int = MAX_QUOTED) -> str:
-    """A text of a certificate, so short that it leaves room for the remedy."""
-    return printable(text, limit)
-
-
 def _named(identity: Identity) -> str:
     return f"certificate of {identity.role} {_quoted(identity.name)}"
 
@@ -319,7 +316,7 @@ def _parse_names(certificate: x509.Certificate) -> tuple[str, Role, str, frozens
     nodes = [match for match in parsed if match and match["role"] != "service"]
     grants = [match for match in parsed if match and match["role"] == "service"]
     if None in parsed or len(nodes) != 1:
-        text = f"{described} does not name one node: {_quoted(' '.join(uris), 80)}"
+        text = f"{described} does not name one node: {printable(' '.join(uris), 80)}"
         raise IdentityError(Problem.MALFORMED, text)
     realm, role = nodes[0]["realm"], Role(nodes[0]["role"])
     if grants and (role is not Role.CONNECTOR or {grant["realm"] for grant in grants} != {realm}):
@@ -379,6 +376,9 @@ def _check_chain(
     leaf = crypto.X509.from_cryptography(certificate)
     others = [crypto.X509.from_cryptography(other) for other in chain]
     for other in chain:
+        if not is_authority(other):
+            text = f"{_named(identity)} came with another that is no CA's"
+            raise IdentityError(Problem.UNTRUSTED, text)
         _check_use(f"CA above the {_named(identity)}", other)
     try:
         crypto.X509StoreContext(store, leaf, others).verify_certificate()

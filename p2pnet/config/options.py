@@ -16,7 +16,7 @@ from p2pnet import __version__
 from p2pnet.config.loading import load_config
 from p2pnet.config.roles import RoleConfig
 from p2pnet.config.setting import ConfigError, Setting, declared_settings
-from p2pnet.files import find_open_directory, open_log
+from p2pnet.files import open_log
 from p2pnet.identity import CredentialsError
 
 
@@ -127,15 +127,12 @@ class RoleOptions(usage.Options):
 def _protect_log(path: str) -> None:
     """Make the log that twistd opens next: twistd keeps the mode of an existing file.
 
-    Raises UsageError for a symbolic link, and for a directory in which others could make one later.
+    Raises UsageError for a log that open_log() refuses.
     """
     try:
         open_log(path).close()
     except OSError as error:
         raise usage.UsageError(f"--logfile: {path}: {error.strerror}") from None
-    if directory := find_open_directory(path):
-        text = f"others may replace it, as anybody may write to {directory}"
-        raise usage.UsageError(f"--logfile: {path}: {text}")
 
 
 @contextmanager

@@ -176,6 +176,24 @@ class UsageTests(CertificateCase):
         self.refused(Problem.WRONG_USAGE, certify(), authority[0])
 
 
+class ChainTests(CertificateCase):
+    """Certificates between the realm's CA and a node's."""
+
+    def test_regression_a_node_that_may_sign_certificates_passed_for_a_ca(self) -> None:
+        """OpenSSL takes a certificate with keyCertSign for a CA's if it does not say what it is."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        root = make_ca(ec.generate_private_key(ec.SECP256R1()), usage("key_cert_sign"))
+        node = certify([usage("key_cert_sign", "digital_signature")], key=key, authority=root)
+        certificate = certify(role=Role.INTERMEDIATE, authority=(node, key))
+        ours = dataclasses.replace(OURS, ca=root[0])
+        error = self.assertRaises(
+            IdentityError, verify_peer, certificate, [node], ours=ours, roles=set(Role), now=NOW
+        )
+        self.assertEqual(
+            "certificate of intermediate node came with another that is no CA's", str(error)
+        )
+
+
 class OwnFilesTests(SynchronousTestCase):
     """A node does not start with files that its peers would refuse."""
 

@@ -61,6 +61,12 @@ class EventLogTests(FilesCase):
         self.assertEqual("precious", precious.read_text())
         self.assertFalse((self.folder / "new").exists())
 
+    def test_a_log_that_others_may_replace_is_refused(self) -> None:
+        """They could read the next one."""
+        self.folder.chmod(0o777)
+        error = self.assertRaises(OSError, self.open, self.folder / "events")
+        self.assertIn(f"anybody may write to {self.folder}", str(error))
+
     def test_an_existing_log_keeps_its_mode(self) -> None:
         """Its owner may share it with a group."""
         path = self.folder / "events"
