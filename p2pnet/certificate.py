@@ -41,7 +41,7 @@ def subject_names(certificate: x509.Certificate) -> tuple[list[str], list[str]]:
 
 
 def weak_key(certificate: x509.Certificate) -> str:
-    """The type of a key that others may break or that nobody checked, "" for a strong key.
+    """The type of a key that others may break, or that is none of ours; "" for a strong key.
 
     Strong are Ed25519, Ed448, curves of 256 bits or more, and RSA of 2048 bits or more. Raises
     ValueError or UnsupportedAlgorithm if the key cannot be read.

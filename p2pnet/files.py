@@ -14,8 +14,8 @@ _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)  # Windows has no such flag
 def open_log(path: FilePath) -> IO[bytes]:
     """Open a log for appending; a new one is for its owner alone. Raises OSError.
 
-    A symbolic link is refused, and a file that others may replace: who may write to the directory
-    could let the log grow in any file of this node's user, or in his own.
+    A symbolic link is refused, and a file that others may replace: another user, who may write to
+    the directory, could direct the log into a file of the node's user or into his own.
     """
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | _NO_FOLLOW, 0o600)
@@ -37,8 +37,8 @@ def find_open_directory(path: FilePath) -> Path | None:
     This is a directory above the file, or above the file that a symbolic link leads to, that all
     users may write to. One with the sticky bit, such as /tmp, is none as long as its entry on the
     way to the file belongs to this process's user or to root: others cannot rename or remove such
-    an entry. Groups are trusted: on many systems each user has a group alone. A path that does not
-    exist, or cannot be examined, has no such directory.
+    an entry. Groups are trusted: on many systems each user has a group of his own. A path that does
+    not exist, or that this process may not examine, has no such directory.
     """
     if os.name != "posix":  # only there do the mode bits decide
         return None

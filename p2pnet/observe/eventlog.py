@@ -15,7 +15,7 @@ from p2pnet.reports import Report
 
 WRITE_DELAY = 0.05  # seconds from a report until its line is written, with those of others
 MAX_WAITING = 64  # reports; the last of them has all written without a delay
-SUMMARY_INTERVAL = 60.0  # seconds until a line tells how many reports were left out
+SUMMARY_INTERVAL = 60.0  # seconds until a line counts the reports that were left out
 
 _encoder = msgspec.json.Encoder()
 

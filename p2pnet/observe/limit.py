@@ -11,7 +11,7 @@ RATE = 256  # and in each second later: about a line
 SHARE = 4  # all peers together have so many times that for a kind, whatever their number
 
 PEER_FIELDS = ("peer", "node", "agent", "intermediate", "session")
-"""The fields that tell whom a report is about; the first of them in a report does."""
+"""The fields that name the peer of a report; the first one with a value counts."""
 
 TIDY_INTERVAL = 60.0  # seconds after which full buckets are forgotten
 
@@ -53,7 +53,7 @@ class ReportLimit:
         total_at = self._filled(total, size / (RATE * SHARE), now)
         latest = now + BURST / RATE
         if max(full_at, total_at) > latest:
-            # A line for each of many peers would tell as much as their reports.
+            # A line for each of many peers would fill the log as their reports do.
             self._omitted[key if full_at > latest else total] += 1
             return False
         # For a report without a peer both keys are the same, and the narrower bucket counts.
