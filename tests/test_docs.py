@@ -21,7 +21,8 @@ UNITS = {"": 1, "s": 1, "KiB": 1 << 10, "MiB": 1 << 20}
 
 def documents() -> list[Path]:
     """Everything that is written for people."""
-    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    top = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")]
+    return [*top, *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def prose(document: Path) -> str:
@@ -142,6 +143,23 @@ class LimitsTests(SynchronousTestCase):
             assert match is not None
             number, unit, module, name = match.groups(default="")
             self.assertEqual(float(number) * UNITS[unit], value_of(module, name), line)
+
+
+class SecurityTests(SynchronousTestCase):
+    """docs/security.md against the tests that it names."""
+
+    def test_every_sentence_has_tests_that_exist(self) -> None:
+        """A test is named by its module, class and method."""
+        sentences = (ROOT / "docs/security.md").read_text().split("\n* ")[1:]
+        self.assertGreater(len(sentences), 30)
+        for sentence in sentences:
+            named = re.findall(r"`(tests\.[\w.]+)`", sentence)
+            self.assertNotEqual([], named, sentence)
+            for test in named:
+                module, kind, method = test.rsplit(".", 2)
+                self.assertTrue(method.startswith("test_"), test)
+                found = getattr(importlib.import_module(module), kind, None)
+                self.assertTrue(hasattr(found, method), test)
 
 
 class ReferenceTests(SynchronousTestCase):

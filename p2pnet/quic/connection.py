@@ -8,6 +8,7 @@ from aioquic.quic import events as quic_events
 from p2pnet.identity import Identity
 from p2pnet.quic import events
 from p2pnet.quic.engine import Engine
+from p2pnet.wire.text import printable
 
 HIGH_WATER = 256 * 1024  # unsent bytes of a stream at which its producer should pause
 LOW_WATER = 64 * 1024  # and at which it may go on
@@ -195,7 +196,7 @@ class Connection:
     def close(self, code: int, reason: str) -> None:
         """Close the connection with an application error code and a reason for people."""
         if self.is_open:
-            self.engine.close(error_code=code, reason_phrase=reason[:200])
+            self.engine.close(error_code=code, reason_phrase=printable(reason))
             self._touch(self)
 
     # -- for the multiplexer ---------------------------------------------------------------------
@@ -229,7 +230,7 @@ class Connection:
             self._closed = True
             found.append(
                 events.ConnectionClosed(
-                    closing.error_code, closing.reason_phrase, closing.frame_type is None
+                    closing.error_code, printable(closing.reason_phrase), closing.frame_type is None
                 )
             )
         return found

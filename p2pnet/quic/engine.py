@@ -16,7 +16,6 @@ What is changed, and why:
 * 1-RTT keys are updated before the AEAD's confidentiality limit (key_updates.py).
 """
 
-import logging
 import math
 from collections.abc import Hashable
 from typing import Any
@@ -38,6 +37,7 @@ from aioquic.quic.recovery import QuicPacketSpace
 from aioquic.quic.stream import QuicStream
 
 from p2pnet.identity import Identity
+from p2pnet.quic import log
 from p2pnet.quic.flow_control import CONNECTION_WINDOW, STREAM_WINDOW, ReceiveWindows
 from p2pnet.quic.key_updates import KeyUpdates
 from p2pnet.quic.memory import discard, economize
@@ -47,8 +47,7 @@ from p2pnet.quic.tls import StrictContext, Verify
 from p2pnet.timing import TOLERANCE
 from p2pnet.wire.packet_size import BASE
 
-# aioquic logs peer-chosen text at warning level; without a handler Python prints that to stderr.
-logging.getLogger("quic").addHandler(logging.NullHandler())
+log.protect()
 
 MAX_HELD = 64 * STREAM_WINDOW  # bytes unread over all streams before the connection stops too
 MAX_GAPS = 1024  # in a stream's received bytes; every other packet of a window lost makes 220

@@ -9,13 +9,22 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import force_setattr
 
 from p2pnet.wire.codes import DecodeError
 from p2pnet.wire.framing import MAX_MESSAGE, StreamCutter, add_length
+from p2pnet.wire.text import printable
 
 
 class Message(Struct, frozen=True, tag_field="t"):
-    """Base of the messages on control streams and paths streams."""
+    """Base of the messages on control streams and paths streams.
+
+    A `reason` is printable, whoever sends it.
+    """
+
+    def __post_init__(self) -> None:
+        if hasattr(self, "reason"):
+            force_setattr(self, "reason", printable(self.reason))
 
 
 class _Envelope(Struct):

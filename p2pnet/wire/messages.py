@@ -10,7 +10,7 @@ from p2pnet.wire.names import NAME_PATTERN
 from p2pnet.wire.relay_frame import CHANNEL_LENGTH
 
 ALPN = "p2pnet/2"
-MAX_REASON = 512  # characters of a reason; a sender cuts longer ones
+MAX_REASON = 512  # characters of a reason that a receiver takes; it keeps MAX_TEXT of them
 CONTROL_STREAM = 0  # id of the one stream of a control connection, which the node opens
 VERSION = (2, 0)
 
@@ -22,7 +22,8 @@ Instance = Annotated[bytes, Meta(min_length=8, max_length=8)]
 Code = Annotated[int, Meta(ge=0, le=0xFFFF)]
 RequestId = Annotated[int, Meta(ge=0, le=2**53)]
 PolicyName = Annotated[str, Meta(max_length=32)]
-Host = Annotated[str, Meta(max_length=45)]  # the longest IPv6 literal
+# An IP literal, of at most 45 characters. Receivers check that; nothing else can be in a report.
+Host = Annotated[str, Meta(pattern=r"^[!-~]{1,45}\Z")]
 Port = Annotated[int, Meta(ge=0, le=MAX_PORT)]
 Services = Annotated[tuple[Name, ...], Meta(max_length=256)]
 

@@ -159,6 +159,17 @@ class EncodingCases(SynchronousTestCase):
             fields = fields_of(message) | wrong
             self.assertRaises(DecodeError, self.decode, pack(fields))
 
+    def test_a_reason_is_printable(self) -> None:
+        """Of every message that has one, as its sender made it and as the receiver takes it."""
+        with_reason = [message for message in self.golden if hasattr(message, "reason")]
+        self.assertGreater(len(with_reason), 0)
+        for message in with_reason:
+            fields = fields_of(message) | {"reason": "\x1b[2J\n" + "\u202e" * 500}
+            decoded: Any = self.decode(pack(fields))
+            self.assertEqual(r"\x1b[2J\n\u202e", decoded.reason[:15])
+            self.assertEqual(200, len(decoded.reason))
+            self.assertEqual(decoded, type(message)(**msgspec.structs.asdict(decoded)))
+
     @_for_subclasses
     @given(st.binary(max_size=200))
     def test_any_bytes_decode_or_are_refused(self, body: bytes) -> None:

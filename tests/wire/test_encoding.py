@@ -64,7 +64,7 @@ class MessageBufferTests(SynchronousTestCase):
 
     def test_a_message_over_the_limit_is_not_sent(self) -> None:
         """encode_message() has no limits of fields, so this can happen."""
-        too_long = messages.Goodbye(0, "x" * MAX_MESSAGE)
+        too_long = messages.Register(("x" * MAX_MESSAGE,))
         self.assertRaises(ValueError, encode_message, too_long)
 
     @given(st.lists(st.binary(max_size=30), max_size=5))

@@ -69,6 +69,7 @@ REFUSED = (
     (messages.SessionClosed(SESSION, 0, ""), {"session": SESSION + b"x"}),
     (messages.ObservedAddress(1, "::1", 1), {"port": 65536}),
     (messages.ObservedAddress(1, "::1", 1), {"sequence": -1}),
+    (messages.ObservedAddress(1, "::1", 1), {"host": "fe80::1%\x1b"}),
     (messages.Goodbye(0, ""), {"code": -1}),
     (messages.Goodbye(0, ""), {"reason": "x" * 513}),
     (messages.Draining(1.0), {"seconds": float("nan")}),

@@ -34,6 +34,7 @@ REFUSED = (
     (paths.CandidateUpdate(()), {"candidates": [A_HOST] * 17}),
     (paths.CandidateUpdate(()), {"candidates": [["x", *A_HOST[1:]]]}),
     (paths.CandidateUpdate(()), {"candidates": [A_HOST[:4]]}),
+    (paths.CandidateUpdate(()), {"candidates": [["host", "\n", 5, 1, "1"]]}),
     (paths.CandidateAnswer("ufrg", PASSWORD, ()), {"password": "short"}),
     (paths.StartPunching(0), {"delay": 10_001}),
 )

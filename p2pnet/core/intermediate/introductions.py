@@ -220,7 +220,7 @@ class Introductions:
             self.request(introduction.agent, request, now, silent)
 
     def _refuse(self, agent: ConnectedNode, request: int, code: ErrorCode, reason: str) -> None:
-        agent.send(messages.SessionRefused(request, code, reason[: messages.MAX_REASON]))
+        agent.send(messages.SessionRefused(request, code, reason))
 
     def answer(self, connector: ConnectedNode, answer: messages.SessionAnswer, now: float) -> None:
         """Handle a connector's answer to an offer; the answer of any other node is ignored."""
@@ -289,9 +289,7 @@ class Introductions:
         if not introduction.answered and other is introduction.agent:
             for request in introduction.requests:
                 self._refuse(other, request.request, ErrorCode.PEER_LOST, reason)
-        other.send(
-            messages.SessionClosed(introduction.session, code, reason[: messages.MAX_REASON])
-        )
+        other.send(messages.SessionClosed(introduction.session, code, reason))
 
     def _remove(self, introduction: Introduction, reason: str) -> None:
         del self._introductions[introduction.session]
@@ -302,7 +300,8 @@ class Introductions:
 
     def _counted(self, introduction: Introduction, reason: str, traffic: Traffic) -> None:
         if introduction.answered:
-            self._emit(reports.RelayClosed(introduction.session.hex(), reason, *traffic))
+            session, agent = introduction.session.hex(), introduction.agent.identity.name
+            self._emit(reports.RelayClosed(session, agent, reason, *traffic))
 
 
 def _no_connector(

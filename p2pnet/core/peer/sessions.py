@@ -176,6 +176,7 @@ class Sessions:
 
     def established(self, session: Session, now: float) -> None:
         """The other end proved who it is: the ends may exchange candidates from now on."""
+        session.prove()
         paths, connection = self.paths_of(session), session.connection
         connection.name_path(name_of(paths.using))
         connection.set_max_datagram_size(paths.packet_size)
@@ -195,7 +196,7 @@ class Sessions:
         if session.has_connection:
             session.connection.close(code, reason)
         for link in self._relaying(session):
-            link.send(messages.SessionClosed(session.id, code, reason[: messages.MAX_REASON]))
+            link.send(messages.SessionClosed(session.id, code, reason))
         session.abandon(code, reason, now)
         paths = self.paths_of(session)
         self.table.remove(session)

@@ -186,7 +186,7 @@ class IntroductionsTests(SynchronousTestCase):
         self.fixture.request(self.alice)
         self.fixture.table.lost(self.office, ErrorCode.PEER_LOST, "x" * 1300)
         (refused,) = self.told(self.alice, messages.SessionRefused)
-        self.assertEqual(512, len(refused.reason))
+        self.assertEqual(200, len(refused.reason))
 
     def test_regression_requests_that_wait_for_an_answer_are_capped(self) -> None:
         """A connector that never answers let an agent fill the memory."""

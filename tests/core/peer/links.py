@@ -203,6 +203,8 @@ class PeerConnection(FakeConnection):
         self.signals: list[PathMessage] = []
         self.only: int | None = None
         session.set_connection(self)
+        if established:
+            session.prove()
 
     @property
     def is_established(self) -> bool:

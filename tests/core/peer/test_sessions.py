@@ -174,7 +174,7 @@ class EndTests(SessionsCase):
             self.sessions.end(self.session, ErrorCode.PEER_LOST, 1000 * "x", 0.0)
         self.assertEqual((ErrorCode.PEER_LOST, 1000 * "x"), self.connection.closed)
         (closed,) = self.links[0].sent
-        self.assertEqual(messages.SessionClosed(ID, ErrorCode.PEER_LOST, 512 * "x"), closed)
+        self.assertEqual(messages.SessionClosed(ID, ErrorCode.PEER_LOST, 1000 * "x"), closed)
         self.assertEqual([], self.links[1].sent)
         self.assertTrue(stream.is_closed)
         self.assertEqual([(self.session, ErrorCode.PEER_LOST, 1000 * "x")], self.side.ended)
