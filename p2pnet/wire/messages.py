@@ -28,7 +28,7 @@ Channel = Annotated[bytes, Meta(min_length=CHANNEL_LENGTH, max_length=CHANNEL_LE
 Instance = Annotated[bytes, Meta(min_length=8, max_length=8)]
 Code = Annotated[int, Meta(ge=0, le=0xFFFF)]
 RequestId = Annotated[int, Meta(ge=0, le=2**53)]
-PolicyName = Annotated[str, Meta(max_length=32)]
+PolicyName = Literal["prefer-direct", "lowest-rtt", "relay-only", "direct-only"]
 Host = Annotated[str, Meta(max_length=45)]  # the longest IPv6 literal
 Port = Annotated[int, Meta(ge=0, le=MAX_PORT)]
 Services = Annotated[tuple[Name, ...], Meta(max_length=256)]
@@ -105,7 +105,7 @@ class SessionRequest(Message, frozen=True, tag="session-request"):
     session: SessionId
     service: Name
     connector: Name | None = None
-    policy: PolicyName = ""
+    policy: PolicyName = "prefer-direct"
 
 
 class SessionOffer(Message, frozen=True, tag="session-offer"):
@@ -124,7 +124,7 @@ class SessionOffer(Message, frozen=True, tag="session-offer"):
     service: Name
     send_channel: Channel
     receive_channel: Channel
-    policy: PolicyName = ""
+    policy: PolicyName = "prefer-direct"
 
 
 class SessionAnswer(Message, frozen=True, tag="session-answer"):

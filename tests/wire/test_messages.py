@@ -1,12 +1,13 @@
 """Messages of the control stream."""
 
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from p2pnet.traversal.selection import SELECTORS
 from p2pnet.wire import messages
 from p2pnet.wire.codes import DecodeError
 from p2pnet.wire.framing import MAX_MESSAGE
@@ -44,10 +45,10 @@ GOLDEN = {
         "0000003484a174b4726567697374726174696f6e2d72656675736564a773657276696365a3646e73a4636f64"
         "6515a6726561736f6ea26e6f"
     ),
-    messages.SessionRequest(7, SESSION, "web", "office", "relay"): (
-        "0000006086a174af73657373696f6e2d72657175657374a77265717565737407a773657373696f6ec4100001"
+    messages.SessionRequest(7, SESSION, "web", "office", "relay-only"): (
+        "0000006586a174af73657373696f6e2d72657175657374a77265717565737407a773657373696f6ec4100001"
         "02030405060708090a0b0c0d0e0fa773657276696365a3776562a9636f6e6e6563746f72a66f6666696365a6"
-        "706f6c696379a572656c6179"
+        "706f6c696379aa72656c61792d6f6e6c79"
     ),
     messages.SessionOffer(SESSION, "alice", INSTANCE, "web", *CHANNELS, "direct-only"): (
         "0000009a88a174ad73657373696f6e2d6f66666572a773657373696f6ec410000102030405060708090a0b0c"
@@ -147,7 +148,7 @@ def by_hypothesis(kind: type[Message]) -> st.SearchStrategy[Message]:
         "request": st.integers(0, 2**53),
         "host": st.ip_addresses().map(str),
         "seconds": st.floats(0, 3600),
-        "policy": st.text(max_size=32),
+        "policy": st.sampled_from(get_args(messages.PolicyName)),
         "delay": st.integers(0, 10_000),
         "peer_rtt": st.floats(0, 60),
     }
@@ -219,6 +220,12 @@ class CodecTests(SynchronousTestCase):
                     fields = fields_of(message) | {field.name: wrong}
                     if field.type is not type(wrong):
                         self.assertRaises(DecodeError, decode_message, pack(fields))
+
+    def test_the_policies_are_those_that_sessions_have(self) -> None:
+        """A made-up one would make one more session of an agent with one connector."""
+        self.assertEqual(set(SELECTORS), set(get_args(messages.PolicyName)))
+        body = encode_message(messages.SessionRequest(1, SESSION, "web"))[4:]
+        self.assertRaises(DecodeError, decode_message, body.replace(b"direct", b"diract"))
 
     def test_values_out_of_bounds_are_refused(self) -> None:
         """Names, ids, ports, codes, counts and times."""
