@@ -8,6 +8,7 @@ from aioquic.quic import events as quic_events
 from p2pnet.identity import Identity
 from p2pnet.quic import events
 from p2pnet.quic.engine import Engine
+from p2pnet.quic.flow_control import SharedCredit
 
 HIGH_WATER = 256 * 1024  # unsent bytes of a stream at which its producer should pause
 LOW_WATER = 64 * 1024  # and at which it may go on
@@ -137,6 +138,13 @@ class Connection:
         if is_due:
             self._touch(self)
         return is_due
+
+    def share_credit(self, shared: SharedCredit | None) -> None:
+        """Count the unread bytes of the peer together with those of other connections.
+
+        :param shared: None to count those of this connection alone again.
+        """
+        self.engine.share_credit(shared or SharedCredit())
 
     def unsent(self, stream_id: int) -> int:
         """Bytes of the stream that were never sent so far."""

@@ -38,7 +38,12 @@ from aioquic.quic.recovery import QuicPacketSpace
 from aioquic.quic.stream import QuicStream
 
 from p2pnet.identity import Identity
-from p2pnet.quic.flow_control import CONNECTION_WINDOW, STREAM_WINDOW, ReceiveWindows
+from p2pnet.quic.flow_control import (
+    CONNECTION_WINDOW,
+    STREAM_WINDOW,
+    ReceiveWindows,
+    SharedCredit,
+)
 from p2pnet.quic.key_updates import KeyUpdates
 from p2pnet.quic.memory import discard, economize
 from p2pnet.quic.recovery import PathAwareRecovery, adopt
@@ -49,7 +54,7 @@ from p2pnet.wire.packet_size import BASE
 # aioquic logs peer-chosen text at warning level; without a handler Python prints that to stderr.
 logging.getLogger("quic").addHandler(logging.NullHandler())
 
-MAX_HELD = 64 * STREAM_WINDOW  # bytes unread over all streams before the connection stops too
+MAX_HELD = 64 * STREAM_WINDOW  # bytes of credit that the connections of one peer share
 MAX_GAPS = 1024  # in a stream's received bytes; every other packet of a window lost makes 220
 MAX_CRYPTO_GAPS = 64  # and in the handshake's, which is a few packets long
 LARGEST = 1 << 14  # bytes of a packet: two are written for the length of a STREAM frame
@@ -86,6 +91,8 @@ class Engine(QuicConnection):
         self._undelivered_of: dict[int, int] = {}  # by stream; only those that have some
         self._undelivered = 0
         self._windows = ReceiveWindows()
+        self._shared_credit = SharedCredit()
+        self._credit = self._shared_credit.total = CONNECTION_WINDOW
         self._key_updates = KeyUpdates()
         self._largest = LARGEST
         # Both before the handshake, so that the transport parameters carry them.
@@ -202,6 +209,12 @@ class Engine(QuicConnection):
         if stream is not None and stream.receiver.is_finished:
             stream.receiver._buffer.clear()  # out of order when a reset came, which gave credit
 
+    def share_credit(self, shared: SharedCredit) -> None:
+        """Count the credit of this connection in `shared` from now on."""
+        self._shared_credit.total -= self._credit
+        self._shared_credit = shared
+        shared.total += self._credit
+
     def _stream_window_end(self, stream: QuicStream) -> int:
         stream_id = stream.stream_id or 0
         used = int(stream.receiver.starting_offset()) - self._held.get(stream_id, 0)
@@ -209,9 +222,10 @@ class Engine(QuicConnection):
 
     def _connection_window_end(self) -> int:
         # Held bytes do not count until there are very many, so that a few stalled readers cannot
-        # starve the other streams of the connection.
-        room = max(0, MAX_HELD - self._held_total)
-        window = min(self._windows.connection, room)
+        # starve the other streams of the connection. Each connection keeps its first window.
+        others = self._shared_credit.total - self._credit
+        room = max(MAX_HELD - others, CONNECTION_WINDOW) - self._held_total
+        window = max(0, min(self._windows.connection, room))
         return int(self._local_max_data.used) - self._undelivered + window
 
     def _received(self, stream: QuicStream) -> None:
@@ -286,8 +300,12 @@ class Engine(QuicConnection):
 
     def _raise_connection_window(self) -> None:
         end = self._connection_window_end()
-        if end - self._local_max_data.value >= CONNECTION_WINDOW // 4:
-            self._local_max_data.value = end
+        limit = self._local_max_data
+        if end - limit.value >= CONNECTION_WINDOW // 4:
+            limit.value = end
+            credit = end - int(limit.used) + self._undelivered + self._held_total
+            self._shared_credit.total += credit - self._credit
+            self._credit = credit
 
     def _write_connection_limits(self, builder: QuicPacketBuilder, space: QuicPacketSpace) -> None:
         self._raise_connection_window()

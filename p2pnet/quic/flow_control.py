@@ -13,6 +13,17 @@ SHORTEST_ROUND = 0.05  # seconds of measuring; a busy process reads in gulps
 IDLE = 10.0  # seconds without reading, after which a stream gets the first window again
 
 
+class SharedCredit:
+    """The credit of several connections together: bytes that their peers sent, or may send, before
+    anybody here reads.
+
+    :ivar total: the sum of the credit of the connections.
+    """
+
+    def __init__(self) -> None:
+        self.total = 0
+
+
 class ReceiveWindows:
     """The sizes of the windows of a connection and its streams.
 
