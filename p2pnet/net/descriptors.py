@@ -5,24 +5,30 @@ import sys
 if sys.platform != "win32":
     import resource
 
-RESERVED = 256  # for the UDP socket, listeners, logs, pipes to workers and what Python opens
 LARGEST = 65536  # more than one process can serve; the hard limit may be far above
-SELECT = 512  # where the limit is unknown: select() of Windows takes so many sockets
+SELECT = 512  # where Twisted waits with select(), which takes few: macOS and Windows
+RESERVED = 256  # for the UDP socket, listeners, logs, pipes to workers and what Python opens
 
 
 def raise_limit() -> int:
-    """Raise the soft limit as far as the hard one allows. Returns the soft limit, at most LARGEST.
+    """Raise the soft limit as far as the hard one, and Twisted's way to wait, allow.
 
-    The limit stays on macOS, where Twisted waits with select(): it takes no descriptor above 1023.
+    Returns the soft limit, LARGEST or SELECT at most.
     """
     if sys.platform == "win32":
         return SELECT
+    most = SELECT if sys.platform == "darwin" else LARGEST
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    soft, hard = (LARGEST if x == resource.RLIM_INFINITY else min(x, LARGEST) for x in limits)
-    if soft < hard and sys.platform != "darwin":
+    soft, hard = (most if x == resource.RLIM_INFINITY else min(x, most) for x in limits)
+    if soft < hard:
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, limits[1]))
         except (OSError, ValueError):
             return soft  # a sandbox forbids it
-        return hard
-    return soft
+    return hard
+
+
+def for_targets(limit: int) -> int:
+    """The descriptors that connections to targets may take of a limit: all but RESERVED, or three
+    quarters of a small limit."""
+    return limit - min(RESERVED, limit // 4)

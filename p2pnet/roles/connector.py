@@ -17,7 +17,7 @@ from p2pnet.config.roles import ConnectorConfig, ServiceConfig
 from p2pnet.core.ledger import Cap, Kind, Ledger
 from p2pnet.core.peer.stream import Stream
 from p2pnet.errors import code_for
-from p2pnet.net.descriptors import RESERVED
+from p2pnet.net.descriptors import for_targets
 from p2pnet.net.driver import Pump
 from p2pnet.net.flow import FlowTarget, parse_udp
 from p2pnet.net.resolve import resolve
@@ -41,7 +41,7 @@ class ConnectorService(RoleService):
         node = connector_node(reactor, config)
         super().__init__(reactor, config, node)
         self.config: ConnectorConfig = config
-        self._targets = Targets(max(1, self.descriptors - RESERVED), config.max_flows)
+        self._targets = Targets(for_targets(self.descriptors), config.max_flows)
         for service in config.services:
             node.serve(service.name, self._handler(service, node))
 

@@ -76,7 +76,7 @@ class RequestTests(HostileCase):
         eve = self.attacker(simulation, "eve")
         begun = simulation.network.clock.seconds()
         for _ in range(60):
-            eve.ask(40, connector=None)
+            eve.ask(40)
             simulation.network.run(0.1)
         seconds = simulation.network.clock.seconds() - begun
         refused = simulation.reported(self.connector, reports.SessionRefused)

@@ -5,6 +5,8 @@ import sys
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
+from p2pnet.net.descriptors import for_targets
+
 PROGRAM = """
 import resource
 from p2pnet.net.descriptors import raise_limit
@@ -28,6 +30,10 @@ class LimitTests(SynchronousTestCase):
     def test_the_soft_limit_is_raised_to_the_hard_one(self) -> None:
         """Which says how many connections to targets there may be."""
         self.assertEqual([100, 100], self.limits(lowered=True))
+
+    def test_connections_to_targets_get_the_most_of_it(self) -> None:
+        """A small limit is shared, too."""
+        self.assertEqual([75, 768, 65280], [for_targets(limit) for limit in (100, 1024, 65536)])
 
     def test_a_limit_is_no_larger_than_one_process_can_use(self) -> None:
         """The hard limit of a machine may be a billion."""
