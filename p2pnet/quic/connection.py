@@ -144,7 +144,7 @@ class Connection:
 
         :param shared: None to count those of this connection alone again.
         """
-        self.engine.share_credit(shared or SharedCredit())
+        self.engine.windows.share(shared or SharedCredit())
 
     def unsent(self, stream_id: int) -> int:
         """Bytes of the stream that were never sent so far."""

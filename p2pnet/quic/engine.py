@@ -38,12 +38,7 @@ from aioquic.quic.recovery import QuicPacketSpace
 from aioquic.quic.stream import QuicStream
 
 from p2pnet.identity import Identity
-from p2pnet.quic.flow_control import (
-    CONNECTION_WINDOW,
-    STREAM_WINDOW,
-    ReceiveWindows,
-    SharedCredit,
-)
+from p2pnet.quic.flow_control import CONNECTION_WINDOW, STREAM_WINDOW, ReceiveWindows
 from p2pnet.quic.key_updates import KeyUpdates
 from p2pnet.quic.memory import discard, economize
 from p2pnet.quic.recovery import PathAwareRecovery, adopt
@@ -54,7 +49,6 @@ from p2pnet.wire.packet_size import BASE
 # aioquic logs peer-chosen text at warning level; without a handler Python prints that to stderr.
 logging.getLogger("quic").addHandler(logging.NullHandler())
 
-MAX_HELD = 64 * STREAM_WINDOW  # bytes of credit that the connections of one peer share
 MAX_GAPS = 1024  # in a stream's received bytes; every other packet of a window lost makes 220
 MAX_CRYPTO_GAPS = 64  # and in the handshake's, which is a few packets long
 LARGEST = 1 << 14  # bytes of a packet: two are written for the length of a STREAM frame
@@ -90,9 +84,7 @@ class Engine(QuicConnection):
         self._held_total = 0
         self._undelivered_of: dict[int, int] = {}  # by stream; only those that have some
         self._undelivered = 0
-        self._windows = ReceiveWindows()
-        self._shared_credit = SharedCredit()
-        self._credit = self._shared_credit.total = CONNECTION_WINDOW
+        self.windows = ReceiveWindows()
         self._key_updates = KeyUpdates()
         self._largest = LARGEST
         # Both before the handshake, so that the transport parameters carry them.
@@ -190,7 +182,7 @@ class Engine(QuicConnection):
             return False
         size = min(size, held)
         self._held_total -= size
-        self._windows.read(stream_id, size)
+        self.windows.read(stream_id, size)
         if held == size:
             del self._held[stream_id]
         else:
@@ -209,23 +201,13 @@ class Engine(QuicConnection):
         if stream is not None and stream.receiver.is_finished:
             stream.receiver._buffer.clear()  # out of order when a reset came, which gave credit
 
-    def share_credit(self, shared: SharedCredit) -> None:
-        """Count the credit of this connection in `shared` from now on."""
-        self._shared_credit.total -= self._credit
-        self._shared_credit = shared
-        shared.total += self._credit
-
     def _stream_window_end(self, stream: QuicStream) -> int:
         stream_id = stream.stream_id or 0
         used = int(stream.receiver.starting_offset()) - self._held.get(stream_id, 0)
-        return used + self._windows.stream(stream_id)
+        return used + self.windows.stream(stream_id)
 
     def _connection_window_end(self) -> int:
-        # Held bytes do not count until there are very many, so that a few stalled readers cannot
-        # starve the other streams of the connection. Each connection keeps its first window.
-        others = self._shared_credit.total - self._credit
-        room = max(MAX_HELD - others, CONNECTION_WINDOW) - self._held_total
-        window = max(0, min(self._windows.connection, room))
+        window = self.windows.of_connection(self._held_total)
         return int(self._local_max_data.used) - self._undelivered + window
 
     def _received(self, stream: QuicStream) -> None:
@@ -303,9 +285,7 @@ class Engine(QuicConnection):
         limit = self._local_max_data
         if end - limit.value >= CONNECTION_WINDOW // 4:
             limit.value = end
-            credit = end - int(limit.used) + self._undelivered + self._held_total
-            self._shared_credit.total += credit - self._credit
-            self._credit = credit
+            self.windows.promise(end - int(limit.used) + self._undelivered + self._held_total)
 
     def _write_connection_limits(self, builder: QuicPacketBuilder, space: QuicPacketSpace) -> None:
         self._raise_connection_window()
@@ -367,7 +347,7 @@ class Engine(QuicConnection):
 
         :param now: seconds of the caller's clock.
         """
-        for stream_id in self._windows.measure(now, self.smoothed_rtt, self._streams):
+        for stream_id in self.windows.measure(now, self.smoothed_rtt, self._streams):
             self._window_grew(stream_id)
         datagrams = self._make_datagrams(now)
         if self._pacing_at is None:

@@ -8,7 +8,7 @@ from p2pnet.core.ledger import Kind
 from p2pnet.core.peer.ends import HEADER_TIMEOUT
 from p2pnet.errors import OverLimit
 from p2pnet.node.agent import AgentNode
-from p2pnet.quic import engine
+from p2pnet.quic import flow_control
 from p2pnet.quic.flow_control import CONNECTION_WINDOW, STREAM_WINDOW
 from p2pnet.testing.realm import Simulation
 from p2pnet.wire.codes import ErrorCode
@@ -76,7 +76,7 @@ class MemoryTests(HostileCase):
     def test_regression_several_sessions_hold_what_one_may(self) -> None:
         """Four of them held 132 MiB. The limit is lowered, so that the test is short."""
         limit = 2 * CONNECTION_WINDOW
-        self.patch(engine, "MAX_HELD", limit)
+        self.patch(flow_control, "MAX_HELD", limit)
         self.talks = Talks(Deaf)
         simulation = self.realm()
         for number in range(4):

@@ -31,7 +31,7 @@ from p2pnet.quic.multiplexer import Multiplexer
 from p2pnet.testing.network import Link, SimulatedNetwork, SimulatedTransport
 from p2pnet.testing.realm import Realm, Simulation
 
-PARTS = (ServiceFinder, Sessions, SessionTable)
+PARTS = (Introductions, ServiceFinder, Sessions, SessionTable)
 TABLES = (
     dict, list, set, collections.deque, Multiplexer, Timers,
     ConnectedNodes, Forwarder, Introductions, Ledger, MemoryDirectory,

@@ -42,7 +42,6 @@ class IntermediateCore:
     :param options: the choices of the configuration.
     :param utcnow: the wall clock, for the dates of certificates.
     :param entropy: returns that many random bytes.
-    :ivar ledger: what each name holds of this Intermediate.
     :ivar nodes: the connected nodes.
     :ivar introductions: the relayed sessions.
     :ivar forwarder: forwards the relay frames, with the relay workers if there are any.
@@ -71,18 +70,17 @@ class IntermediateCore:
         self._now = 0.0  # of the last datagram
         self._timers = Timers()
         self.forwarder = SharedForwarder(self._events.append)
-        self.ledger = make_ledger(
+        ledger = make_ledger(
             options.max_connections, options.max_sessions, options.max_sessions_per_node
         )
         self.nodes = ConnectedNodes()
         self.introductions = Introductions(
             self.forwarder, directory, self.nodes.connectors, self._events.append, entropy,
-            self._timers, self.ledger, rate=options.session_rate,
+            self._timers, ledger, rate=options.session_rate,
         )  # fmt: skip
         self._control = ControlConnections(
-            self.nodes, directory, self.introductions, self._timers, self.ledger,
-            self._events.append,
-        )  # fmt: skip
+            self.nodes, directory, self.introductions, self._timers, ledger, self._events.append
+        )
 
     @property
     def credentials(self) -> Credentials:

@@ -56,9 +56,9 @@ class Introductions:
     :param connectors: the connected connectors by name.
     :param emit: called with each report.
     :param entropy: returns that many random bytes, for channel ids.
-    :param ledger: counts requests, unanswered offers and sessions of each agent's name.
     :param rate: the quota of a session in bytes a second and direction, 0 for none.
     :ivar accepting: whether new sessions are accepted.
+    :ivar ledger: counts requests, unanswered offers and sessions of each agent's name.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Introductions:
         self._emit = emit
         self._entropy = entropy
         self._timers = timers
-        self._ledger = ledger
+        self.ledger = ledger
         self._rate = rate
         self._introductions: dict[bytes, Introduction] = {}
 
@@ -103,7 +103,7 @@ class Introductions:
     def request(self, agent: ConnectedNode, request: messages.SessionRequest, now: float) -> None:
         """Introduce an agent to a connector of the requested service, or refuse the request."""
         name = agent.identity.name
-        if self._ledger.charge(Kind.REQUEST, name, now):
+        if self.ledger.charge(Kind.REQUEST, name, now):
             self._introduce(agent, request, now)
             return
         reason = f"{name} sends more than {REQUEST_RATE:.0f} requests a second"
@@ -186,14 +186,14 @@ class Introductions:
             return ErrorCode.PROTOCOL_ERROR, "that session is another node's"
         name = agent.identity.name
         kinds = ((Kind.OFFER, connector), (Kind.SESSION, None), (Kind.CONNECTOR_SESSION, connector))
-        verdicts = [self._ledger.judge(kind, name, of) for kind, of in kinds]
+        verdicts = [self.ledger.judge(kind, name, of) for kind, of in kinds]
         for verdict in verdicts:
             if verdict.refusal is not None:
                 return ErrorCode.OVER_LIMIT, verdict.refusal
         for evicted in {verdict.evicted for verdict in verdicts} - {None}:
             self._evict(self._introductions[evicted])
         for kind, of in kinds:
-            self._ledger.enter(kind, name, session, of)
+            self.ledger.enter(kind, name, session, of)
         return None
 
     def _evict(self, introduction: Introduction) -> None:
@@ -267,7 +267,7 @@ class Introductions:
 
     def _accepted(self, introduction: Introduction) -> None:
         introduction.answered = True
-        self._ledger.release(Kind.OFFER, introduction.session, introduction.connector)
+        self.ledger.release(Kind.OFFER, introduction.session, introduction.connector)
         self._send_opened(introduction)
         self._emit(
             reports.RelayOpened(
@@ -357,9 +357,9 @@ class Introductions:
         del self._introductions[introduction.session]
         introduction.agent.sessions.discard(introduction.session)
         introduction.connector.sessions.discard(introduction.session)
-        self._ledger.release(Kind.SESSION, introduction.session)
+        self.ledger.release(Kind.SESSION, introduction.session)
         for kind in (Kind.OFFER, Kind.CONNECTOR_SESSION):
-            self._ledger.release(kind, introduction.session, introduction.connector)
+            self.ledger.release(kind, introduction.session, introduction.connector)
         counted = functools.partial(self._counted, introduction, reason)
         self._forwarder.close(introduction.circuit, counted)
 
