@@ -1,8 +1,8 @@
 """The ledger of a node: what each verified name holds of shared resources, and how often it asks.
 
-A name may hold a quarter of a shared cap at any time, and more only while the rest is free. Once
-the cap is reached, a name below its quarter gets the newest thing of the name that holds the most.
-So neither a name nor a group of four locks the others out. Rates are token buckets.
+As long as a shared cap has room, anybody gets it. Once the cap is reached, a name below a quarter
+of it gets the newest thing of the name that holds the most, if that name keeps at least as much. So
+neither a name nor a group of names locks the others out. Rates are token buckets.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from typing import Any
 
 from p2pnet.quic.flow_control import SharedCredit
 
-SHARES = 4  # a name may hold one part in so many of a shared cap while other names want it
+SHARES = 4  # a name gets things of others up to one part in so many of a shared cap
 SWEEP = 1024  # token buckets from which on the full ones are dropped
 
 
-class Kind(enum.Enum):
-    """What is counted; the value is for the reasons of refusals."""
+class Kind(enum.StrEnum):
+    """What is counted, in the words of a refusal."""
 
     CONNECTION = "connections"
     SESSION = "sessions"
@@ -48,10 +48,7 @@ class Cap:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Rate:
-    """How often a name may do something: `burst` times at once, then `per_second` times a second.
-
-    Bytes are counted the same way.
-    """
+    """How often a name may do something: `burst` times at once, then `per_second` a second."""
 
     per_second: float
     burst: float
@@ -102,6 +99,9 @@ class Pool:
         return next(reversed(fullest)) if len(fullest) > more_than else None
 
 
+EMPTY = Pool()
+
+
 class Ledger:
     """What names hold, by kind, and the rates of what they do. Its length: things that are held.
 
@@ -115,8 +115,7 @@ class Ledger:
         self._pools: dict[tuple[Kind, Hashable], Pool] = {}
         self._buckets: dict[tuple[Kind, str], tuple[float, float]] = {}  # tokens, and when
         self._sweep_above = SWEEP
-        self._credits: weakref.WeakValueDictionary[str, SharedCredit]
-        self._credits = weakref.WeakValueDictionary()
+        self._credits = weakref.WeakValueDictionary[str, SharedCredit]()
 
     def __len__(self) -> int:
         return sum(len(pool.holders) for pool in self._pools.values())
@@ -133,21 +132,24 @@ class Ledger:
 
         :param of: whose cap it is, for a kind with a cap for each of several owners.
         """
-        cap, pool = self._caps[kind], self._pools.get((kind, of)) or Pool()
+        cap, pool = self._caps[kind], self._pools.get((kind, of), EMPTY)
         held = pool.held(name)
         if held >= cap.own:
-            return Verdict(f"{name} has {held} {kind.value}")
+            return Verdict(f"{name} has {held} {kind}")
         if len(pool.holders) < cap.shared:
             return ADMITTED
         share = max(1, cap.shared // SHARES)
         evicted = pool.newest_of_fullest(held + 1) if held < share else None
         if evicted is None:
-            return Verdict(f"all {len(pool.holders)} {kind.value} are in use")
+            return Verdict(f"all {len(pool.holders)} {kind} are in use")
         return Verdict(evicted=evicted)
 
     def enter(self, kind: Kind, name: str, thing: Hashable, of: Hashable = None) -> None:
         """Note that a name holds a thing. judge() admitted the thing, and the evicted one ended."""
-        self._pools.setdefault((kind, of), Pool()).add(name, thing)
+        pool = self._pools.get((kind, of))
+        if pool is None:
+            pool = self._pools[kind, of] = Pool()
+        pool.add(name, thing)
 
     def admit(self, kind: Kind, name: str, thing: Hashable, of: Hashable = None) -> Verdict:
         """judge() and enter() in one. The caller ends the evicted thing, which counts no more."""
