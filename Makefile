@@ -12,7 +12,7 @@ SIM_JOBS ?= $(shell nproc)
 # The suites without other processes, sockets or builds: for every Python that the machine has.
 QUICK = tests/wire tests/traversal tests/quic tests/core tests/config tests/observe tests/test_identity.py \
 	tests/test_pki.py
-COVERED ?= $(QUICK) tests/sim
+COVERED ?= $(QUICK) tests/sim tests/hostile
 
 BIN = $(VENV)/bin
 # What is installed, by the extras of setup.cfg: a demonstration needs none.
@@ -53,7 +53,7 @@ quick: $(READY)  ## run the suites that need nothing but Python
 oldest: $(CHECK)  ## run what depends on other packages with their oldest allowed versions
 	@$(BIN)/tox run -e oldest
 
-coverage: $(READY) $(CHECK)  ## coverage of lines and branches by COVERED, which is quick and tests/sim
+coverage: $(READY) $(CHECK)  ## coverage of lines and branches by COVERED, which is quick, sim and hostile
 	@$(BIN)/python -m coverage erase
 	@$(BIN)/python -m coverage run --parallel-mode --source=p2pnet -m tests.run -j $(JOBS) $(COVERED)
 	@$(BIN)/python -m coverage combine --quiet

@@ -30,7 +30,7 @@ from p2pnet.wire.relay_frame import encode_relay_frame
 
 COUNTS = (10, 100, 1000, 5000)
 PER_AGENT = 100  # sessions
-AT_A_TIME = 200  # requests
+AT_A_TIME = 4  # requests of each agent, of which an Intermediate takes few at once
 MEBIBYTE = 1 << 20
 
 
@@ -48,8 +48,12 @@ class Course:
         self._connectors = Crowd(load_credentials(certs, "connector"), self._address, self._offered)
         self._connectors.connect(1)
         self._connectors.send(self._connectors.connections[0], messages.Register(("load",)))
-        self._agents = Crowd(load_credentials(certs, "agent"), self._address, self._opened)
-        self._agents.connect(max(1, sessions // PER_AGENT))
+        names = [f"agent{number}" for number in range(max(1, sessions // PER_AGENT))]
+        for name in names:
+            deployment.issue(Role.AGENT, name)
+        nodes = [load_credentials(certs, name) for name in names]
+        self._agents = Crowd(nodes[0], self._address, self._opened)
+        self._agents.connect(len(nodes), nodes)
         memory = self.relay.resident()
         self._open(sessions)
         self.memory = (self.relay.resident() - memory) / sessions / 1024
@@ -57,7 +61,7 @@ class Course:
     def _open(self, sessions: int) -> None:
         agents, asked, deadline = self._agents.connections, 0, time.monotonic() + PATIENCE
         while len(self._frames) < sessions:
-            while asked < sessions and asked - len(self._frames) < AT_A_TIME:
+            while asked < sessions and asked - len(self._frames) < AT_A_TIME * len(agents):
                 # Naming the connector asks for a session of its own, where others are shared.
                 request = messages.SessionRequest(asked, os.urandom(16), "load", "connector")
                 self._agents.send(agents[asked % len(agents)], request)
@@ -107,7 +111,6 @@ class Course:
 def measure(counts: list[int], frames: int, rounds: int) -> list[dict[str, object]]:
     """A row for each number of sessions."""
     with tempfile.TemporaryDirectory() as directory, Deployment(Path(directory)) as deployment:
-        deployment.issue(Role.AGENT, "agent")
         deployment.issue(Role.CONNECTOR, "connector", services=["load"])
         courses: dict[int, Course] = {}
 

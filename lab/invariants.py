@@ -24,7 +24,7 @@ BLAMED_FOR = 45.0  # seconds after a fault in which a stream may break because o
 NOTICED_WITHIN = 30.0  # seconds after a fault in which a control connection may be lost over it
 FRESH = 2.0  # seconds
 # Tables that may keep something: what ended lately, and what is tidied lazily.
-KEPT = {"_ended", "_heap", "_timers", "_by_id"}
+KEPT = {"_ended", "_heap", "_timers", "_by_id", "_buckets"}
 
 
 def sizes(thing: Any, name: str = "", depth: int = 3) -> dict[str, int]:

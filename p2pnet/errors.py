@@ -1,5 +1,7 @@
 """The errors of using a service, as the ConnectErrors that Twisted programs expect."""
 
+import errno
+
 from twisted.internet import error
 from twisted.python.failure import Failure
 
@@ -123,8 +125,18 @@ def error_for(code: int, reason: str = "") -> ServiceError:
     return _BY_CODE.get(known, ServiceError)(known, reason)
 
 
+OUT_OF_DESCRIPTORS = errno.EMFILE, errno.ENFILE
+
+
 def code_for(failure: Failure) -> ErrorCode:
-    """The ErrorCode for a failed connection to a target: TARGET_REFUSED or TARGET_UNREACHABLE."""
+    """The ErrorCode for a failed connection to a target.
+
+    OVER_LIMIT if this process or machine is out of file descriptors, else TARGET_REFUSED or
+    TARGET_UNREACHABLE.
+    """
+    cause = getattr(failure.value, "socketError", failure.value)
+    if getattr(cause, "errno", getattr(cause, "osError", None)) in OUT_OF_DESCRIPTORS:
+        return ErrorCode.OVER_LIMIT
     if failure.check(error.ConnectionRefusedError) is not None:
         return ErrorCode.TARGET_REFUSED
     return ErrorCode.TARGET_UNREACHABLE

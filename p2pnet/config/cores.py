@@ -24,6 +24,9 @@ from p2pnet.core.peer.options import PeerOptions
 from p2pnet.identity import Credentials, CredentialsError
 from p2pnet.quic.admission import Limits
 
+# Connections beyond max_connections: only a complete handshake says whose share a connection takes.
+HANDSHAKES = 1024
+
 Utcnow = Callable[[], datetime.datetime]
 Entropy = Callable[[int], bytes]
 
@@ -45,7 +48,10 @@ def intermediate_options(config: IntermediateConfig) -> IntermediateOptions:
     """The options of an Intermediate's core in a configuration."""
     return IntermediateOptions(
         engine=config.quic,
-        limits=Limits(connections=config.max_connections, retry_above=config.retry_above),
+        limits=Limits(
+            connections=config.max_connections + HANDSHAKES, retry_above=config.retry_above
+        ),
+        max_connections=config.max_connections,
         max_sessions=config.max_sessions,
         max_sessions_per_node=config.max_sessions_per_node,
         session_rate=config.session_rate,

@@ -137,7 +137,7 @@ class IntermediateConfig(RoleConfig, frozen=True, kw_only=True):
     max_connections: Annotated[Positive, Setting("Limit of nodes connected at a time.")] = 10_000
     max_sessions: Annotated[Positive, Setting("Limit of sessions at a time.")] = 10_000
     max_sessions_per_node: Annotated[
-        Positive, Setting("Limit of sessions of one node at a time.")
+        Positive, Setting("Limit of sessions of one node's name at a time.")
     ] = 256
     session_rate: Annotated[
         NotNegative,

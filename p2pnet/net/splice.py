@@ -1,5 +1,6 @@
 """Joining two connections into one: bytes, half-close, resets and backpressure pass through."""
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet import error, tcp
@@ -67,11 +68,15 @@ def read_now(transport: Any) -> None:
 
 @implementer(IHalfCloseableProtocol)
 class Splice(Protocol):
-    """One end of a pair. Whichever end is connected second joins the two."""
+    """One end of a pair. Whichever end is connected second joins the two.
+
+    :ivar finished: called when the connection of this end is over, unless None.
+    """
 
     transport: Any
 
     def __init__(self) -> None:
+        self.finished: Callable[[], Any] | None = None
         self._other: Splice | None = None
         self._lost = False
 
@@ -122,6 +127,8 @@ class Splice(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """A proper end is passed on as one, anything else as a reset."""
         self._lost = True
+        if self.finished is not None:
+            self.finished()
         other, self._other = self._other, None
         if other is None or not other.is_live:
             return

@@ -8,6 +8,7 @@ from aioquic.quic import events as quic_events
 from p2pnet.identity import Identity
 from p2pnet.quic import events
 from p2pnet.quic.engine import Engine
+from p2pnet.quic.flow_control import SharedCredit
 from p2pnet.wire.text import printable
 
 HIGH_WATER = 256 * 1024  # unsent bytes of a stream at which its producer should pause
@@ -138,6 +139,13 @@ class Connection:
         if is_due:
             self._touch(self)
         return is_due
+
+    def share_credit(self, shared: SharedCredit | None) -> None:
+        """Count the unread bytes of the peer together with those of other connections.
+
+        :param shared: None to count those of this connection alone again.
+        """
+        self.engine.windows.share(shared or SharedCredit())
 
     def unsent(self, stream_id: int) -> int:
         """Bytes of the stream that were never sent so far."""

@@ -49,7 +49,6 @@ from p2pnet.wire.packet_size import BASE
 
 log.protect()
 
-MAX_HELD = 64 * STREAM_WINDOW  # bytes unread over all streams before the connection stops too
 MAX_GAPS = 1024  # in a stream's received bytes; every other packet of a window lost makes 220
 MAX_CRYPTO_GAPS = 64  # and in the handshake's, which is a few packets long
 LARGEST = 1 << 14  # bytes of a packet: two are written for the length of a STREAM frame
@@ -88,7 +87,7 @@ class Engine(QuicConnection):
         self._held_total = 0
         self._undelivered_of: dict[int, int] = {}  # by stream; only those that have some
         self._undelivered = 0
-        self._windows = ReceiveWindows()
+        self.windows = ReceiveWindows()
         self._key_updates = KeyUpdates()
         self._largest = LARGEST
         self.only_stream: int | None = None
@@ -187,7 +186,7 @@ class Engine(QuicConnection):
             return False
         size = min(size, held)
         self._held_total -= size
-        self._windows.read(stream_id, size)
+        self.windows.read(stream_id, size)
         if held == size:
             del self._held[stream_id]
         else:
@@ -209,13 +208,10 @@ class Engine(QuicConnection):
     def _stream_window_end(self, stream: QuicStream) -> int:
         stream_id = stream.stream_id or 0
         used = int(stream.receiver.starting_offset()) - self._held.get(stream_id, 0)
-        return used + self._windows.stream(stream_id)
+        return used + self.windows.stream(stream_id)
 
     def _connection_window_end(self) -> int:
-        # Held bytes do not count until there are very many, so that a few stalled readers cannot
-        # starve the other streams of the connection.
-        room = max(0, MAX_HELD - self._held_total)
-        window = min(self._windows.connection, room)
+        window = self.windows.of_connection(self._held_total)
         return int(self._local_max_data.used) - self._undelivered + window
 
     def _received(self, stream: QuicStream) -> None:
@@ -291,8 +287,10 @@ class Engine(QuicConnection):
 
     def _raise_connection_window(self) -> None:
         end = self._connection_window_end()
-        if end - self._local_max_data.value >= CONNECTION_WINDOW // 4:
-            self._local_max_data.value = end
+        limit = self._local_max_data
+        if end - limit.value >= CONNECTION_WINDOW // 4:
+            limit.value = end
+            self.windows.promise(end - int(limit.used) + self._undelivered + self._held_total)
 
     def _write_connection_limits(self, builder: QuicPacketBuilder, space: QuicPacketSpace) -> None:
         self._raise_connection_window()
@@ -354,7 +352,7 @@ class Engine(QuicConnection):
 
         :param now: seconds of the caller's clock.
         """
-        for stream_id in self._windows.measure(now, self.smoothed_rtt, self._streams):
+        for stream_id in self.windows.measure(now, self.smoothed_rtt, self._streams):
             self._window_grew(stream_id)
         if self.only_stream is None:
             datagrams = self._make_datagrams(now)

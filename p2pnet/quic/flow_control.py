@@ -6,11 +6,23 @@ STREAM_WINDOW = 512 * 1024  # bytes; what a stream may send first, and a stalled
 CONNECTION_WINDOW = 3 * STREAM_WINDOW  # bytes; bounds what sparse frames can make us allocate
 MAX_STREAM_WINDOW = 16 * STREAM_WINDOW  # of one that is read fast: 330 Mbit/s at 200 ms
 MAX_CONNECTION_WINDOW = 24 * STREAM_WINDOW
+MAX_HELD = 64 * STREAM_WINDOW  # bytes of credit that the connections of one peer share
 MAX_GROWTH = 32 * STREAM_WINDOW  # bytes beyond STREAM_WINDOW, over all streams of a connection
 # A window holds four round trips of reading: one in flight, two for retransmission, one to grow.
 ROUND_TRIPS = 4.0
 SHORTEST_ROUND = 0.05  # seconds of measuring; a busy process reads in gulps
 IDLE = 10.0  # seconds without reading, after which a stream gets the first window again
+
+
+class SharedCredit:
+    """The credit of several connections together: bytes that their peers sent, or may send, before
+    anybody here reads.
+
+    :ivar total: the sum of the credit of the connections.
+    """
+
+    def __init__(self) -> None:
+        self.total = 0
 
 
 class ReceiveWindows:
@@ -19,10 +31,15 @@ class ReceiveWindows:
     A window grows with the bytes read in a round trip, never with the bytes that arrive: a peer
     wins no memory by sending, and a stalled reader holds no more than its former speed earned.
     RFC 9000 section 4.2 leaves that choice to the receiver.
+
+    :ivar credit: bytes that the peer sent, or may send, before anybody here reads.
     """
 
     def __init__(self) -> None:
         self.connection = CONNECTION_WINDOW
+        self.credit = CONNECTION_WINDOW
+        self._shared = SharedCredit()
+        self._shared.total = self.credit
         self._streams: dict[int, int] = {}  # windows in bytes that are larger than the first
         self._used_at: dict[int, float] = {}
         self._read: dict[int, int] = {}  # bytes in this round
@@ -31,6 +48,27 @@ class ReceiveWindows:
     def stream(self, stream_id: int) -> int:
         """The stream's window: bytes that the peer may send beyond those that were read."""
         return self._streams.get(stream_id, STREAM_WINDOW)
+
+    def of_connection(self, held: int) -> int:
+        """The connection's window: bytes that the peer may send beyond `held` unread ones.
+
+        Held bytes do not count until there are very many, so that a few stalled readers cannot
+        starve the other streams of the connection. However much credit the peer's other connections
+        have, this one keeps its first window.
+        """
+        room = max(MAX_HELD - self._shared.total + self.credit, CONNECTION_WINDOW) - held
+        return max(0, min(self.connection, room))
+
+    def promise(self, credit: int) -> None:
+        """Note that the peer has so much credit now, in bytes."""
+        self._shared.total += credit - self.credit
+        self.credit = credit
+
+    def share(self, shared: SharedCredit) -> None:
+        """Count the credit in `shared` from now on, together with that of other connections."""
+        self._shared.total -= self.credit
+        self._shared = shared
+        shared.total += self.credit
 
     def read(self, stream_id: int, size: int) -> None:
         """Note that the application read `size` bytes of the stream."""

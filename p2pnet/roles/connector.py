@@ -1,11 +1,12 @@
 """The service of ``twistd p2p-connector``: forwards the streams of services to their targets."""
 
-import collections
+import functools
 from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import CancelledError
 from twisted.internet.endpoints import clientFromString
+from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
@@ -13,8 +14,10 @@ from twisted.python.failure import Failure
 
 from p2pnet.assembly import connector_node
 from p2pnet.config.roles import ConnectorConfig, ServiceConfig
+from p2pnet.core.ledger import Cap, Kind, Ledger
 from p2pnet.core.peer.stream import Stream
 from p2pnet.errors import code_for
+from p2pnet.net.descriptors import for_targets
 from p2pnet.net.driver import Pump
 from p2pnet.net.flow import FlowTarget, parse_udp
 from p2pnet.net.resolve import resolve
@@ -38,6 +41,7 @@ class ConnectorService(RoleService):
         node = connector_node(reactor, config)
         super().__init__(reactor, config, node)
         self.config: ConnectorConfig = config
+        self._targets = Targets(for_targets(self.descriptors), config.max_flows)
         for service in config.services:
             node.serve(service.name, self._handler(service, node))
 
@@ -47,11 +51,49 @@ class ConnectorService(RoleService):
                 host, port = parse_udp(service.target)
                 if not host:
                     raise ValueError(f"{service.target!r} has no host; write udp:HOST:PORT")
-            limit = self.config.max_flows
-            return FlowForwarder(self.reactor, host, port, limit, node.driver.wake).forward
+            wake = node.driver.wake
+            return FlowForwarder(self.reactor, host, port, self._targets, wake).forward
         with endpoint_errors(service.where, service.target):
             target = clientFromString(self.reactor, service.target)
-        return StreamForwarder(target, node.driver).forward
+        return StreamForwarder(target, node.driver, self._targets).forward
+
+
+class Targets:
+    """Counts the connections to targets, each for the agent whose stream needs the connection.
+
+    :param descriptors: how many there may be, because each has a file descriptor.
+    :param flows: limit of the flows of one agent.
+    """
+
+    def __init__(self, descriptors: int, flows: int) -> None:
+        self._ledger = Ledger({Kind.DESCRIPTOR: Cap(descriptors), Kind.FLOW: Cap(own=flows)})
+
+    def admit(self, stream: Stream) -> bool:
+        """Count a connection for the stream, or refuse the stream with OVER_LIMIT.
+
+        The stream of another agent may end, if that agent holds more than its share.
+        """
+        assert stream.session is not None
+        agent = stream.session.peer_name
+        is_flow = stream.kind is StreamKind.FLOW
+        refusal = self._ledger.judge(Kind.FLOW, agent).refusal if is_flow else None
+        verdict = self._ledger.judge(Kind.DESCRIPTOR, agent)
+        refusal = refusal or verdict.refusal
+        if refusal is not None:
+            stream.refuse(ErrorCode.OVER_LIMIT, refusal)
+            return False
+        if verdict.evicted is not None:
+            self.release(verdict.evicted)
+            verdict.evicted.reset(ErrorCode.OVER_LIMIT, "other agents want their share")
+        self._ledger.enter(Kind.DESCRIPTOR, agent, stream)
+        if is_flow:
+            self._ledger.enter(Kind.FLOW, agent, stream)
+        return True
+
+    def release(self, stream: Stream) -> None:
+        """Note that the connection for the stream is closed."""
+        for kind in (Kind.DESCRIPTOR, Kind.FLOW):
+            self._ledger.release(kind, stream)
 
 
 class StreamForwarder:
@@ -59,21 +101,26 @@ class StreamForwarder:
 
     :param target: the endpoint of the target.
     :param pump: sends the packets of the node.
+    :param targets: counts the connections.
     """
 
-    def __init__(self, target: IStreamClientEndpoint, pump: Pump) -> None:
+    def __init__(self, target: IStreamClientEndpoint, pump: Pump, targets: Targets) -> None:
         self._target = target
         self._pump = pump
+        self._targets = targets
 
     def forward(self, stream: Stream) -> None:
         """Connect to the target and accept the requested stream, or refuse the stream.
 
-        A UDP flow, or a target that does not connect, is refused.
+        A UDP flow, an agent at its limit, or a target that does not connect, is refused.
         """
         if stream.kind is not StreamKind.BYTES:
             stream.refuse(ErrorCode.TARGET_REFUSED, f"{stream.service} is not a UDP service")
             return
+        if not self._targets.admit(stream):
+            return
         outer, inner = Splice.pair()
+        inner.finished = functools.partial(self._targets.release, stream)
         transport = StreamTransport(stream, self._pump)
         factory = Factory.forProtocol(lambda: inner)
         factory.noisy = False
@@ -92,6 +139,7 @@ class StreamForwarder:
 
         def failed(failure: Failure) -> None:
             transport.given_up = None
+            self._targets.release(stream)
             if failure.check(CancelledError) is None:
                 stream.refuse(code_for(failure), failure.getErrorMessage())
             self._pump.wake()
@@ -104,51 +152,44 @@ class FlowForwarder:
 
     :param host: the target's name or IP literal.
     :param port: the target's UDP port.
-    :param limit: limit of the flows of one agent.
+    :param targets: counts the flows.
     :param wake: lets the node send the written datagrams.
     """
 
     log = Logger()
 
     def __init__(
-        self, reactor: Any, host: str, port: int, limit: int, wake: Callable[[], None]
+        self, reactor: Any, host: str, port: int, targets: Targets, wake: Callable[[], None]
     ) -> None:
         self._reactor = reactor
         self._host = host
         self._port = port
-        self._limit = limit
-        self._flows: collections.Counter[str] = collections.Counter()
+        self._targets = targets
         self._wake = wake
 
     def forward(self, stream: Stream) -> None:
         """Open a socket to the target and accept the requested flow, or refuse the flow.
 
-        A byte stream, an agent at its limit, or a target without an address is refused.
+        A byte stream, an agent at its limit, or a target without an address or socket is refused.
         """
         if stream.kind is not StreamKind.FLOW:
             stream.refuse(ErrorCode.TARGET_REFUSED, f"{stream.service} is a UDP service")
             return
-        assert stream.session is not None
-        agent = stream.session.peer_name
-        if self._flows[agent] >= self._limit:
-            stream.refuse(ErrorCode.OVER_LIMIT, f"agent {agent} has {self._limit} flows")
+        if not self._targets.admit(stream):
             return
-        self._flows[agent] += 1
         flow = FlowTarget(stream, self._port, self._reactor, self._wake)
-        flow.finished = lambda: self._release(agent)
+        flow.finished = functools.partial(self._targets.release, stream)
 
         def resolved(hosts: list[str]) -> None:
-            if hosts:
-                flow.connect(hosts[0])
-            else:
-                stream.refuse(ErrorCode.TARGET_UNREACHABLE, f"{self._host} has no address")
+            try:
+                if hosts:
+                    flow.connect(hosts[0])
+                else:
+                    stream.refuse(ErrorCode.TARGET_UNREACHABLE, f"{self._host} has no address")
+            except CannotListenError as error:
+                stream.refuse(code_for(Failure(error)), str(error))
             self._wake()
 
         resolve(self._reactor, self._host).addCallback(resolved).addErrback(
             lambda failure: self.log.failure("while opening a flow", failure)
         )
-
-    def _release(self, agent: str) -> None:
-        self._flows[agent] -= 1
-        if not self._flows[agent]:
-            del self._flows[agent]

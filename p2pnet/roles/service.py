@@ -16,6 +16,7 @@ from p2pnet.config.setting import ConfigError
 from p2pnet.errors import cannot_listen
 from p2pnet.identity import CredentialsError
 from p2pnet.net.clock import use_elapsed_time
+from p2pnet.net.descriptors import raise_limit
 from p2pnet.node.base import Node
 
 
@@ -43,7 +44,10 @@ def endpoint_errors(where: str, text: str) -> Iterator[None]:
 
 
 class RoleService(MultiService):
-    """A role as a service of twistd: a node, and the services that a subclass adds."""
+    """A role as a service of twistd: a node, and the services that a subclass adds.
+
+    :ivar descriptors: file descriptors that this process may have open.
+    """
 
     log = Logger()
 
@@ -52,6 +56,7 @@ class RoleService(MultiService):
         self.reactor = reactor
         self.config = config
         self.node = node
+        self.descriptors = raise_limit()
         node.setServiceParent(self)
         self._previous_handler: Any = None
         self._is_started = False

@@ -114,11 +114,13 @@ class Simulation:
         name: str = "office",
         intermediates: Iterable[str] = ("192.0.2.1:4433",),
         grants: Iterable[str] | None = None,
+        **settings: Any,
     ) -> ConnectorNode:
         """Start a Connector; a call of serve_protocol() for each service comes next.
 
         :param services: the agents that may use each service, by its name.
         :param grants: the services that its certificate grants, None for all of `services`.
+        :param settings: further settings of its config.
         """
         granted = list(services if grants is None else grants)
         config = self.config(
@@ -127,6 +129,7 @@ class Simulation:
                 ServiceConfig(name=service, target="", allow=tuple(agents))
                 for service, agents in services.items()
             ),
+            **settings,
         )  # fmt: skip
         credentials = self.realm.credentials(Role.CONNECTOR, name, services=granted)
         clock, transport = self.process(host)

@@ -21,6 +21,7 @@ from p2pnet.traversal.own_candidates import OwnCandidates
 from p2pnet.wire import path_messages as messages
 from p2pnet.wire.address import Address, format_address
 from p2pnet.wire.check import encode_opener
+from p2pnet.wire.messages import PolicyName
 
 TAG_LENGTH = 4  # bytes at the start of each transaction id; they name the session
 EXCHANGE_TIMEOUT = 5.0  # seconds from the offer to the answer
@@ -85,7 +86,7 @@ class CandidateExchange:
         *,
         controlling: bool,
         own: OwnCandidates,
-        policy: str,
+        policy: PolicyName,
         entropy: Callable[[int], bytes],
     ) -> None:
         self.session = session

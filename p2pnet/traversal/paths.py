@@ -167,7 +167,7 @@ class Paths:
 
         :param rtt: round-trip time of the connection in seconds, 0 if unknown.
         """
-        if isinstance(message, CandidateOffer) and message.policy in SELECTORS:
+        if isinstance(message, CandidateOffer):
             self._selector = SELECTORS[message.policy]()
         self._direct.take_signal(message, rtt, now)
         self._follow(now)

@@ -1,6 +1,6 @@
 """Messages of the control stream between a node and the Intermediate."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta
 
@@ -21,7 +21,7 @@ Channel = Annotated[bytes, Meta(min_length=CHANNEL_LENGTH, max_length=CHANNEL_LE
 Instance = Annotated[bytes, Meta(min_length=8, max_length=8)]
 Code = Annotated[int, Meta(ge=0, le=0xFFFF)]
 RequestId = Annotated[int, Meta(ge=0, le=2**53)]
-PolicyName = Annotated[str, Meta(max_length=32)]
+PolicyName = Literal["prefer-direct", "lowest-rtt", "relay-only", "direct-only"]
 # An IP literal, of at most 45 characters. Receivers check that; nothing else can be in a report.
 Host = Annotated[str, Meta(pattern=r"^[!-~]{1,45}\Z")]
 Port = Annotated[int, Meta(ge=0, le=MAX_PORT)]
@@ -95,7 +95,7 @@ class SessionRequest(Message, frozen=True, tag="session-request"):
     session: SessionId
     service: Name
     connector: Name | None = None
-    policy: PolicyName = ""
+    policy: PolicyName = "prefer-direct"
 
 
 class SessionOffer(Message, frozen=True, tag="session-offer"):

@@ -5,7 +5,12 @@ import inspect
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from p2pnet.config.cores import intermediate_options, load_credentials, peer_options
+from p2pnet.config.cores import (
+    HANDSHAKES,
+    intermediate_options,
+    load_credentials,
+    peer_options,
+)
 from p2pnet.config.roles import AgentConfig, ConnectorConfig, ForwardConfig, IntermediateConfig
 from p2pnet.core.intermediate.core import IntermediateCore
 from p2pnet.core.intermediate.options import IntermediateOptions
@@ -64,7 +69,7 @@ class ValueTests(SynchronousTestCase):
             max_sessions_per_node=4, session_rate=5,
         )  # fmt: skip
         self.assertEqual(
-            IntermediateOptions("stock", Limits(connections=1, retry_above=2), 3, 4, 5),
+            IntermediateOptions("stock", Limits(1 + HANDSHAKES, retry_above=2), 1, 3, 4, 5),
             intermediate_options(config),
         )
 

@@ -13,7 +13,7 @@ from zope.interface import implementer
 from p2pnet.core.peer.stream import StreamState
 from p2pnet.net.stream import StreamTransport
 from p2pnet.quic.connection import HIGH_WATER
-from p2pnet.roles.connector import ANSWERED_WITHIN, StreamForwarder
+from p2pnet.roles.connector import ANSWERED_WITHIN, StreamForwarder, Targets
 from p2pnet.testing.realm import Simulation
 from tests.net.support import CHUNK, Endless
 from tests.sim.support import Echo, SimulationCase, Talk, Talks
@@ -100,7 +100,8 @@ class EarlyTests(SimulationCase):
         agent, connector, _ = self.trio(simulation)
         target: Deferred[Any] = Deferred()
         connector.unserve("web")
-        connector.serve("web", StreamForwarder(Later(target), connector.driver).forward)
+        forwarder = StreamForwarder(Later(target), connector.driver, Targets(10, 10))
+        connector.serve("web", forwarder.forward)
         transport = agent.open("web")
         transport.connect(Talk())
         return simulation, transport, target

@@ -15,7 +15,7 @@ from p2pnet.net import flow
 from p2pnet.net.flow import IDLE_TIMEOUT, MAX_EARLY, FlowListener, parse_udp
 from p2pnet.node.agent import AgentNode
 from p2pnet.node.connector import ConnectorNode
-from p2pnet.roles.connector import FlowForwarder
+from p2pnet.roles.connector import FlowForwarder, Targets
 from p2pnet.testing.realm import Simulation
 from p2pnet.wire.stream import StreamKind
 from tests.sim.support import SimulationCase
@@ -127,8 +127,8 @@ class FlowTests(SimulationCase):
     def forward_to(self, host: str, port: int, limit: int = 100) -> None:
         """Let the service lead to a target."""
         self.connector.unserve("web")
-        wake = self.connector.driver.wake
-        self.connector.serve("web", FlowForwarder(self.reactor, host, port, limit, wake).forward)
+        targets, wake = Targets(100, limit), self.connector.driver.wake
+        self.connector.serve("web", FlowForwarder(self.reactor, host, port, targets, wake).forward)
 
     def target(self) -> Repeater:
         """One that answers."""

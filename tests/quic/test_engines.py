@@ -13,7 +13,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from p2pnet.quic import engine, events
+from p2pnet.quic import events, flow_control
 from p2pnet.quic.connection import Connection
 from p2pnet.quic.fast import FastEngine
 from p2pnet.quic.flow_control import CONNECTION_WINDOW, STREAM_WINDOW
@@ -240,7 +240,8 @@ class EnginesTests(SynchronousTestCase):
     """Four pairings of two engines."""
 
     def setUp(self) -> None:
-        self.patch(engine, "MAX_HELD", 3 * STREAM_WINDOW)  # so that the connection can stall, too
+        # So that the connection can stall, too.
+        self.patch(flow_control, "MAX_HELD", 3 * STREAM_WINDOW)
 
     @given(scripts, st.integers(0, 2**16))
     @example(lossy, 1)

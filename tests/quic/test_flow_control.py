@@ -13,9 +13,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from p2pnet.quic import engine, events
+from p2pnet.quic import engine, events, flow_control
 from p2pnet.quic.connection import HIGH_WATER, LOW_WATER, Connection
-from p2pnet.quic.flow_control import CONNECTION_WINDOW, STREAM_WINDOW
+from p2pnet.quic.flow_control import CONNECTION_WINDOW, STREAM_WINDOW, SharedCredit
 from tests.quic.harness import TWICE, Pair, client_settings, server_settings
 
 FLOW_CONTROL_ERROR = 0x03  # RFC 9000 section 20.1
@@ -233,7 +233,7 @@ class BackpressureTests(SynchronousTestCase):
     def test_many_stalled_streams_stop_the_connection(self) -> None:
         """At MAX_HELD, lowered here so that the test is short; it goes on when they do."""
         limit = 4 * STREAM_WINDOW
-        self.patch(engine, "MAX_HELD", limit)
+        self.patch(flow_control, "MAX_HELD", limit)
         sent = dict(self.upload(STREAM_WINDOW) for _ in range(8))
         self.pair.run_until_quiet()
         self.assertTrue(limit - CONNECTION_WINDOW // 4 <= self.held() <= limit, self.held())
@@ -242,6 +242,26 @@ class BackpressureTests(SynchronousTestCase):
         for stream_id, data in sent.items():
             self.assertTrue(data == self.pair.server.received(self.other, stream_id))
         self.assertEqual(0, self.held())
+
+    def test_connections_of_one_peer_share_their_credit(self) -> None:
+        """Together they hold hardly more than one does; each keeps its first window."""
+        limit = 4 * STREAM_WINDOW
+        self.patch(flow_control, "MAX_HELD", limit)
+        shared = SharedCredit()
+        pairs = [(self.one, self.other), *(self.pair.connect() for _ in range(3))]
+        for one, other in pairs:
+            other.share_credit(shared)
+            for _ in range(8):
+                data = bytes(STREAM_WINDOW)
+                self.pair.client.upload(one, one.open_stream(), data)
+        self.pair.run_until_quiet()
+        held = [other.engine._held_total for _, other in pairs]
+        self.assertLessEqual(max(held), limit)
+        self.assertLessEqual(sum(held), shared.total)
+        self.assertLessEqual(shared.total, limit + 3 * CONNECTION_WINDOW)
+        for _, other in pairs[1:]:
+            other.share_credit(None)
+        self.assertEqual(self.other.engine.windows.credit, shared.total)
 
     def test_reset_by_the_sender_returns_the_credit(self) -> None:
         """What was held is given up; consuming it afterwards does no harm."""

@@ -18,6 +18,7 @@ from p2pnet.core.intermediate.forwarding import Forwarder
 from p2pnet.core.intermediate.introductions import Introductions
 from p2pnet.core.intermediate.nodes import ConnectedNodes
 from p2pnet.core.intermediate.registry import MemoryDirectory
+from p2pnet.core.ledger import Ledger
 from p2pnet.core.peer.finder import ServiceFinder
 from p2pnet.core.peer.sessions import Sessions, SessionTable
 from p2pnet.core.timers import Timers
@@ -30,10 +31,10 @@ from p2pnet.quic.multiplexer import Multiplexer
 from p2pnet.testing.network import Link, SimulatedNetwork, SimulatedTransport
 from p2pnet.testing.realm import Realm, Simulation
 
-PARTS = (ServiceFinder, Sessions, SessionTable)
+PARTS = (Introductions, ServiceFinder, Sessions, SessionTable)
 TABLES = (
     dict, list, set, collections.deque, Multiplexer, Timers,
-    ConnectedNodes, Forwarder, Introductions, MemoryDirectory,
+    ConnectedNodes, Forwarder, Introductions, Ledger, MemoryDirectory,
 )  # fmt: skip
 
 

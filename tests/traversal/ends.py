@@ -113,7 +113,7 @@ class End(Generic[Machine]):
     :ivar policy: the policy in offers.
     """
 
-    policy = "prefer-direct"
+    policy: Any = "prefer-direct"
 
     def __init__(self, world: World, address: Address, *, controlling: bool) -> None:
         self.world = world

@@ -1,7 +1,7 @@
 """Tests that every kind of message has to pass, and messages made by Hypothesis."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, get_type_hints
+from typing import Any, ClassVar, get_args, get_type_hints
 
 import msgspec
 from hypothesis import HealthCheck, given, settings
@@ -60,7 +60,7 @@ def by_hypothesis(kind: type[Message]) -> st.SearchStrategy[Message]:
         "request": st.integers(0, 2**53),
         "host": st.ip_addresses().map(str),
         "seconds": st.floats(0, 3600),
-        "policy": st.text(max_size=32),
+        "policy": st.sampled_from(get_args(control.PolicyName)),
         "delay": st.integers(0, 10_000),
         "peer_rtt": st.floats(0, 60),
     }

@@ -1,6 +1,11 @@
 """Messages of the control stream."""
 
+from typing import get_args
+
+from p2pnet.traversal.selection import SELECTORS
 from p2pnet.wire import messages
+from p2pnet.wire.codes import DecodeError
+from p2pnet.wire.encoding import encode_message
 from tests.wire.encoding_cases import EncodingCases
 
 SESSION = bytes(range(16))
@@ -26,10 +31,10 @@ GOLDEN = {
         "0000003484a174b4726567697374726174696f6e2d72656675736564a773657276696365a3646e73a4636f64"
         "6515a6726561736f6ea26e6f"
     ),
-    messages.SessionRequest(7, SESSION, "web", "office", "relay"): (
-        "0000006086a174af73657373696f6e2d72657175657374a77265717565737407a773657373696f6ec4100001"
+    messages.SessionRequest(7, SESSION, "web", "office", "relay-only"): (
+        "0000006586a174af73657373696f6e2d72657175657374a77265717565737407a773657373696f6ec4100001"
         "02030405060708090a0b0c0d0e0fa773657276696365a3776562a9636f6e6e6563746f72a66f6666696365a6"
-        "706f6c696379a572656c6179"
+        "706f6c696379aa72656c61792d6f6e6c79"
     ),
     messages.SessionOffer(SESSION, "alice", INSTANCE, "web", *CHANNELS): (
         "0000008787a174ad73657373696f6e2d6f66666572a773657373696f6ec410000102030405060708090a0b0c"
@@ -83,6 +88,12 @@ class ControlMessageTests(EncodingCases):
     golden = GOLDEN
     refused = REFUSED
     decode = staticmethod(messages.decode_message)
+
+    def test_the_policies_are_those_that_sessions_have(self) -> None:
+        """A made-up one would make one more session of an agent with one connector."""
+        self.assertEqual(set(SELECTORS), set(get_args(messages.PolicyName)))
+        body = encode_message(messages.SessionRequest(1, SESSION, "web"))[4:]
+        self.assertRaises(DecodeError, self.decode, body.replace(b"direct", b"diract"))
 
 
 del EncodingCases  # no tests of this module

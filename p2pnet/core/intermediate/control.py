@@ -7,6 +7,7 @@ from collections.abc import Callable
 from p2pnet import reports
 from p2pnet.core.intermediate.introductions import Introductions
 from p2pnet.core.intermediate.nodes import ConnectedNode, ConnectedNodes
+from p2pnet.core.ledger import Kind, Ledger
 from p2pnet.core.timers import Timers
 from p2pnet.interfaces import IServiceDirectory
 from p2pnet.quic import events as quic_events
@@ -22,6 +23,7 @@ GREETING_TIMEOUT = 10.0  # seconds from the first packet to Hello
 class ControlConnections:
     """Handles the packets, events and messages of the control connections of an Intermediate.
 
+    :param ledger: counts the connections of each name.
     :param emit: called with each report.
     """
 
@@ -31,12 +33,14 @@ class ControlConnections:
         directory: IServiceDirectory,
         introductions: Introductions,
         timers: Timers,
+        ledger: Ledger,
         emit: Callable[[reports.Report], None],
     ) -> None:
         self._nodes = nodes
         self._directory = directory
         self._introductions = introductions
         self._timers = timers
+        self._ledger = ledger
         self._emit = emit
 
     # -- packets and events of connections -------------------------------------------------------
@@ -56,12 +60,23 @@ class ControlConnections:
         """Handle one event of a connection."""
         node = self._nodes.find(connection)
         match event:
+            case quic_events.HandshakeCompleted() if node is not None:
+                self._admit(node)
             case quic_events.StreamDataReceived(stream_id, data, _) if node is not None:
                 self._receive(node, stream_id, data, now)
             case quic_events.ConnectionClosed(_, reason) if node is not None:
                 self._lost(node, event.error_code, reason)
             case quic_events.ConnectionClosed(_, reason) if connection.owner is None:
                 self._refused(connection, reason)  # the handshake failed
+
+    def _admit(self, node: ConnectedNode) -> None:
+        """Count the connection for the name that the node proved, or close the connection."""
+        verdict = self._ledger.admit(Kind.CONNECTION, str(node.identity), node)
+        if verdict.refusal is not None:
+            node.dismiss(ErrorCode.OVER_LIMIT, verdict.refusal)
+        if verdict.evicted is not None:
+            reason = "other names want their share of the intermediate's connections"
+            verdict.evicted.dismiss(ErrorCode.OVER_LIMIT, reason)
 
     def _moved(self, node: ConnectedNode) -> None:
         node.address = node.connection.peer_address
@@ -80,6 +95,7 @@ class ControlConnections:
 
     def _lost(self, node: ConnectedNode, code: ErrorCode, reason: str) -> None:
         self._nodes.remove(node)
+        self._ledger.release(Kind.CONNECTION, node)
         if not node.has_greeted:
             self._refused(node.connection, reason)
             return

@@ -14,6 +14,7 @@ from p2pnet.core.intermediate.control import ControlConnections
 from p2pnet.core.intermediate.introductions import Introductions
 from p2pnet.core.intermediate.nodes import ConnectedNodes
 from p2pnet.core.intermediate.options import IntermediateOptions
+from p2pnet.core.intermediate.shares import make_ledger
 from p2pnet.core.intermediate.workers import SharedForwarder
 from p2pnet.core.timers import Timers
 from p2pnet.identity import Credentials, Role
@@ -69,14 +70,16 @@ class IntermediateCore:
         self._now = 0.0  # of the last datagram
         self._timers = Timers()
         self.forwarder = SharedForwarder(self._events.append)
+        ledger = make_ledger(
+            options.max_connections, options.max_sessions, options.max_sessions_per_node
+        )
         self.nodes = ConnectedNodes()
         self.introductions = Introductions(
             self.forwarder, directory, self.nodes.connectors, self._events.append, entropy,
-            self._timers, max_sessions=options.max_sessions,
-            max_per_node=options.max_sessions_per_node, rate=options.session_rate,
+            self._timers, ledger, rate=options.session_rate,
         )  # fmt: skip
         self._control = ControlConnections(
-            self.nodes, directory, self.introductions, self._timers, self._events.append
+            self.nodes, directory, self.introductions, self._timers, ledger, self._events.append
         )
 
     @property

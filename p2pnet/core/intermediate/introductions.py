@@ -9,7 +9,9 @@ from collections.abc import Callable, Mapping
 from p2pnet import reports
 from p2pnet.core.intermediate.forwarding import Circuit, Traffic
 from p2pnet.core.intermediate.nodes import ConnectedNode
+from p2pnet.core.intermediate.shares import REQUEST_RATE
 from p2pnet.core.intermediate.workers import SharedForwarder
+from p2pnet.core.ledger import Kind, Ledger
 from p2pnet.core.timers import Timers
 from p2pnet.interfaces import IServiceDirectory
 from p2pnet.wire import messages
@@ -38,7 +40,7 @@ class Introduction:
     agent: ConnectedNode
     connector: ConnectedNode
     circuit: Circuit
-    policy: str = ""
+    policy: messages.PolicyName = "prefer-direct"
     requests: list[messages.SessionRequest] = dataclasses.field(default_factory=list)
     answered: bool = False
 
@@ -53,10 +55,9 @@ class Introductions:
     :param connectors: the connected connectors by name.
     :param emit: called with each report.
     :param entropy: returns that many random bytes, for channel ids.
-    :param max_sessions: limit of the sessions of all nodes together.
-    :param max_per_node: limit of the sessions of one connection.
     :param rate: the quota of a session in bytes a second and direction, 0 for none.
     :ivar accepting: whether new sessions are accepted.
+    :ivar ledger: counts requests, unanswered offers and sessions of each agent's name.
     """
 
     def __init__(
@@ -67,9 +68,8 @@ class Introductions:
         emit: Callable[[reports.Report], None],
         entropy: Callable[[int], bytes],
         timers: Timers,
+        ledger: Ledger,
         *,
-        max_sessions: int,
-        max_per_node: int,
         rate: int,
     ) -> None:
         self.accepting = True
@@ -79,8 +79,7 @@ class Introductions:
         self._emit = emit
         self._entropy = entropy
         self._timers = timers
-        self._max_sessions = max_sessions
-        self._max_per_node = max_per_node
+        self.ledger = ledger
         self._rate = rate
         self._introductions: dict[bytes, Introduction] = {}
 
@@ -100,14 +99,23 @@ class Introductions:
 
     # -- opening ---------------------------------------------------------------------------------
 
-    def request(
+    def request(self, agent: ConnectedNode, request: messages.SessionRequest, now: float) -> None:
+        """Introduce an agent to a connector of the requested service, or refuse the request."""
+        name = agent.identity.name
+        if self.ledger.charge(Kind.REQUEST, name, now):
+            self._introduce(agent, request, now)
+            return
+        reason = f"{name} sends more than {REQUEST_RATE:.0f} requests a second"
+        self._refuse(agent, request.request, ErrorCode.OVER_LIMIT, reason)
+
+    def _introduce(
         self,
         agent: ConnectedNode,
         request: messages.SessionRequest,
         now: float,
         silent: ConnectedNode | None = None,
     ) -> None:
-        """Introduce an agent to a connector of the requested service, or refuse the request.
+        """Do what request() does, free of charge.
 
         :param silent: a connector that left an offer unanswered, and gets no other one.
         """
@@ -117,7 +125,7 @@ class Introductions:
             return
         introduction = self._between(agent, connector, request)
         if introduction is None:
-            refusal = self._why_not(agent, connector, request.session)
+            refusal = self._admit(agent, connector, request.session)
             if refusal is not None:
                 self._refuse(agent, request.request, *refusal)
                 return
@@ -164,20 +172,38 @@ class Introductions:
                 return introduction
         return None
 
-    def _why_not(
+    def _admit(
         self, agent: ConnectedNode, connector: ConnectedNode, session: bytes
     ) -> tuple[ErrorCode, str] | None:
+        """Count a new session for the agent, or return why there is none.
+
+        The sessions of a connector are a cap that agents share, too.
+        """
         if not self.accepting:
             return ErrorCode.DRAINING, "the intermediate is shutting down"
-        if len(self) >= self._max_sessions:
-            return ErrorCode.OVER_LIMIT, f"the intermediate relays {self._max_sessions} sessions"
-        for end in (agent, connector):
-            if len(end.sessions) >= self._max_per_node:
-                role, name = end.identity.role, end.identity.name
-                return ErrorCode.OVER_LIMIT, f"{role} {name} has {self._max_per_node} sessions"
         if session in self._introductions:
             return ErrorCode.PROTOCOL_ERROR, "that session is another node's"
+        name = agent.identity.name
+        kinds = ((Kind.OFFER, connector), (Kind.SESSION, None), (Kind.CONNECTOR_SESSION, connector))
+        verdicts = [self.ledger.judge(kind, name, of) for kind, of in kinds]
+        for verdict in verdicts:
+            if verdict.refusal is not None:
+                return ErrorCode.OVER_LIMIT, verdict.refusal
+        for evicted in {verdict.evicted for verdict in verdicts} - {None}:
+            self._evict(self._introductions[evicted])
+        for kind, of in kinds:
+            self.ledger.enter(kind, name, session, of)
         return None
+
+    def _evict(self, introduction: Introduction) -> None:
+        """End a session, because other agents want their share."""
+        reason = "other names want their share of the sessions"
+        self._remove(introduction, reason)
+        for request in introduction.requests:
+            self._refuse(introduction.agent, request.request, ErrorCode.OVER_LIMIT, reason)
+        for end in (introduction.agent, introduction.connector):
+            # The session may go on by other ways.
+            end.send(messages.SessionClosed(introduction.session, ErrorCode.PEER_LOST, reason))
 
     def _open(
         self,
@@ -217,7 +243,7 @@ class Introductions:
         silent.send(messages.SessionClosed(session, ErrorCode.PEER_LOST, reason))
         self._remove(introduction, reason)
         for request in introduction.requests:
-            self.request(introduction.agent, request, now, silent)
+            self._introduce(introduction.agent, request, now, silent)
 
     def _refuse(self, agent: ConnectedNode, request: int, code: ErrorCode, reason: str) -> None:
         agent.send(messages.SessionRefused(request, code, reason))
@@ -236,10 +262,11 @@ class Introductions:
                 code = ErrorCode.of(answer.code)
                 self._refuse(introduction.agent, request.request, code, answer.reason)
             else:  # the refusal is about the service of the offer, which this request only shared
-                self.request(introduction.agent, request, now)
+                self._introduce(introduction.agent, request, now)
 
     def _accepted(self, introduction: Introduction) -> None:
         introduction.answered = True
+        self.ledger.release(Kind.OFFER, introduction.session, introduction.connector)
         self._send_opened(introduction)
         self._emit(
             reports.RelayOpened(
@@ -295,6 +322,9 @@ class Introductions:
         del self._introductions[introduction.session]
         introduction.agent.sessions.discard(introduction.session)
         introduction.connector.sessions.discard(introduction.session)
+        self.ledger.release(Kind.SESSION, introduction.session)
+        for kind in (Kind.OFFER, Kind.CONNECTOR_SESSION):
+            self.ledger.release(kind, introduction.session, introduction.connector)
         counted = functools.partial(self._counted, introduction, reason)
         self._forwarder.close(introduction.circuit, counted)
 

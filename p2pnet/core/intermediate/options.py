@@ -11,13 +11,15 @@ class IntermediateOptions:
 
     :ivar engine: the implementation of QUIC packets, a name of p2pnet.quic.profile.ENGINES.
     :ivar limits: limits of connections and handshakes.
+    :ivar max_connections: limit of connections whose handshake is complete.
     :ivar max_sessions: limit of relayed sessions.
-    :ivar max_sessions_per_node: limit of relayed sessions of one node.
+    :ivar max_sessions_per_node: limit of relayed sessions of one name.
     :ivar session_rate: the quota of a session in bytes a second and direction, 0 for none.
     """
 
     engine: str
     limits: Limits
+    max_connections: int
     max_sessions: int
     max_sessions_per_node: int
     session_rate: int

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 
 from p2pnet import reports
+from p2pnet.core.ledger import Ledger
 from p2pnet.core.peer.ends import AgentSession
 from p2pnet.core.peer.finder import MAX_WAITING, Request, ServiceFinder
 from p2pnet.core.peer.link import ControlLink
@@ -62,7 +63,9 @@ class AgentCore(PeerCore):
         utcnow: Callable[[], datetime.datetime],
         entropy: Callable[[int], bytes] = os.urandom,
     ) -> None:
-        super().__init__(credentials, intermediates, options, utcnow=utcnow, entropy=entropy)
+        super().__init__(
+            credentials, intermediates, options, utcnow=utcnow, entropy=entropy, ledger=Ledger({})
+        )
         self._policies = dict(policies)
         self._policy = policy
         self._finder = ServiceFinder(self.links, self.timers, self)

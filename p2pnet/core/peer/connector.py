@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from zope.interface import implementer
 
 from p2pnet import reports
+from p2pnet.core.ledger import Cap, Kind, Ledger, Rate, Verdict
 from p2pnet.core.peer.ends import ConnectorSession
 from p2pnet.core.peer.link import ControlLink
 from p2pnet.core.peer.node import PeerCore
@@ -24,7 +25,10 @@ from p2pnet.wire.address import Address, PeerAddress
 from p2pnet.wire.codes import ErrorCode
 from p2pnet.wire.encoding import Message
 
-MAX_SESSIONS = 1024
+MAX_SESSIONS = 1024  # of all agents together; and as many without a handshake
+MAX_AGENT_SESSIONS = 64  # of one agent
+MAX_UNPROVEN = 8  # sessions without handshake that one Intermediate announces for one agent
+OFFER_RATE = 100.0  # new sessions a second that one Intermediate may offer
 HANDSHAKE_TIMEOUT = 15.0  # seconds from the offer of a session to its end-to-end connection
 ANY_AGENT = "*"
 
@@ -51,7 +55,8 @@ class ConnectorCore(PeerCore):
 
     :param services: what to register, as far as the certificate grants it.
     :param authorizer: the IAuthorizer of each session and each stream.
-    :param max_streams: streams that one agent may have open; further streams wait at the agent.
+    :param max_streams: streams that one agent may have open, over all of its sessions. Further
+        streams of one session wait at the agent; of another session they are refused.
     """
 
     role = Role.CONNECTOR
@@ -73,6 +78,15 @@ class ConnectorCore(PeerCore):
         super().__init__(
             credentials, intermediates, options,
             utcnow=utcnow, entropy=entropy, max_peer_streams=max_streams,
+            ledger=Ledger(
+                {
+                    Kind.SESSION: Cap(MAX_SESSIONS, own=MAX_AGENT_SESSIONS),
+                    Kind.OFFER: Cap(MAX_SESSIONS),
+                    Kind.UNPROVEN: Cap(own=MAX_UNPROVEN),
+                    Kind.STREAM: Cap(own=max_streams),
+                },
+                {Kind.OFFER: Rate(OFFER_RATE, burst=MAX_SESSIONS)},
+            ),
         )  # fmt: skip
         self.services = tuple(services)
         self._authorizer = authorizer
@@ -117,10 +131,11 @@ class ConnectorCore(PeerCore):
             return refusal, f"{text} to agent {offer.agent}"
         session = self.sessions.find(offer.session)
         if session is None:
-            if len(self.sessions) >= MAX_SESSIONS:
-                return ErrorCode.OVER_LIMIT, f"{MAX_SESSIONS} sessions are open"
             if offer.session in self._ended:
                 return ErrorCode.RESTARTED, "that session is over"
+            over = self._admit(link, offer, now)
+            if over is not None:
+                return ErrorCode.OVER_LIMIT, over
             session = self._start_session(link, offer, now)
         elif (session.peer_name, session.instance) != (offer.agent, offer.instance):
             return ErrorCode.PROTOCOL_ERROR, "that session belongs to another agent"
@@ -128,11 +143,53 @@ class ConnectorCore(PeerCore):
         self.sessions.add_relay(session, link, offer, 0.0, now)
         return ErrorCode.NO_ERROR, ""
 
+    def _admit(self, link: ControlLink, offer: messages.SessionOffer, now: float) -> str | None:
+        """Make room for a session without handshake, or return why there is none.
+
+        Nobody proved the agent's name yet. So an Intermediate can use up what is free, and its own
+        agents' share, but not what another Intermediate announces.
+        """
+        if not self.ledger.charge(Kind.OFFER, link.name, now):
+            return f"{link.name} offers more than {OFFER_RATE:.0f} sessions a second"
+        agent = f"{offer.agent} through {link.name}"
+        for kind, name in ((Kind.UNPROVEN, agent), (Kind.SESSION, offer.agent)):
+            refusal = self.ledger.judge(kind, name).refusal
+            if refusal is not None:
+                return refusal
+        verdict = self.ledger.admit(Kind.OFFER, link.name, offer.session)
+        if verdict.refusal is not None:
+            return verdict.refusal
+        self._evict(verdict, now)
+        self.ledger.enter(Kind.UNPROVEN, agent, offer.session)
+        return None
+
+    def _evict(self, verdict: Verdict, now: float) -> None:
+        """End the session that has to go for an admitted one, if there is one."""
+        session = None if verdict.evicted is None else self.sessions.find(verdict.evicted)
+        if session is not None:
+            reason = "other names want their share of the connector's sessions"
+            self.sessions.end(session, ErrorCode.OVER_LIMIT, reason, now)
+
+    def session_established(self, session: Session, now: float) -> None:
+        """Count the session for the agent, whose name is proven now, or end it."""
+        assert session.peer is not None
+        self._release(session)
+        verdict = self.ledger.admit(Kind.SESSION, session.peer.name, session.id)
+        self._evict(verdict, now)
+        if verdict.refusal is not None:
+            self.sessions.end(session, ErrorCode.OVER_LIMIT, verdict.refusal, now)
+
+    def _release(self, session: Session) -> None:
+        for kind in (Kind.OFFER, Kind.UNPROVEN, Kind.SESSION):
+            self.ledger.release(kind, session.id)
+
     def _start_session(
         self, link: ControlLink, offer: messages.SessionOffer, now: float
     ) -> ConnectorSession:
         announced = Announcement(offer.session, offer.agent, offer.instance)
-        session = ConnectorSession(announced, now, self.emit, self._authorizer.authorize)
+        session = ConnectorSession(
+            announced, now, self.emit, self._authorizer.authorize, self.ledger, self.timers
+        )
         self.sessions.add(session, PreferDirect())  # until the agent says another policy
         self.emit(reports.SessionOpened(session.id.hex(), offer.agent, offer.service, link.name))
         self.timers.call_at(now + HANDSHAKE_TIMEOUT, lambda t: self._check_handshake(session, t))
@@ -152,6 +209,7 @@ class ConnectorCore(PeerCore):
     def session_ended(self, session: Session, code: ErrorCode, reason: str, now: float) -> None:
         """Remember the session, so that its agent cannot resume it."""
         super().session_ended(session, code, reason, now)
+        self._release(session)
         self._ended[session.id] = None
         if len(self._ended) > MAX_SESSIONS:
             self._ended.popitem(last=False)

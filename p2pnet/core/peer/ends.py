@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from p2pnet.core import events
+from p2pnet.core.ledger import Kind, Ledger
 from p2pnet.core.peer.session import Announcement, Session
 from p2pnet.core.peer.stream import Stream, StreamAccepted, StreamRequested, StreamState
-from p2pnet.core.timers import Timer
+from p2pnet.core.timers import Deadlines, Timer, Timers
 from p2pnet.wire.codes import DecodeError, ErrorCode
 from p2pnet.wire.names import MAX_NAME
 from p2pnet.wire.stream import ACCEPTED, StreamKind, decode_stream_header
 
 MAX_HEADER = 2 + MAX_NAME  # bytes; more without a complete header cannot come
+HEADER_TIMEOUT = 10.0  # seconds from the first bytes of a stream to its complete header
 
 
 class AgentSession(Session):
@@ -59,6 +61,7 @@ class ConnectorSession(Session):
 
     :param authorize: called with the agent's name and the service; returns None, or the code to
         refuse the stream with.
+    :param ledger: counts the streams of the agent, those of its other sessions too.
     """
 
     def __init__(
@@ -67,19 +70,43 @@ class ConnectorSession(Session):
         now: float,
         emit: Callable[[events.Event], None],
         authorize: Callable[[str, str], ErrorCode | None],
+        ledger: Ledger,
+        timers: Timers,
     ) -> None:
         super().__init__(announced, now, emit)
         self._authorize = authorize
+        self._ledger = ledger
+        self._headers_due = Deadlines(timers, self._check_header)
 
     def _stream(self, stream_id: int) -> Stream | None:
         stream = self.streams.get(stream_id)
         if stream is None and stream_id % 4 == 0:  # the agent's, bidirectional (RFC 9000 2.1)
-            stream = Stream("", StreamKind.BYTES, self._now, self._emit)
-            stream.session, stream.stream_id = self, stream_id
-            # An agent that reads no more wants no answer; its STOP_SENDING may precede the header.
-            stream.sending.ended = not self.connection.takes(stream_id)
-            self.streams[stream_id] = stream
+            stream = self._begin(stream_id)
         return stream
+
+    def _begin(self, stream_id: int) -> Stream | None:
+        """A new stream; None for a stream that was reset, since the agent has too many."""
+        assert self.peer is not None
+        stream = Stream("", StreamKind.BYTES, self._now, self._emit)
+        if self._ledger.admit(Kind.STREAM, self.peer.name, stream).refusal is not None:
+            self.connection.reset(stream_id, ErrorCode.OVER_LIMIT)
+            return None
+        stream.session, stream.stream_id = self, stream_id
+        # An agent that reads no more wants no answer; its STOP_SENDING may precede the header.
+        stream.sending.ended = not self.connection.takes(stream_id)
+        self.streams[stream_id] = stream
+        return stream
+
+    def close_stream(self, stream: Stream, code: int, reason: str) -> None:
+        """Forget the stream, which counts no more for the agent."""
+        self._ledger.release(Kind.STREAM, stream)
+        self._headers_due.forget(stream)
+        super().close_stream(stream, code, reason)
+
+    def _check_header(self, stream: Stream, now: float) -> None:
+        self._now = now
+        if stream.state is StreamState.WAITING:
+            stream.reset(ErrorCode.PROTOCOL_ERROR, f"no header in {HEADER_TIMEOUT:.0f} s")
 
     def _before_open(self, stream: Stream, data: bytes) -> bytes:
         if stream.state is StreamState.REQUESTED:
@@ -88,6 +115,7 @@ class ConnectorSession(Session):
         receiving.buffer += data
         decoded = decode_stream_header(bytes(receiving.buffer[:MAX_HEADER]))
         if decoded is None:
+            self._headers_due.bring_forward(stream, stream.created + HEADER_TIMEOUT)
             return b""
         header, length = decoded
         rest, receiving.buffer = bytes(receiving.buffer[length:]), bytearray()

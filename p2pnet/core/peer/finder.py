@@ -9,7 +9,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 from collections.abc import Container, Iterator, Sequence
-from typing import Protocol
+from typing import Protocol, cast
 
 from p2pnet import reports
 from p2pnet.core import events
@@ -239,7 +239,7 @@ class ServiceFinder:
         session_id = resumes.id if resumes is not None else self._owner.new_session_id()
         request = Request(self._last_number, session_id, service, link, resumes)
         self._requests[request.number] = request
-        policy = self._owner.policy_of(service)
+        policy = cast(messages.PolicyName, self._owner.policy_of(service))
         connector = resumes.peer_name if resumes is not None else None
         link.send(messages.SessionRequest(request.number, session_id, service, connector, policy))
         self._timers.call_at(now + ANSWER_TIMEOUT, lambda t: self._overdue(request, t))

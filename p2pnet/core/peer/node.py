@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable
 
 from p2pnet import reports
 from p2pnet.core import events
+from p2pnet.core.ledger import Ledger
 from p2pnet.core.peer.link import ControlLink
 from p2pnet.core.peer.options import PeerOptions
 from p2pnet.core.peer.profiles import Profiles
@@ -57,6 +58,7 @@ class PeerCore:
     :param utcnow: the calendar's clock, for certificate dates.
     :param entropy: the source of random bytes.
     :param max_peer_streams: streams that the other end of a session may open at a time.
+    :param ledger: what the peers hold of this node.
 
     Raises ValueError for credentials of another role, and for an Intermediate without a port.
     """
@@ -74,11 +76,13 @@ class PeerCore:
         utcnow: Callable[[], datetime.datetime],
         entropy: Callable[[int], bytes] = os.urandom,
         max_peer_streams: int = 0,
+        ledger: Ledger,
     ) -> None:
         if credentials.identity.role is not self.role:
             raise ValueError(f"{credentials.identity} cannot be run as {self.role}")
         self.profiles = Profiles(credentials, self.peer_role, options, utcnow, max_peer_streams)
         self.timers = Timers()
+        self.ledger = ledger
         self.entropy = entropy
         instance = entropy(8)
         self.links = [
@@ -306,6 +310,8 @@ class PeerCore:
 
     def session_ended(self, session: Session, code: ErrorCode, reason: str, now: float) -> None:
         """The session is over, and its streams are broken off. The roles do more."""
+        if session.has_connection:
+            session.connection.share_credit(None)
         self._forget_relays()
 
     def _forget_relays(self) -> None:
@@ -352,6 +358,7 @@ class PeerCore:
             reason = f"{announced}, it is {peer.name}"
             self.sessions.end(session, ErrorCode.WRONG_PEER, reason, now)
             return
+        session.connection.share_credit(self.ledger.credit(peer.name))
         self.sessions.established(session, now)
         self.session_established(session, now)
 

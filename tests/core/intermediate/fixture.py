@@ -8,6 +8,7 @@ from typing import Any
 from p2pnet.core import events
 from p2pnet.core.intermediate.introductions import Introductions
 from p2pnet.core.intermediate.registry import MemoryDirectory
+from p2pnet.core.intermediate.shares import make_ledger
 from p2pnet.core.intermediate.workers import SharedForwarder
 from p2pnet.core.timers import Timers
 from p2pnet.identity import Role
@@ -29,11 +30,10 @@ class Fixture:
         self.nodes: list[Told] = []
         self.made = 0
         self.timers = Timers()
+        self.ledger = make_ledger(100, max_sessions, max_per_node)
         self.table = Introductions(
             self.forwarder, self.directory, self.connectors, self.events.append,
-            random.Random(1).randbytes, self.timers,
-            max_sessions=max_sessions, max_per_node=max_per_node,
-            rate=0,
+            random.Random(1).randbytes, self.timers, self.ledger, rate=0,
         )  # fmt: skip
 
     def node(self, role: Role, name: str, *services: str) -> Told:

@@ -12,6 +12,7 @@ from p2pnet.core.intermediate.control import GREETING_TIMEOUT, ControlConnection
 from p2pnet.core.intermediate.introductions import Introductions
 from p2pnet.core.intermediate.nodes import ConnectedNodes
 from p2pnet.core.intermediate.registry import MemoryDirectory
+from p2pnet.core.intermediate.shares import make_ledger
 from p2pnet.core.intermediate.workers import SharedForwarder
 from p2pnet.core.timers import Timers
 from p2pnet.identity import Role
@@ -35,21 +36,24 @@ class ControlCase(SynchronousTestCase):
         """Nobody is connected."""
         self.events: list[events.Event] = []
         self.timers = Timers()
+        self.ledger = make_ledger(max_connections=4, max_sessions=10, max_per_node=10)
         self.nodes = ConnectedNodes()
         self.directory = MemoryDirectory()
         self.introductions = Introductions(
             SharedForwarder(self.events.append), self.directory, self.nodes.connectors,
-            self.events.append, random.Random(1).randbytes, self.timers,
-            max_sessions=10, max_per_node=10, rate=0,
+            self.events.append, random.Random(1).randbytes, self.timers, self.ledger, rate=0,
         )  # fmt: skip
         self.control = ControlConnections(
-            self.nodes, self.directory, self.introductions, self.timers, self.events.append
-        )
+            self.nodes, self.directory, self.introductions, self.timers, self.ledger,
+            self.events.append,
+        )  # fmt: skip
 
     def connect(self, role: Role, name: str, address: Address) -> FakeConnection:
         """A node whose handshake succeeded."""
-        connection = FakeConnection(address, credentials(role, name).identity)
+        identity = credentials(role, name).identity
+        connection = FakeConnection(address, identity)
         self.control.packet_arrived(connection, 0.0)
+        self.control.handle(connection, quic_events.HandshakeCompleted(identity), 0.0)
         return connection
 
     def say(self, connection: FakeConnection, *said: Message) -> None:
@@ -102,6 +106,19 @@ class GreetingTests(ControlCase):
         self.timers.handle_timer(GREETING_TIMEOUT)
         self.assertEqual((ErrorCode.PROTOCOL_ERROR, "no greeting in time"), silent.closed)
         self.assertEqual((None, None), (gone.closed, greeted.closed))
+
+    def test_a_name_with_the_most_connections_makes_room_for_another(self) -> None:
+        """Of four connections that there may be; its newest one is closed, with a reason."""
+        processes = [self.greet(Role.AGENT, "alice", AGENT, number) for number in range(1, 6)]
+        full = (ErrorCode.OVER_LIMIT, "all 4 connections are in use")
+        self.assertEqual([None] * 4 + [full], [each.closed for each in processes])
+        self.greet(Role.CONNECTOR, "office", CONNECTOR)
+        reason = "other names want their share of the intermediate's connections"
+        self.assertEqual((ErrorCode.OVER_LIMIT, reason), processes[3].closed)
+        self.assertEqual(messages.Goodbye(ErrorCode.OVER_LIMIT, reason), processes[3].sent[-1])
+        for process in processes:
+            self.close(process)
+        self.assertEqual(1, len(self.ledger))
 
     def test_only_hello_may_come_first_and_only_once(self) -> None:
         """In a version of the same major number."""

@@ -214,7 +214,7 @@ class DrainTests(CoreCase):
         alice, _, channel = self.session()
         self.core.drain(60.0, self.now)
         self.core.receive_datagram(encode_relay_frame(channel, b"x"), alice.address, self.now)
-        alice.say(messages.SessionRequest(2, bytes(16), "web", policy="other"))
+        alice.say(messages.SessionRequest(2, bytes(16), "web", policy="lowest-rtt"))
         self.run_for()
         (refused,) = alice.of(messages.SessionRefused)
         self.assertEqual(ErrorCode.DRAINING, refused.code)

@@ -120,7 +120,9 @@ class Machine(RuleBasedStateMachine):
         """Nothing is left when everybody is gone, and what was opened was closed, once."""
         for node in list(self.fixture.nodes):
             self.fixture.lose(node)
-        assert len(self.fixture.table) == len(self.fixture.forwarder) == 0
+        assert (
+            len(self.fixture.table) == len(self.fixture.forwarder) == len(self.fixture.ledger) == 0
+        )
         assert len(self.fixture.directory) == 0
         seen: collections.Counter[str] = collections.Counter()
         for event in self.fixture.events:
@@ -267,7 +269,10 @@ class IntroductionsTests(SynchronousTestCase):
 
     def test_an_answer_in_time_is_not_late_afterwards(self) -> None:
         """Nor is one for a session that ended."""
-        one, other = self.fixture.request(self.alice), self.fixture.request(self.alice, policy="x")
+        one, other = (
+            self.fixture.request(self.alice),
+            self.fixture.request(self.alice, policy="relay-only"),
+        )
         self.fixture.answer(self.office, one)
         self.fixture.answer(self.office, other, ErrorCode.OVER_LIMIT)
         self.fixture.timers.handle_timer(OFFER_TIMEOUT)
@@ -287,13 +292,13 @@ class IntroductionsTests(SynchronousTestCase):
     def test_limits_are_of_all_nodes_and_of_each(self) -> None:
         """The reason says which."""
         for limits, reason in (
-            ((1, 9), "the intermediate relays 1 sessions"),
-            ((9, 1), "agent alice has 1 sessions"),
+            ((1, 9), "all 1 sessions are in use"),
+            ((9, 1), "alice has 1 sessions"),
         ):
             fixture = Fixture(*limits)
             fixture.node(Role.CONNECTOR, "office", "web")
             alice = fixture.node(Role.AGENT, "alice")
-            for policy in ("a", "b"):
+            for policy in ("direct-only", "relay-only"):
                 fixture.request(alice, policy=policy)
             (refused,) = self.told(alice, messages.SessionRefused)
             self.assertEqual((ErrorCode.OVER_LIMIT, reason), (refused.code, refused.reason))

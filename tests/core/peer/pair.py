@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from twisted.trial.unittest import SynchronousTestCase
 
 from p2pnet.core import events
+from p2pnet.core.ledger import Cap, Kind, Ledger
 from p2pnet.core.peer.ends import AgentSession, ConnectorSession
 from p2pnet.core.peer.options import PeerOptions
 from p2pnet.core.peer.profiles import Profiles
@@ -21,6 +22,7 @@ from p2pnet.core.peer.stream import (
     StreamState,
     StreamWritable,
 )
+from p2pnet.core.timers import Timers
 from p2pnet.identity import Role
 from p2pnet.net.clock import utcnow
 from p2pnet.quic import events as quic_events
@@ -131,6 +133,8 @@ class SessionCase(SynchronousTestCase):
     def setUp(self) -> None:
         """The handshake is over."""
         self.now = 0.0
+        self.ledger = Ledger({Kind.STREAM: Cap(own=16)})
+        self.timers = Timers()
         alice, office = (
             Profiles(credentials(role, name), peer, OPTIONS, utcnow, max_peer_streams=16)
             for role, name, peer in (
@@ -144,8 +148,9 @@ class SessionCase(SynchronousTestCase):
             Announcement(SESSION, "office", b"instance"), 0.0, self.agent.emit, "web"
         )
         self.other_session = self.connector.session = ConnectorSession(
-            Announcement(SESSION, "alice", b"instance"), 0.0, self.connector.emit, self.authorize
-        )
+            Announcement(SESSION, "alice", b"instance"), 0.0, self.connector.emit, self.authorize,
+            self.ledger, self.timers,
+        )  # fmt: skip
         self.session.set_connection(self.agent.mux.connect(alice.peer(), ADDRESS, 0.0))
         self.settle()
         self.assertTrue(self.session.is_established and self.other_session.is_established)

@@ -8,8 +8,14 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from p2pnet import reports
+from p2pnet.core.ledger import Kind
 from p2pnet.core.peer import connector
-from p2pnet.core.peer.connector import HANDSHAKE_TIMEOUT, AllowList
+from p2pnet.core.peer.connector import (
+    HANDSHAKE_TIMEOUT,
+    MAX_AGENT_SESSIONS,
+    MAX_UNPROVEN,
+    AllowList,
+)
 from p2pnet.interfaces import IAuthorizer
 from p2pnet.wire import messages
 from p2pnet.wire.codes import ErrorCode
@@ -115,13 +121,6 @@ class OfferTests(CoreCase):
         self.assertEqual(ErrorCode.PROTOCOL_ERROR, code)
         self.assertEqual("that session belongs to another agent", reason)
 
-    def test_there_are_no_more_than_so_many_sessions(self) -> None:
-        """The others are refused; those that there are go on."""
-        self.patch(connector, "MAX_SESSIONS", 1)
-        self.offer(0, ID)
-        self.assertEqual((ErrorCode.OVER_LIMIT, "1 sessions are open"), self.offer(0, OTHER_ID))
-        self.assertEqual((ErrorCode.NO_ERROR, ""), self.offer(1, ID))
-
     def test_a_session_that_is_over_is_not_resumed(self) -> None:
         """As long as it is remembered."""
         self.patch(connector, "MAX_SESSIONS", 1)
@@ -133,6 +132,85 @@ class OfferTests(CoreCase):
             code = self.offer(0, session_id)[0]
             self.assertEqual(ErrorCode.RESTARTED, code)
         self.assertEqual(ErrorCode.NO_ERROR, self.offer(0, ID)[0])
+
+
+class ShareTests(CoreCase):
+    """How many sessions may be open."""
+
+    def setUp(self) -> None:
+        """Few, so that the tests are short."""
+        self.patch(connector, "MAX_SESSIONS", 12)
+        super().setUp()
+        self.office._authorizer = AllowList({"web": ["*"]})
+
+    def offers(self, number: int, count: int, agent: str = "alice") -> list[ErrorCode]:
+        """The answers to new offers of an Intermediate."""
+        ids = (self.office.entropy(16) for _ in range(count))
+        return [ErrorCode(self.offer(number, session, agent=agent)[0]) for session in ids]
+
+    def test_an_agent_may_have_eight_sessions_without_handshake(self) -> None:
+        """Through each Intermediate: the name is not proven. In time they make room."""
+        taken = [ErrorCode.NO_ERROR] * MAX_UNPROVEN
+        self.assertEqual([*taken, ErrorCode.OVER_LIMIT], self.offers(0, MAX_UNPROVEN + 1))
+        reason = "alice through 192.0.2.1:4433 has 8 sessions without handshake"
+        self.assertEqual(reason, self.offer(0, ID)[1])
+        self.assertEqual([ErrorCode.NO_ERROR], self.offers(0, 1, "bob"))
+        self.assertEqual([ErrorCode.NO_ERROR], self.offers(1, 1))
+        self.run_for(HANDSHAKE_TIMEOUT + 0.1)
+        self.assertEqual(taken, self.offers(0, MAX_UNPROVEN))
+
+    def test_an_intermediate_that_fills_the_connector_makes_room_for_another(self) -> None:
+        """Its newest sessions end; those that other Intermediates announce go on."""
+        for number in range(6):
+            self.offers(0, 2, f"agent{number}")
+        self.assertEqual([ErrorCode.OVER_LIMIT], self.offers(0, 1, "carol"))
+        self.assertEqual([ErrorCode.NO_ERROR] * 3, self.offers(1, 3))
+        self.assertEqual([ErrorCode.OVER_LIMIT], self.offers(1, 1))
+        self.assertEqual(12, len(self.office.sessions))
+        self.connector.pump(self.now)
+        ended = self.connector.happened(reports.SessionClosed)
+        self.assertEqual(["agent5", "agent5", "agent4"], [report.peer for report in ended])
+        self.assertEqual(["over_limit"] * 3, [report.code for report in ended])
+
+    def test_an_established_session_is_none_without_handshake(self) -> None:
+        """Offers do not end it, and it leaves room for offers."""
+        self.talk()
+        session = self.connector.session
+        self.assertEqual([ErrorCode.NO_ERROR] * MAX_UNPROVEN, self.offers(0, MAX_UNPROVEN))
+        self.offers(0, 8, "bob")
+        self.assertTrue(session.is_established)
+        self.assertEqual(1, self.office.ledger.held(Kind.SESSION, "alice"))
+
+    def test_an_agent_with_many_sessions_is_refused_another(self) -> None:
+        """When the handshakes of several end together, and at the next offer."""
+        stream = self.stream()
+        self.run_for(0.01)
+        self.assertEqual(1, len(self.office.sessions))
+        for number in range(MAX_AGENT_SESSIONS):
+            self.office.ledger.enter(Kind.SESSION, "alice", number)
+        self.run_for(1.0)
+        (closed,) = self.connector.happened(reports.SessionClosed)
+        self.assertEqual(("over_limit", "alice has 64 sessions"), (closed.code, closed.reason))
+        self.assertEqual(ErrorCode.OVER_LIMIT, self.outcome_code(stream))
+        self.assertEqual((ErrorCode.OVER_LIMIT, "alice has 64 sessions"), self.offer(0, ID))
+
+    def test_an_intermediate_offers_so_many_sessions_a_second(self) -> None:
+        """Refused ones count, too."""
+        burst = self.offers(0, 14, "bob")
+        self.assertEqual(MAX_UNPROVEN, burst.count(ErrorCode.NO_ERROR))
+        self.assertEqual(
+            (ErrorCode.OVER_LIMIT, "192.0.2.1:4433 offers more than 100 sessions a second"),
+            self.offer(0, ID),
+        )
+        self.run_for(0.1)
+        self.assertEqual(ErrorCode.NO_ERROR, self.offer(0, ID)[0])
+
+    def test_nothing_is_counted_of_sessions_that_are_over(self) -> None:
+        """However they ended."""
+        self.talk()
+        self.offers(0, 4, "bob")
+        self.office.close(self.now)
+        self.assertEqual(0, len(self.office.ledger))
 
 
 class HandshakeTests(CoreCase):

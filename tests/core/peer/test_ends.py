@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from p2pnet import reports
-from p2pnet.core.peer.ends import MAX_HEADER
+from p2pnet.core.ledger import Kind
+from p2pnet.core.peer.ends import HEADER_TIMEOUT, MAX_HEADER
 from p2pnet.core.peer.stream import StreamAccepted, StreamRequested, StreamState
 from p2pnet.wire.codes import ErrorCode
 from p2pnet.wire.names import MAX_NAME
@@ -81,6 +82,33 @@ class ConnectorTests(SessionCase):
         (requested,) = self.requested
         self.assertEqual((b"only this", True), (requested.owner.data, requested.owner.ended))
         self.assertEqual((ErrorCode.NO_ERROR, ""), requested.owner.outcome)
+
+    def test_regression_a_stream_without_its_header_is_reset(self) -> None:
+        """It stayed for ever. A header that comes in time, in pieces, is not late afterwards."""
+        slow = self.open()
+        self.write(slow, HEADER[:2])
+        late = self.open()
+        self.write(late, HEADER[:2])
+        self.write(slow, HEADER[2:])
+        self.timers.handle_timer(self.now + HEADER_TIMEOUT)
+        self.settle()
+        self.assertEqual((ErrorCode.PROTOCOL_ERROR, "reset by the peer"), late.owner.outcome)
+        self.assertIsNone(slow.owner.outcome)
+        self.assertEqual([slow.stream_id], list(self.other_session.streams))
+        self.assertEqual((1, None), (len(self.ledger), self.timers.get_timer()))
+
+    def test_an_agent_has_so_many_streams_and_no_more(self) -> None:
+        """Those of its other sessions count; the others are refused."""
+        for number in range(15):
+            self.ledger.enter(Kind.STREAM, "alice", number)
+        stream, _ = self.talk()
+        second = self.open()
+        self.write(second, HEADER + b"data")
+        self.assertEqual((ErrorCode.OVER_LIMIT, "reset by the peer"), second.owner.outcome)
+        self.assertEqual([stream.stream_id], list(self.other_session.streams))
+        stream.reset()
+        self.settle()
+        self.talk()
 
     def test_a_stream_of_the_connectors_own_numbers_is_no_agents(self) -> None:
         """Only client-initiated bidirectional streams count (RFC 9000 section 2.1)."""

@@ -13,6 +13,7 @@ from p2pnet.core.peer.finder import REQUEST_TIMEOUT
 from p2pnet.core.peer.node import PeerCore
 from p2pnet.core.peer.stream import Stream, StreamClosed
 from p2pnet.identity import Role
+from p2pnet.quic.flow_control import CONNECTION_WINDOW
 from p2pnet.wire.address import Address
 from p2pnet.wire.check import Check, CheckKind, encode_request
 from p2pnet.wire.codes import ErrorCode
@@ -134,6 +135,14 @@ class SessionTests(RelayedCase):
         (closed,) = self.agent.happened(reports.SessionClosed)
         self.assertEqual(("shutdown", "enough"), (closed.code, closed.reason))
         self.assertEqual((ErrorCode.SHUTDOWN, "enough"), self.ours.owner.outcome)
+
+    def test_the_credit_of_a_session_counts_for_the_name_of_its_peer(self) -> None:
+        """At both ends, and only as long as the session lives."""
+        accounts = self.core.ledger.credit("office"), self.office.ledger.credit("alice")
+        self.assertEqual([CONNECTION_WINDOW] * 2, [account.total for account in accounts])
+        self.core.sessions.end(self.agent.session, ErrorCode.NO_ERROR, "", self.now)
+        self.run_for(1.0)
+        self.assertEqual([0, 0], [account.total for account in accounts])
 
     def test_events_of_a_session_that_is_over_are_ignored(self) -> None:
         """Its last packets may be answered."""
