@@ -1,7 +1,8 @@
 """How many frames a peer may send that change nothing.
 
 A frame costs microseconds whatever is in it, so that 300 empty frames in a packet cost as much as
-30 usual packets.
+30 usual packets. An honest peer sends such frames too: what was not lost, but only late, arrives
+twice. Those are never many more than the frames that bring something.
 """
 
 from aioquic.quic.connection import QuicConnectionError
@@ -9,12 +10,15 @@ from aioquic.quic.packet import QuicErrorCode, QuicFrameType
 from aioquic.quic.recovery import MAX_ACK_RANGES
 
 FREE_FRAMES = 16  # of each packet: limits of streams, connection ids and the like
-MAX_IDLE_FRAMES = 2048  # beyond those; 512 streams that are reset and stopped at once make 1024
+CREDIT = 4  # idle frames for each frame that brings something
+MAX_IDLE_FRAMES = 4096  # beyond those; 512 streams that are reset and stopped at once make 1024
 ACKS = QuicFrameType.ACK, QuicFrameType.ACK_ECN
 
 
 class FrameBudget:
-    """Counts the frames of a connection that bring no byte, less FREE_FRAMES for each packet.
+    """Counts the frames of a connection that bring no byte.
+
+    Each packet takes FREE_FRAMES off, and each frame that brings something CREDIT.
 
     :ivar idle: the count.
     """
@@ -44,5 +48,5 @@ class FrameBudget:
             )
 
     def pay(self) -> None:
-        """The frame that was counted last brought something."""
-        self.idle -= 1
+        """A frame brought something."""
+        self.idle = max(0, self.idle - CREDIT)

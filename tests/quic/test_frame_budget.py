@@ -4,7 +4,7 @@ from aioquic.quic.connection import QuicConnectionError
 from aioquic.quic.recovery import MAX_ACK_RANGES
 from twisted.trial.unittest import SynchronousTestCase
 
-from p2pnet.quic.frame_budget import FREE_FRAMES, MAX_IDLE_FRAMES, FrameBudget
+from p2pnet.quic.frame_budget import CREDIT, FREE_FRAMES, MAX_IDLE_FRAMES, FrameBudget
 
 ACK, PING, STREAM = 0x02, 0x01, 0x0A
 
@@ -33,14 +33,15 @@ class FrameBudgetTests(SynchronousTestCase):
         error = self.assertRaises(QuicConnectionError, self.budget.count, STREAM)
         self.assertEqual("too many frames that change nothing", error.reason_phrase)
 
-    def test_a_frame_that_brings_something_is_not_counted(self) -> None:
-        """Nor is any frame before a packet without idle frames held against it for ever."""
-        for _ in range(2 * MAX_IDLE_FRAMES):
-            self.packet(STREAM)
-            self.budget.pay()
+    def test_a_frame_that_brings_something_pays_for_others(self) -> None:
+        """Not for those to come."""
+        self.budget.pay()
         self.packet(*[PING] * 100)
-        for _ in range(100 // FREE_FRAMES + 1):
-            self.packet()
+        for _ in range(100 // CREDIT - 1):
+            self.budget.pay()
+        self.assertEqual(CREDIT, self.budget.idle)
+        for _ in range(2):
+            self.budget.pay()
         self.assertEqual(0, self.budget.idle)
 
     def test_a_second_acknowledgement_counts_for_all_its_ranges(self) -> None:

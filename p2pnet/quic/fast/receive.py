@@ -207,11 +207,9 @@ class FastReceiver(Engine):
         """Where the frame ends, 0 if it is aioquic's to judge."""
         found = frames.read_datagram(plain, at)
         limit = self._configuration.max_datagram_frame_size
-        if found is None or limit is None or found[1] - at > limit:
+        start, end = found or (0, 0)
+        if start == end or limit is None or end - at > limit:
             return 0
-        start, end = found
-        if start == end:
-            self._budget.count(frames.DATAGRAM_WITH_LENGTH)
         self._events.append(DatagramFrameReceived(data=plain[start:end]))
         return end
 
@@ -248,6 +246,8 @@ class FastReceiver(Engine):
                 self._events.append(event)
             elif not new:
                 self._budget.count(kind)
+        if new and self._budget.idle:
+            self._budget.pay()
         limit.used += new
         delivered = receiver.starting_offset()
         if receiver.highest_offset != delivered or receiver.is_finished or self._undelivered:

@@ -1,0 +1,1 @@
+"""Attacks, each with the bound that the nodes keep under the attack."""
