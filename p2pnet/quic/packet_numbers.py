@@ -4,7 +4,6 @@ A peer that acknowledges packets before they arrive, or packets that went elsewh
 sender go faster than the path. It cannot know which numbers no packet has.
 """
 
-import collections
 from collections.abc import Callable, Iterable
 
 FIRST_PERIOD = 64  # packets until the first number is skipped, on average
@@ -25,7 +24,7 @@ class PacketNumbers:
         self._entropy = entropy
         self._newest = -1
         self._period = FIRST_PERIOD
-        self._skipped: collections.deque[int] = collections.deque(maxlen=REMEMBERED)
+        self._skipped: tuple[int, ...] = ()
         self.next_at = self._draw(0)
 
     def _draw(self, number: int) -> int:
@@ -34,7 +33,7 @@ class PacketNumbers:
     def skip(self, number: int) -> int:
         """Skip a number. Returns the number of the next packet."""
         self._newest = number
-        self._skipped.append(number)
+        self._skipped = (*self._skipped[1 - REMEMBERED :], number)
         self._period = min(2 * self._period, MAX_PERIOD)
         self.next_at = self._draw(number)
         return number + 1
