@@ -138,7 +138,7 @@ class IdleFrameTests(FrameTestCase):
                 one.send(one.open_stream(), b"x")
             pair.run_until_quiet()
             pair.loss, pair.jitter, pair.copies = 0.05, 0.02, 0.05
-            for _ in range(20):
+            for _ in range(8):
                 for stream_id in streams:
                     one.send(stream_id, b"question")
                     other.send(stream_id, b"a")
