@@ -10,7 +10,7 @@ ROUNDS ?= 3
 SAMPLE ?= 300
 SIM_JOBS ?= $(shell nproc)
 # The suites without other processes, sockets or builds: for every Python that the machine has.
-QUICK = tests/wire tests/traversal tests/quic tests/core tests/config tests/test_identity.py \
+QUICK = tests/wire tests/traversal tests/quic tests/core tests/config tests/observe tests/test_identity.py \
 	tests/test_pki.py
 COVERED ?= $(QUICK) tests/sim
 

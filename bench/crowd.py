@@ -19,11 +19,12 @@ from p2pnet.quic.multiplexer import Multiplexer
 from p2pnet.quic.profile import FAST, ConnectionProfile
 from p2pnet.wire import messages
 from p2pnet.wire.address import Address
+from p2pnet.wire.encoding import Message, MessageBuffer, encode_message
 
 AT_A_TIME = 16  # handshakes; with twice as many half-open ones the Intermediate demands Retry
 PING_EVERY = 15.0  # seconds
 
-Take = Callable[[Connection, messages.Message], object]
+Take = Callable[[Connection, Message], object]
 
 
 def load_credentials(certs: Path, name: str) -> Credentials:
@@ -66,7 +67,7 @@ class Crowd:
             utcnow=lambda: datetime.datetime.now(datetime.UTC), alpn=messages.ALPN,
             engine=FAST, host=intermediate[0],
         )  # fmt: skip
-        self._buffers: dict[Connection, messages.MessageBuffer] = {}
+        self._buffers: dict[Connection, MessageBuffer[Message]] = {}
         self._pings: list[tuple[float, int, Connection]] = []
         self.connections: list[Connection] = []
 
@@ -90,9 +91,9 @@ class Crowd:
         while self.ready:
             self.turn()
 
-    def send(self, connection: Connection, message: messages.Message) -> None:
+    def send(self, connection: Connection, message: Message) -> None:
         """On the control stream of one of `connections`."""
-        connection.send(messages.CONTROL_STREAM, messages.encode_message(message))
+        connection.send(messages.CONTROL_STREAM, encode_message(message))
 
     def idle(self, seconds: float) -> None:
         """Let that much time pass."""
@@ -122,7 +123,7 @@ class Crowd:
         match event:
             case events.HandshakeCompleted():
                 self.send(connection, messages.Hello(messages.VERSION, os.urandom(8)))
-                self._buffers[connection] = messages.MessageBuffer()
+                self._buffers[connection] = MessageBuffer(messages.decode_message)
             case events.StreamDataReceived(stream_id, data, _):
                 connection.consume(stream_id, len(data))
                 for message in self._buffers[connection].feed(data):

@@ -25,6 +25,7 @@ from p2pnet.quic.connection import Connection
 from p2pnet.testing.processes import Deployment, ProcessError
 from p2pnet.wire import messages
 from p2pnet.wire.address import parse_host_port
+from p2pnet.wire.encoding import Message
 from p2pnet.wire.relay_frame import encode_relay_frame
 
 COUNTS = (10, 100, 1000, 5000)
@@ -73,11 +74,11 @@ class Course:
         self._agents.turn()
         self._connectors.turn()
 
-    def _offered(self, connection: Connection, message: messages.Message) -> None:
+    def _offered(self, connection: Connection, message: Message) -> None:
         if isinstance(message, messages.SessionOffer):
             self._connectors.send(connection, messages.SessionAnswer(message.session))
 
-    def _opened(self, connection: Connection, message: messages.Message) -> None:
+    def _opened(self, connection: Connection, message: Message) -> None:
         if isinstance(message, messages.SessionOpened):
             payload = QUIC + bytes(SIZE - 10)
             self._frames.append(encode_relay_frame(message.send_channel, payload))

@@ -24,10 +24,11 @@ from twisted.internet import reactor as _reactor
 from twisted.internet.protocol import DatagramProtocol
 
 from p2pnet.wire import messages
+from p2pnet.wire.encoding import encode_message
 
 reactor: Any = _reactor
 CONNECTION_ID = 8  # bytes
-WELCOME = messages.encode_message(messages.Welcome(messages.VERSION))
+WELCOME = encode_message(messages.Welcome(messages.VERSION))
 
 
 class Connection(QuicConnection):

@@ -14,6 +14,7 @@ certificate that its peers would refuse. TLS proves that the peer holds the cert
 from __future__ import annotations
 
 import enum
+import functools
 import os
 import re
 import stat
@@ -21,13 +22,14 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
+from cryptography.x509.oid import ExtendedKeyUsageOID
 from OpenSSL import crypto
 from service_identity import CertificateError, VerificationError
 from service_identity.cryptography import (
@@ -35,22 +37,20 @@ from service_identity.cryptography import (
     verify_certificate_ip_address,
 )
 
+from p2pnet.certificate import MIN_RSA, is_authority, missing_usage, subject_names, weak_key
+from p2pnet.files import FilePath, find_open_directory, others_may_read
 from p2pnet.wire.names import MAX_NAME, NAME_PATTERN
+from p2pnet.wire.text import printable
 
 PrivateKey: TypeAlias = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
-FilePath: TypeAlias = str | os.PathLike[str]
-Extension = TypeVar("Extension", bound=x509.ExtensionType)
 
 # A realm's CA may have one or two CAs below it, and a peer may send the root as well.
 MAX_CHAIN = 3
 
-# The text may become the reason phrase of a CONNECTION_CLOSE frame (RFC 9000 section 19.19), which
-# must fit a 1200-byte packet and which implementations write to their logs.
-MAX_MESSAGE = 199
-MAX_QUOTED = 40
+# A name or subject in an error is so short that it leaves room for the remedy.
+_quoted = functools.partial(printable, limit=40)
 
 _DATE = "%Y-%m-%d %H:%M UTC"
-_NOT_PRINTABLE = re.compile(r"[^ -~]")
 _NODE_URI = re.compile(
     rf"p2pnet://(?P<realm>{NAME_PATTERN.pattern})"
     r"/(?P<role>intermediate|connector|agent|service)"
@@ -66,6 +66,14 @@ class Role(enum.StrEnum):
     AGENT = "agent"
 
 
+PURPOSES = {
+    Role.INTERMEDIATE: [ExtendedKeyUsageOID.SERVER_AUTH],
+    Role.CONNECTOR: [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH],
+    Role.AGENT: [ExtendedKeyUsageOID.CLIENT_AUTH],
+}
+"""The extended key usage of each role: a Connector dials Intermediates, and Agents dial it."""
+
+
 class Problem(enum.StrEnum):
     """The reason for the refusal of a certificate."""
 
@@ -77,17 +85,19 @@ class Problem(enum.StrEnum):
     UNTRUSTED = "untrusted"
     WRONG_HOST = "wrong-host"
     MALFORMED = "malformed"
+    WEAK_KEY = "weak-key"
+    WRONG_USAGE = "wrong-usage"
 
 
 class IdentityError(Exception):
     """A certificate was refused because of a Problem, `problem`.
 
-    The text names the certificate, the problem and the remedy. It is printable ASCII of less than
-    200 bytes, whatever the peer wrote into its certificate.
+    The text names the certificate, the problem and the remedy. It is printable, whatever the peer
+    wrote into its certificate.
     """
 
     def __init__(self, problem: Problem, message: str) -> None:
-        super().__init__(_printable(message, MAX_MESSAGE))
+        super().__init__(printable(message))
         self.problem = problem
 
 
@@ -99,7 +109,7 @@ def check_name(kind: str, value: str) -> None:
     """Raise ValueError unless `value` is a valid name of a `kind` ("realm", "node", "service")."""
     if not NAME_PATTERN.fullmatch(value):
         raise ValueError(
-            f"{kind} name {_printable(value)!r} is not valid: use 1 to {MAX_NAME} of a-z 0-9 . _ - "
+            f"{kind} name {_quoted(value)!r} is not valid: use 1 to {MAX_NAME} of a-z 0-9 . _ - "
             "and begin and end with a letter or digit"
         )
 
@@ -156,9 +166,11 @@ class Credentials:
         """Read and check the three PEM files of a node.
 
         The certificates must be valid at `now` (aware), None for the present. Raises
-        CredentialsError for a certificate that peers would refuse, or a key that others may read.
+        CredentialsError for a certificate that peers would refuse, for a key that others may read
+        or for a file that they may replace.
         """
         (certificate, *chain), private_key = load_pair(cert, key)
+        _check_place(ca)
         authority, *others = load_certificates(ca)
         try:
             if others or not is_authority(authority):
@@ -201,27 +213,12 @@ def verify_peer(
         _check_realm_and_role(identity, ours.identity.realm, roles)
         _check_dates(_named(identity), certificate, now)
         _check_dates("CA certificate of this realm", ours.ca, now)
+        _check_use(_named(identity), certificate, PURPOSES[identity.role])
+        _check_use("CA certificate of this realm", ours.ca)
         _check_chain(identity, certificate, chain, ours.ca, now)
         if host is not None:
             _check_host(identity, certificate, host)
     return identity
-
-
-def is_authority(certificate: x509.Certificate) -> bool:
-    """Whether a certificate is a CA's (RFC 5280 section 4.2.1.9). Raises ValueError if broken."""
-    constraints = _extension(certificate, x509.BasicConstraints)
-    return constraints is not None and constraints.ca
-
-
-def subject_names(certificate: x509.Certificate) -> tuple[list[str], list[str]]:
-    """The `p2pnet:` URIs and hosts (IP addresses, then names). Raises ValueError if broken."""
-    names = _extension(certificate, x509.SubjectAlternativeName)
-    if names is None:
-        return [], []
-    uris = names.get_values_for_type(x509.UniformResourceIdentifier)
-    hosts = [str(address) for address in names.get_values_for_type(x509.IPAddress)]
-    hosts += names.get_values_for_type(x509.DNSName)
-    return [uri for uri in uris if uri.startswith("p2pnet:")], hosts
 
 
 def load_certificates(path: FilePath) -> list[x509.Certificate]:
@@ -235,8 +232,10 @@ def load_certificates(path: FilePath) -> list[x509.Certificate]:
 def load_pair(cert: FilePath, key: FilePath) -> tuple[list[x509.Certificate], PrivateKey]:
     """The certificates of the file `cert`, and the private key of the first in the file `key`.
 
-    Raises CredentialsError, also for a key file that others than its owner may read.
+    Raises CredentialsError, also for a key that others may read or a file that they may replace.
     """
+    for path in (cert, key):
+        _check_place(path)
     certificates = load_certificates(cert)
     try:
         private_key = load_pem_private_key(_read(key, private=True), password=None)
@@ -255,12 +254,20 @@ def load_pair(cert: FilePath, key: FilePath) -> tuple[list[x509.Certificate], Pr
     return certificates, private_key
 
 
+def _check_place(path: FilePath) -> None:
+    """Raise CredentialsError if any user of the machine could replace the file."""
+    if directory := find_open_directory(path):
+        raise CredentialsError(
+            f"{path}: others may replace it, as anybody may write to {directory}; move it, or run"
+            f" `chmod o-w {directory}`"
+        )
+
+
 def _read(path: FilePath, *, private: bool = False) -> bytes:
     try:
         with open(path, "rb") as file:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-            # Only on POSIX do the mode bits decide who may read a file.
-            if private and os.name == "posix" and mode & 0o077:
+            if private and others_may_read(mode):
                 raise CredentialsError(
                     f"{path}: others may read it (mode {mode:04o}); run `chmod 600 {path}`"
                 )
@@ -271,20 +278,14 @@ def _read(path: FilePath, *, private: bool = False) -> bytes:
         raise CredentialsError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def _printable(text: str, limit: int = MAX_QUOTED) -> str:
-    """`text` as printable ASCII of at most `limit` bytes; idempotent."""
-    escaped = _NOT_PRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
-    return escaped if len(escaped) <= limit else escaped[: limit - 3] + "..."
-
-
 def _named(identity: Identity) -> str:
-    return f"certificate of {identity.role} {_printable(identity.name)}"
+    return f"certificate of {identity.role} {_quoted(identity.name)}"
 
 
 def _described(certificate: x509.Certificate) -> str:
     """A description of a certificate without a p2pnet name: its subject."""
     try:
-        return f'certificate "{_printable(certificate.subject.rfc4514_string())}"'
+        return f'certificate "{_quoted(certificate.subject.rfc4514_string())}"'
     except Exception:  # the library parses the subject only now
         return "certificate without a readable subject"
 
@@ -304,15 +305,6 @@ def _malformed_if_unreadable(certificate: x509.Certificate) -> Iterator[None]:
         raise IdentityError(Problem.MALFORMED, text) from error
 
 
-def _extension(certificate: x509.Certificate, kind: type[Extension]) -> Extension | None:
-    try:
-        return certificate.extensions.get_extension_for_class(kind).value
-    except x509.ExtensionNotFound:
-        return None
-    except (x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
-        raise ValueError(str(error)) from error
-
-
 def _parse_names(certificate: x509.Certificate) -> tuple[str, Role, str, frozenset[str]]:
     """The realm, role, name and services of the certificate's node."""
     described = _described(certificate)
@@ -324,7 +316,7 @@ def _parse_names(certificate: x509.Certificate) -> tuple[str, Role, str, frozens
     nodes = [match for match in parsed if match and match["role"] != "service"]
     grants = [match for match in parsed if match and match["role"] == "service"]
     if None in parsed or len(nodes) != 1:
-        text = f"{described} does not name one node: {_printable(' '.join(uris), 80)}"
+        text = f"{described} does not name one node: {printable(' '.join(uris), 80)}"
         raise IdentityError(Problem.MALFORMED, text)
     realm, role = nodes[0]["realm"], Role(nodes[0]["role"])
     if grants and (role is not Role.CONNECTOR or {grant["realm"] for grant in grants} != {realm}):
@@ -335,7 +327,7 @@ def _parse_names(certificate: x509.Certificate) -> tuple[str, Role, str, frozens
 
 def _check_realm_and_role(identity: Identity, realm: str, roles: Collection[Role]) -> None:
     if identity.realm != realm:
-        theirs, ours = _printable(identity.realm), _printable(realm)
+        theirs, ours = _quoted(identity.realm), _quoted(realm)
         text = f"{_named(identity)} belongs to realm {theirs}, this node to realm {ours}"
         raise IdentityError(Problem.WRONG_REALM, text)
     if identity.role not in roles:
@@ -355,6 +347,18 @@ def _check_dates(named: str, certificate: x509.Certificate, now: datetime) -> No
         raise IdentityError(Problem.EXPIRED, text)
 
 
+def _check_use(
+    named: str, certificate: x509.Certificate, purposes: Collection[x509.ObjectIdentifier] = ()
+) -> None:
+    """Check the strength of the key, and that the certificate allows what the key is used for."""
+    if weak := weak_key(certificate):
+        text = f"{named} has a weak key ({weak}); use P-256, Ed25519, or RSA with {MIN_RSA} bits"
+        raise IdentityError(Problem.WEAK_KEY, text)
+    if missing := missing_usage(certificate, purposes):
+        text = f"{named} lacks the key usage {missing}; issue a new one with `p2pnet pki issue`"
+        raise IdentityError(Problem.WRONG_USAGE, text)
+
+
 def _check_chain(
     identity: Identity,
     certificate: x509.Certificate,
@@ -371,6 +375,11 @@ def _check_chain(
     store.set_time(now.astimezone(UTC))  # set_time() ignores the time zone
     leaf = crypto.X509.from_cryptography(certificate)
     others = [crypto.X509.from_cryptography(other) for other in chain]
+    for other in chain:
+        if not is_authority(other):
+            text = f"{_named(identity)} came with another that is no CA's"
+            raise IdentityError(Problem.UNTRUSTED, text)
+        _check_use(f"CA above the {_named(identity)}", other)
     try:
         crypto.X509StoreContext(store, leaf, others).verify_certificate()
     except crypto.X509StoreContextError as error:
@@ -386,6 +395,6 @@ def _check_host(identity: Identity, certificate: x509.Certificate, host: str) ->
             verify_certificate_hostname(certificate, host)
     # The CA has signed the certificate, so a ValueError means that `host` is no host name.
     except (VerificationError, CertificateError, ValueError) as error:
-        hosts = _printable(" or ".join(subject_names(certificate)[1]) or "(none)")
-        text = f"{_named(identity)} is for host {hosts}, not {_printable(host)}"
+        hosts = _quoted(" or ".join(subject_names(certificate)[1]) or "(none)")
+        text = f"{_named(identity)} is for host {hosts}, not {_quoted(host)}"
         raise IdentityError(Problem.WRONG_HOST, text) from error

@@ -90,6 +90,8 @@ class IPathSelector(Interface):
     """Decides which of a session's paths carries its packets. Pure: no clock, no state."""
 
     name = Attribute("The policy's name in the configuration.")
+    searches = Attribute("Whether the ends exchange candidates and check for a direct path.")
+    relays = Attribute("Whether relays carry data of services, not only messages about paths.")
 
     def select(choices: Any) -> Any:
         """The Decision among Choices (both are classes of p2pnet.traversal.selection)."""

@@ -20,17 +20,17 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import NameOID
 
+from p2pnet.certificate import is_authority, subject_names
+from p2pnet.files import FilePath
 from p2pnet.identity import (
+    PURPOSES,
     CredentialsError,
-    FilePath,
     PrivateKey,
     Role,
     check_name,
-    is_authority,
     load_pair,
-    subject_names,
 )
 from p2pnet.wire.names import NAME_PATTERN
 
@@ -50,11 +50,6 @@ _AUTHORITY_URI = re.compile(rf"p2pnet://({NAME_PATTERN.pattern})")
 _HOST_LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 # The last label has a letter, or else it is a mistyped address (RFC 1123 section 2.1).
 _HOST_NAME = re.compile(rf"(?:{_HOST_LABEL}\.)*(?=[a-z0-9-]*[a-z]){_HOST_LABEL}")
-_PURPOSES = {
-    Role.INTERMEDIATE: [ExtendedKeyUsageOID.SERVER_AUTH],
-    Role.CONNECTOR: [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH],
-    Role.AGENT: [ExtendedKeyUsageOID.CLIENT_AUTH],
-}
 
 
 def create_authority(
@@ -124,7 +119,7 @@ def issue(
         _builder(_subject(f"{role} {name}"), authority_cert.subject, key, now, end)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_key_usage(authority=False), critical=True)
-        .add_extension(x509.ExtendedKeyUsage(_PURPOSES[role]), critical=False)
+        .add_extension(x509.ExtendedKeyUsage(PURPOSES[role]), critical=False)
         .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .add_extension(
@@ -167,11 +162,12 @@ def save(
 ) -> tuple[Path, Path]:
     """Write NAME.pem and NAME.key into `directory`, both or neither, and return the two paths.
 
-    A missing directory is created. Raises FileExistsError for an existing file unless `force` is
-    true, and OSError for any other failure.
+    A missing directory is created, for its owner to write to. Raises FileExistsError for an
+    existing file unless `force` is true, and OSError for any other failure.
     """
     folder = Path(directory)
-    folder.mkdir(parents=True, exist_ok=True)
+    for missing in reversed([folder, *folder.parents]):
+        missing.mkdir(0o755, exist_ok=True)
     pem, private = folder / f"{name}.pem", folder / f"{name}.key"
     secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     public = certificate.public_bytes(Encoding.PEM)

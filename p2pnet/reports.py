@@ -61,6 +61,15 @@ class CertificateReloadFailed(Report):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class MoreReports(Report):
+    """The event log left out so many lines of a `kind` about one `peer`, or "" for several."""
+
+    count: int
+    kind: str
+    peer: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Stopped(Report):
     """The node stopped; `dropped` counts, by cause, the datagrams that it dropped."""
 
@@ -252,10 +261,9 @@ class SessionClosed(Report):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class StreamOpened(Report):
-    """A stream or flow was accepted.
+    """A stream or flow was accepted, so many `seconds` after the request.
 
     :ivar kind: the name of its StreamKind in lower case.
-    :ivar seconds: from the request to the acceptance.
     """
 
     session: str
@@ -284,6 +292,7 @@ class StreamFinished(Report):
     """
 
     session: str
+    peer: str
     service: str
     sent: int
     received: int
@@ -348,12 +357,11 @@ class RelayOpened(Report):
 class RelayClosed(Report):
     """The Intermediate no longer relays a session.
 
-    :ivar frames: frames forwarded.
-    :ivar bytes: bytes of those frames.
-    :ivar dropped: frames dropped because they were over the quota.
+    :ivar dropped: frames dropped because they were over the quota; the others were forwarded.
     """
 
     session: str
+    agent: str
     reason: str
     frames: int
     bytes: int
@@ -370,10 +378,7 @@ class DrainStarted(Report):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class DrainFinished(Report):
-    """All sessions are quiet, or the time of the drain is over.
-
-    :ivar sessions: number of sessions that still relay frames.
-    """
+    """All but so many `sessions` are quiet, or the time of the drain is over."""
 
     sessions: int
 
@@ -388,10 +393,7 @@ class WorkerStarted(Report):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class WorkerLost(Report):
-    """The process of a relay worker ended; the next starts in `restart_in` seconds.
-
-    The Intermediate forwards the worker's frames until then.
-    """
+    """The process of a relay worker ended; the next one starts in `restart_in` seconds."""
 
     worker: int
     reason: str

@@ -9,9 +9,8 @@ from pathlib import Path
 import msgspec
 from twisted.trial.unittest import SynchronousTestCase
 
-from p2pnet.wire import stun
+from p2pnet.wire import messages, path_messages, stun
 from p2pnet.wire.codes import ErrorCode
-from p2pnet.wire.messages import TYPES
 from tests.reference import PAGES, ROOT, tables
 
 LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -22,7 +21,8 @@ UNITS = {"": 1, "s": 1, "KiB": 1 << 10, "MiB": 1 << 20}
 
 def documents() -> list[Path]:
     """Everything that is written for people."""
-    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    top = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")]
+    return [*top, *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def prose(document: Path) -> str:
@@ -94,11 +94,15 @@ class WireTests(SynchronousTestCase):
 
     def test_the_messages_are_those_of_the_code(self) -> None:
         """Each type with all of its keys."""
-        table = {
-            tag.strip("`"): set(re.findall(r"`(\w+)`", fields))
-            for tag, _, fields, _ in rows("docs/wire.md", "Control stream")
-        }
-        self.assertEqual({tag: set(kind.__struct_fields__) for tag, kind in TYPES.items()}, table)
+        for section, types in (
+            ("Control stream", messages.TYPES),
+            ("Paths stream", path_messages.TYPES),
+        ):
+            table = {
+                tag.strip("`"): set(re.findall(r"`(\w+)`", fields))
+                for tag, _, fields, _ in rows("docs/wire.md", section)
+            }
+            self.assertEqual({t: set(kind.__struct_fields__) for t, kind in types.items()}, table)
 
     def test_the_attributes_are_those_of_the_code(self) -> None:
         """Types and names of all STUN attributes that a receiver knows."""
@@ -139,6 +143,23 @@ class LimitsTests(SynchronousTestCase):
             assert match is not None
             number, unit, module, name = match.groups(default="")
             self.assertEqual(float(number) * UNITS[unit], value_of(module, name), line)
+
+
+class SecurityTests(SynchronousTestCase):
+    """docs/security.md against the tests that it names."""
+
+    def test_every_sentence_has_tests_that_exist(self) -> None:
+        """A test is named by its module, class and method."""
+        sentences = (ROOT / "docs/security.md").read_text().split("\n* ")[1:]
+        self.assertGreater(len(sentences), 30)
+        for sentence in sentences:
+            named = re.findall(r"`(tests\.[\w.]+)`", sentence)
+            self.assertNotEqual([], named, sentence)
+            for test in named:
+                module, kind, method = test.rsplit(".", 2)
+                self.assertTrue(method.startswith("test_"), test)
+                found = getattr(importlib.import_module(module), kind, None)
+                self.assertTrue(hasattr(found, method), test)
 
 
 class ReferenceTests(SynchronousTestCase):

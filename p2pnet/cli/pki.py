@@ -10,14 +10,13 @@ from pathlib import Path
 import click
 from cryptography import x509
 
+from p2pnet.certificate import is_authority, subject_names
 from p2pnet.identity import (
     CredentialsError,
     Identity,
     IdentityError,
     Role,
-    is_authority,
     load_certificates,
-    subject_names,
 )
 from p2pnet.pki import (
     AUTHORITY,

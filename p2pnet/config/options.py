@@ -16,6 +16,7 @@ from p2pnet import __version__
 from p2pnet.config.loading import load_config
 from p2pnet.config.roles import RoleConfig
 from p2pnet.config.setting import ConfigError, Setting, declared_settings
+from p2pnet.files import open_log
 from p2pnet.identity import CredentialsError
 
 
@@ -109,16 +110,29 @@ class RoleOptions(usage.Options):
             self.config = load_config(self.kind, path, overrides)
         except ConfigError as error:
             raise usage.UsageError(str(error)) from None
-        self._name_twistd_files()
+        parent: Any = self.parent if self.parent is not None else {}
+        self._name_twistd_files(parent)
+        if parent.get("logfile") not in (None, "-") and not parent.get("syslog"):
+            _protect_log(parent["logfile"])
 
-    def _name_twistd_files(self) -> None:
+    def _name_twistd_files(self, parent: Any) -> None:
         """Give each role its own pid and log file, so that all can run in one directory."""
         name = f"p2p-{self.kind.table}"
-        parent = self.parent if self.parent is not None else {}
         if parent.get("pidfile") == "twistd.pid":
             parent["pidfile"] = f"{name}.pid"
         if "logfile" in parent and parent["logfile"] is None and not parent["nodaemon"]:
             parent["logfile"] = f"{name}.log"
+
+
+def _protect_log(path: str) -> None:
+    """Make the log that twistd opens next: twistd keeps the mode of an existing file.
+
+    Raises UsageError for a log that open_log() refuses.
+    """
+    try:
+        open_log(path).close()
+    except OSError as error:
+        raise usage.UsageError(f"--logfile: {path}: {error.strerror}") from None
 
 
 @contextmanager

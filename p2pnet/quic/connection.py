@@ -8,6 +8,7 @@ from aioquic.quic import events as quic_events
 from p2pnet.identity import Identity
 from p2pnet.quic import events
 from p2pnet.quic.engine import Engine
+from p2pnet.wire.text import printable
 
 HIGH_WATER = 256 * 1024  # unsent bytes of a stream at which its producer should pause
 LOW_WATER = 64 * 1024  # and at which it may go on
@@ -143,9 +144,14 @@ class Connection:
         return self.engine.unsent(stream_id)
 
     def send_datagram(self, data: bytes) -> bool:
-        """Queue a DATAGRAM frame. False if it is too large or the queue is full: it is dropped."""
+        """Queue a DATAGRAM frame.
+
+        False if the frame is too large, the queue is full or send_only() excludes it: it is
+        dropped.
+        """
         if (
             not self.is_established
+            or self.engine.only_stream is not None
             or len(data) > self.engine.datagram_limit
             or self.engine.queued_datagrams >= MAX_QUEUED_DATAGRAMS
         ):
@@ -178,10 +184,19 @@ class Connection:
         """Make packets of up to `size` bytes from now on; see Engine.set_max_datagram_size()."""
         self.engine.set_max_datagram_size(size)
 
+    def send_only(self, stream_id: int | None) -> None:
+        """Send no frames of other streams and no DATAGRAM frames; None lifts the restriction.
+
+        Bytes of other streams wait, also bytes that were lost.
+        """
+        if self.engine.only_stream != stream_id:
+            self.engine.only_stream = stream_id
+            self._touch(self)
+
     def close(self, code: int, reason: str) -> None:
         """Close the connection with an application error code and a reason for people."""
         if self.is_open:
-            self.engine.close(error_code=code, reason_phrase=reason[:200])
+            self.engine.close(error_code=code, reason_phrase=printable(reason))
             self._touch(self)
 
     # -- for the multiplexer ---------------------------------------------------------------------
@@ -215,7 +230,7 @@ class Connection:
             self._closed = True
             found.append(
                 events.ConnectionClosed(
-                    closing.error_code, closing.reason_phrase, closing.frame_type is None
+                    closing.error_code, printable(closing.reason_phrase), closing.frame_type is None
                 )
             )
         return found

@@ -1,8 +1,8 @@
 """aioquic's connection with what p2pnet needs and aioquic has no public interface for.
 
 Every private attribute of aioquic that p2pnet touches is touched here, in strict.py, migration.py,
-recovery.py, tls.py, pacer.py, memory.py and fast/, and tests/quic/test_contract*.py have one test
-for each, to be run against a new aioquic first.
+recovery.py, restriction.py, tls.py, pacer.py, memory.py and fast/, and tests/quic/test_contract*.py
+have one test for each, to be run against a new aioquic first.
 
 What is changed, and why:
 
@@ -18,7 +18,6 @@ What is changed, and why:
 * Packet numbers are skipped, and frames that change nothing are counted (strict.py).
 """
 
-import logging
 import math
 from collections.abc import Callable
 from typing import Any
@@ -39,17 +38,18 @@ from aioquic.quic.recovery import QuicPacketSpace
 from aioquic.quic.stream import QuicStream
 
 from p2pnet.identity import Identity
+from p2pnet.quic import log
 from p2pnet.quic.flow_control import CONNECTION_WINDOW, STREAM_WINDOW, ReceiveWindows
 from p2pnet.quic.key_updates import KeyUpdates
 from p2pnet.quic.memory import discard, economize
 from p2pnet.quic.migration import MigratingConnection
 from p2pnet.quic.recovery import adopt
+from p2pnet.quic.restriction import restricted
 from p2pnet.quic.tls import StrictContext, Verify
 from p2pnet.timing import TOLERANCE
 from p2pnet.wire.packet_size import BASE
 
-# aioquic logs peer-chosen text at warning level; without a handler Python prints that to stderr.
-logging.getLogger("quic").addHandler(logging.NullHandler())
+log.protect()
 
 MAX_HELD = 64 * STREAM_WINDOW  # bytes unread over all streams before the connection stops too
 MAX_GAPS = 1024  # in a stream's received bytes; every other packet of a window lost makes 220
@@ -66,7 +66,10 @@ def peek_stream_id(buf: Buffer) -> int:
 
 
 class Engine(MigratingConnection):
-    """One QUIC connection. See the module's docstring for how it differs from aioquic's."""
+    """One QUIC connection. See the module's docstring for how it differs from aioquic's.
+
+    :ivar only_stream: the stream that alone may send frames, None for no restriction.
+    """
 
     def __init__(
         self,
@@ -92,6 +95,7 @@ class Engine(MigratingConnection):
         self._windows = ReceiveWindows()
         self._key_updates = KeyUpdates()
         self._largest = LARGEST
+        self.only_stream: int | None = None
         # Both before the handshake, so that the transport parameters carry them.
         self._local_max_streams_bidi.value = self._local_max_streams_bidi.sent = max_streams
         self._local_max_streams_uni.value = self._local_max_streams_uni.sent = 0
@@ -277,7 +281,8 @@ class Engine(MigratingConnection):
     def _write_stream_limits(
         self, builder: QuicPacketBuilder, space: QuicPacketSpace, stream: QuicStream
     ) -> None:
-        if self._stream_limit_due(stream):
+        is_excluded = self.only_stream not in (None, stream.stream_id)
+        if not is_excluded and self._stream_limit_due(stream):
             buf = builder.start_frame(
                 QuicFrameType.MAX_STREAM_DATA,
                 capacity=MAX_STREAM_DATA_FRAME_CAPACITY,
@@ -356,10 +361,17 @@ class Engine(MigratingConnection):
         self._skip_number_if_due()
         for stream_id in self._windows.measure(now, self.smoothed_rtt, self._streams):
             self._window_grew(stream_id)
-        datagrams = self._make_datagrams(now)
+        if self.only_stream is None:
+            datagrams = self._make_datagrams(now)
+        else:
+            datagrams = self._make_restricted(self.only_stream, now)
         if self._pacing_at is None:
             self._loss.on_app_limited()
         return datagrams
+
+    def _make_restricted(self, stream_id: int, now: float) -> list[tuple[bytes, Any]]:
+        with restricted(self, stream_id):
+            return self._make_datagrams(now)
 
     def _window_grew(self, stream_id: int) -> None:
         """There may be a window to announce; for engines that do not look at each stream."""

@@ -87,3 +87,8 @@ class ConnectionClosed:
 
 StreamEvent = StreamDataReceived | StreamReset | StreamStopped | StreamWritable | DatagramReceived
 Event = HandshakeCompleted | StreamEvent | PingAnswered | BlackHoleDetected | ConnectionClosed
+
+
+def stream_of(event: StreamEvent) -> int | None:
+    """Return the id of the stream that an event is about, None for a DATAGRAM frame."""
+    return None if isinstance(event, DatagramReceived) else event.stream_id

@@ -18,7 +18,7 @@ from p2pnet.traversal.exchange import CandidateExchange, Outgoing
 from p2pnet.traversal.health import ASK_AFTER, Health, Keepalive
 from p2pnet.traversal.mtu import Phase
 from p2pnet.traversal.pair import CandidatePair, PairStatus
-from p2pnet.wire import messages
+from p2pnet.wire import path_messages
 from p2pnet.wire.address import Address, format_address
 from p2pnet.wire.check import Check, CheckKind
 from p2pnet.wire.packet_size import BASE
@@ -124,10 +124,13 @@ class DirectSearch:
         elif self._rounds.has_begun:
             self.begin(now)
 
-    def take_signal(self, message: messages.Message, now: float) -> None:
-        """Take a message of the peer, or the Intermediate's StartPunching. Ignore all others."""
-        self._rounds.take_signal(message, now)
-        if isinstance(message, messages.CandidateUpdate) and self._rounds.checks is not None:
+    def take_signal(self, message: path_messages.PathMessage, rtt: float, now: float) -> None:
+        """Take a message of the peer.
+
+        :param rtt: round-trip time of the connection that carries messages, in seconds.
+        """
+        self._rounds.take_signal(message, rtt, now)
+        if isinstance(message, path_messages.CandidateUpdate) and self._rounds.checks is not None:
             self.begin(now)
 
     # -- checks ----------------------------------------------------------------------------------
@@ -242,9 +245,6 @@ class DirectSearch:
             self._use_best(checks, now)
         elif self.state is DirectState.GOOD:
             self._advance(DirectState.DOUBTFUL, "it is silent")
-            # A NAT may have moved us. Then the Intermediate drops our relay frames until a packet
-            # of the control connection shows it where we are, and the peer learns it in turn.
-            self._rounds.update()
         elif self.state is DirectState.DOUBTFUL and now >= _silent_at(path) - TOLERANCE:
             self._advance(DirectState.SILENT, "the direct path is still silent", arrives=True)
 

@@ -1,7 +1,8 @@
 """The exchange of candidates: one round of connectivity checks after another.
 
-The controlling end offers its candidates and credentials, the other end answers with its own, then
-both check. After a failed round the controlling end offers again, later each time.
+The controlling end offers its candidates and credentials, the other end answers with its own and
+says when both begin to check. After a failed round the controlling end offers again, later each
+time. Ends of an end-to-end connection exchange these messages: no Intermediate sees them.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from p2pnet.reports import CandidatesExchanged, ChecksFailed, ChecksStarted
 from p2pnet.traversal.candidate import Candidate, CandidateType
 from p2pnet.traversal.checklist import CheckList, IceCredentials
 from p2pnet.traversal.own_candidates import OwnCandidates
-from p2pnet.wire import messages
+from p2pnet.wire import path_messages as messages
 from p2pnet.wire.address import Address, format_address
 from p2pnet.wire.check import encode_opener
 
@@ -29,6 +30,10 @@ RETRIES = (5.0, 15.0, 45.0, 120.0)  # seconds after each failed round, the last 
 # announced. Neighbors may be three routers apart, so the first opener passes one router only. The
 # second, for carriers' NATs, waits until the peer has sent its first.
 FIRST_TTL, SECOND_TTL = 2, 4
+PUNCHING_DELAY = 0.05  # seconds at least from an answer to the first check of both ends
+# Seconds from the controlling end's first openers to its first check: they have to leave its NAT
+# before the peer's check arrives, also where the way there takes longer than the way back.
+HEAD_START = 0.02
 
 
 class Step(enum.Enum):
@@ -55,7 +60,7 @@ class Outgoing:
     ttl: int | None = None
 
 
-Event = messages.CandidateMessage | CandidatesExchanged | ChecksStarted | ChecksFailed
+Event = messages.PathMessage | CandidatesExchanged | ChecksStarted | ChecksFailed
 
 
 class CandidateExchange:
@@ -63,11 +68,11 @@ class CandidateExchange:
 
     All times are seconds of the caller's clock.
 
-    :param session: 16 bytes, the session in messages.
+    :param session: 16 bytes, the session in reports.
     :param controlling: whether this end offers (RFC 8445 section 6.1.1).
     :param own: the candidates of this node.
+    :param policy: the name of the path policy, which an offer tells the other end.
     :param entropy: the source of random bytes.
-    :ivar tag: starts the transaction id of every check of this end.
     :ivar failures: rounds that failed since the last success.
     :ivar checks: the check list, None before the first exchange of candidates.
     :ivar events: messages for the peer, and reports, in order. The reader removes them.
@@ -80,14 +85,15 @@ class CandidateExchange:
         *,
         controlling: bool,
         own: OwnCandidates,
+        policy: str,
         entropy: Callable[[int], bytes],
     ) -> None:
         self.session = session
+        self.policy = policy
         self._controlling = controlling
         self._credentials = IceCredentials(  # the same for all rounds
             base64.b64encode(entropy(6)).decode(), base64.b64encode(entropy(18)).decode()
         )
-        self.tag = tag_of(self._credentials.username_fragment)
         self.failures = 0
         self.checks: CheckList | None = None
         self.openers: list[Outgoing] = []
@@ -96,6 +102,11 @@ class CandidateExchange:
         self._own = own
         self._entropy = entropy
         self.events: collections.deque[Event] = collections.deque()
+
+    @property
+    def tag(self) -> bytes:
+        """The first TAG_LENGTH bytes of the transaction id of every check of this end."""
+        return tag_of(self._credentials.username_fragment)
 
     # -- rounds ----------------------------------------------------------------------------------
 
@@ -117,34 +128,39 @@ class CandidateExchange:
         """
         if self._controlling:
             self._deadline = Deadline(now + EXCHANGE_TIMEOUT, Step.MISS_ANSWER)
-            self.events.append(messages.CandidateOffer(*self._description()))
+            self.events.append(messages.CandidateOffer(*self._description(), self.policy))
 
     def update(self) -> None:
         """Send the present candidates to a peer that has earlier ones."""
-        self.events.append(messages.CandidateUpdate(self.session, to_wire(self._own.gather())))
+        self.events.append(messages.CandidateUpdate(to_wire(self._own.gather())))
 
-    def take_signal(self, message: messages.Message, now: float) -> None:
-        """Take a message of the peer, or the Intermediate's StartPunching. Ignore all others."""
+    def take_signal(self, message: messages.PathMessage, rtt: float, now: float) -> None:
+        """Take a message of the peer. Ignore a message that the peer's role does not send.
+
+        :param rtt: round-trip time of the connection that carries messages, in seconds.
+        """
         match message:
             case messages.CandidateOffer() if not self._controlling:
                 self._take_remote(message)
                 self.events.append(messages.CandidateAnswer(*self._description()))
+                self._start_both(rtt, now)
             case messages.CandidateAnswer() if self._controlling and self.has_begun:
                 self._deadline = None
                 self._take_remote(message)
             case messages.CandidateUpdate(candidates=candidates) if self.checks is not None:
                 self.checks.add_remote(from_wire(candidates))
                 self._open_nats(self.checks, FIRST_TTL)
-            case messages.StartPunching(delay=delay) if self.checks is not None:
+            case messages.StartPunching(delay=delay) if (
+                self._controlling and self.checks is not None
+            ):
                 self._start(self.checks, delay / 1000, now)
             case messages.PunchingResult(direct=False, reason=reason):
                 self.events.append(ChecksFailed(self.session.hex(), f"peer: {reason}", None))
 
-    def _description(self) -> tuple[bytes, str, str, tuple[messages.CandidateInfo, ...]]:
-        """Return what an offer and an answer say: session, credentials and candidates."""
+    def _description(self) -> tuple[str, str, tuple[messages.CandidateInfo, ...]]:
+        """Return what an offer and an answer say: credentials and candidates."""
         ours = self._credentials
-        candidates = to_wire(self._own.gather())
-        return self.session, ours.username_fragment, ours.password, candidates
+        return ours.username_fragment, ours.password, to_wire(self._own.gather())
 
     def _take_remote(self, message: messages.CandidateOffer | messages.CandidateAnswer) -> None:
         theirs = IceCredentials(message.username_fragment, message.password)
@@ -164,9 +180,18 @@ class CandidateExchange:
         ours = _texts(self._own.gather())
         self.events.append(CandidatesExchanged(self.session.hex(), ours, _texts(remote)))
 
+    def _start_both(self, rtt: float, now: float) -> None:
+        """Let both ends begin at the same time, without comparing clocks: the message to the peer
+        takes half of the round trip, for which this end waits longer."""
+        assert self.checks is not None
+        way = rtt / 2
+        delay = max(PUNCHING_DELAY, way + HEAD_START)
+        self.events.append(messages.StartPunching(min(round((delay - way) * 1000), 10_000)))
+        self._start(self.checks, delay, now)
+
     def _start(self, checks: CheckList, delay: float, now: float) -> None:
         checks.start(now + delay)
-        self._second_openers_at = now + delay / 2
+        self._second_openers_at = now + max(0.0, delay - HEAD_START / 2)
         self.events.append(ChecksStarted(self.session.hex(), delay, len(checks.pairs)))
         if not checks.pairs:
             self.fail("the peer has no candidate that may be checked", now)
@@ -196,7 +221,7 @@ class CandidateExchange:
             self._deadline = Deadline(now + retry_in, Step.OFFER)
         self.failures += 1
         self.events.append(ChecksFailed(self.session.hex(), reason, retry_in))
-        self.events.append(messages.PunchingResult(self.session, False, reason))
+        self.events.append(messages.PunchingResult(False, reason))
 
     # -- time ------------------------------------------------------------------------------------
 

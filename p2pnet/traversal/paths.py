@@ -1,100 +1,41 @@
 """Every way of one session: which there are, which are used, how large packets may be, and why.
 
-`Paths` is the one place that knows. It is told what was sent, what arrived by which way, and what
-the peer signals; it says where packets go now. It knows neither the connection whose packets these
-are nor who carries its signals.
+`Paths` is the one place that knows. Its caller passes in what was sent, what arrived by which way,
+and the messages of the peer's `Paths`; it says where packets go now. It does not know the
+connection whose packets these are, and which also carries the messages.
 """
 
 from __future__ import annotations
 
 import collections
-import dataclasses
 import math
 
 from p2pnet.interfaces import IPathSelector
 from p2pnet.reports import CandidatesExchanged, ChecksFailed, ChecksStarted, PacketSizeFound
 from p2pnet.reports import PathSelected as PathSelectedReport
 from p2pnet.timing import TOLERANCE
-from p2pnet.traversal.direct import DirectChanged, DirectSearch, DirectState, DirectStatus
+from p2pnet.traversal.direct import DirectChanged, DirectSearch, DirectState
 from p2pnet.traversal.exchange import CandidateExchange, Outgoing
 from p2pnet.traversal.mtu import Phase
-from p2pnet.traversal.relay_choice import ASK_AFTER, RelayChoice, RelayStatus
-from p2pnet.traversal.selection import DIRECT, NONE, RELAYED, Choices, DirectOnly, RelayOnly
+from p2pnet.traversal.path_events import (
+    AskRelay,
+    Event,
+    PacketSizeChanged,
+    PathsStatus,
+    PeerGone,
+    Signal,
+    WaysChanged,
+)
+from p2pnet.traversal.relay_choice import ASK_AFTER, RelayChoice
+from p2pnet.traversal.selection import DIRECT, NONE, RELAYED, SELECTORS, Choices
 from p2pnet.traversal.way import Way, WayKind, relayed_way
-from p2pnet.wire import messages
 from p2pnet.wire.address import Address, format_address
 from p2pnet.wire.check import Check, CheckKind
 from p2pnet.wire.codes import ErrorCode
 from p2pnet.wire.packet_size import BASE
+from p2pnet.wire.path_messages import CandidateOffer, PathMessage
 
 FAREWELL = 2.0  # seconds of silence on the direct way that confirm a report of the peer's end
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class WaysChanged:
-    """Packets take these ways from now on, () for none.
-
-    :ivar lost: whether packets already sent got lost. With the same ways as before, some were.
-    :ivar planned: whether packets already sent still arrive: then the ways change, and nothing
-        that was learnt of the connection's state becomes void.
-    """
-
-    ways: tuple[Way, ...]
-    lost: bool
-    planned: bool = False
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class PacketSizeChanged:
-    """Packets may have up to `size` bytes from now on; before any packet takes another way."""
-
-    size: int
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Signal:
-    """A message for the peer, which an Intermediate carries."""
-
-    message: messages.CandidateMessage
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class AskRelay:
-    """The Intermediate at `address` may be gone, or may not know where this node is now."""
-
-    address: Address
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class PeerGone:
-    """The peer ended the session, as an Intermediate said; no way contradicts."""
-
-    code: ErrorCode
-    reason: str
-
-
-Report = PathSelectedReport | PacketSizeFound | CandidatesExchanged | ChecksStarted | ChecksFailed
-Event = WaysChanged | PacketSizeChanged | Signal | AskRelay | PeerGone | Report
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class PathsStatus:
-    """Every way of one session.
-
-    :ivar session: its id, hexadecimal.
-    :ivar policy: the name of the path selector.
-    :ivar using: where packets go now.
-    :ivar packet_size: bytes of a packet that `using` carries.
-    :ivar relay_rtt: round-trip time through the relay in seconds, None if unknown.
-    """
-
-    session: str
-    policy: str
-    using: tuple[Way, ...]
-    packet_size: int
-    relays: tuple[RelayStatus, ...]
-    relay_rtt: float | None
-    direct: DirectStatus
 
 
 class Paths:
@@ -161,6 +102,14 @@ class Paths:
         """Whether a way in use may not work, so that other ways repeat its packets."""
         return self.is_direct_doubtful or self._choice.is_doubtful
 
+    @property
+    def carry_data(self) -> bool:
+        """Whether the ways in use may carry data of services, not only messages about paths."""
+        return self._may_carry(self.using)
+
+    def _may_carry(self, ways: tuple[Way, ...]) -> bool:
+        return self._selector.relays or all(way.kind is WayKind.DIRECT for way in ways)
+
     def leads_to(self, source: Address) -> bool:
         """Whether the direct way, proven by a check, leads to `source`."""
         path = self._direct.path
@@ -180,7 +129,7 @@ class Paths:
         self.relays[address] = relayed_way(address, channel)
         self._choice.add(address, cost, now)
         self._select(reason)
-        if is_first and not isinstance(self._selector, RelayOnly):
+        if is_first and self._rounds.has_begun and self._selector.searches:
             self._direct.begin(now)
         self._follow(now)
 
@@ -202,13 +151,25 @@ class Paths:
         Amid doubt everything sent since is lost. Otherwise most of what is unacknowledged may have
         arrived, and would stand before what did not.
         """
-        self._emit(WaysChanged(self.using, lost=self.is_direct_doubtful))
+        lost = self.is_direct_doubtful
+        self._emit(WaysChanged(self.using, lost=lost, carry_data=self.carry_data))
 
     # -- candidates and checks -------------------------------------------------------------------
 
-    def take_signal(self, message: messages.Message, now: float) -> None:
-        """Take a message about candidates or checks, of the peer or of the Intermediate."""
-        self._direct.take_signal(message, now)
+    def begin(self, now: float) -> None:
+        """Search for a direct way: the other end proved who it is, and messages reach it."""
+        if self._selector.searches:
+            self._direct.begin(now)
+        self._follow(now)
+
+    def take_signal(self, message: PathMessage, rtt: float, now: float) -> None:
+        """Take a message of the peer's Paths. An offer decides the policy of this end too.
+
+        :param rtt: round-trip time of the connection in seconds, 0 if unknown.
+        """
+        if isinstance(message, CandidateOffer) and message.policy in SELECTORS:
+            self._selector = SELECTORS[message.policy]()
+        self._direct.take_signal(message, rtt, now)
         self._follow(now)
 
     def receive_check(self, check: Check, source: Address, now: float) -> bool:
@@ -289,8 +250,7 @@ class Paths:
         """Do everything that is due, and plan the next call."""
         choice = self._choice
         if choice.look(now):
-            for address in self.relays:
-                self._emit(AskRelay(address))
+            self._ask_relays()
         if choice.is_doubtful:
             self._select("the relay is silent")
         self._direct.handle_timer(now)
@@ -332,6 +292,10 @@ class Paths:
         size, rtt = self.packet_size, self._relay_rtt
         return PathsStatus(session, policy, self.using, size, relays, rtt, direct)
 
+    def _ask_relays(self) -> None:
+        for address in self.relays:
+            self._emit(AskRelay(address))
+
     def _emit(self, event: Event) -> None:
         self._events.append(event)
         self.has_news = True
@@ -342,6 +306,10 @@ class Paths:
             match event:
                 case DirectChanged(reason, arrives):
                     self._select(reason, planned=arrives)
+                    if self._direct.state is DirectState.DOUBTFUL:
+                        # A NAT may have moved this node. Then Intermediates drop its relay frames
+                        # until a packet of the control connection shows them its address.
+                        self._ask_relays()
                 case CandidatesExchanged() | ChecksStarted() | ChecksFailed():
                     self._emit(event)
                 case _:
@@ -373,17 +341,20 @@ class Paths:
         self._fit_packets()  # before anything goes the other way
         if ways == before:
             return
-        self._emit(WaysChanged(ways, lost=lost, planned=planned))
+        carry_data = self._may_carry(ways)
+        self._emit(WaysChanged(ways, lost=lost, planned=planned, carry_data=carry_data))
         # The policy knows no doubt: it took the direct way to be healthy.
         grounds = "" if self.is_direct_doubtful else decision.reason
-        session, kind = self._rounds.session.hex(), ways[0].kind.value if ways else NONE
+        session, kind = self._rounds.session.hex(), NONE
+        if ways and (carry_data or ways[0].kind is WayKind.DIRECT):
+            kind = ways[0].kind.value
         text = "; ".join(filter(None, (reason, grounds)))
         address = " and ".join(format_address(way.address) for way in ways)
         self._emit(PathSelectedReport(session, kind, text, address, rtt, relay_rtt))
 
     def _direct_ways(self, way: Way, relayed: tuple[Way, ...]) -> tuple[Way, ...]:
         """The ways for a session that shall be direct, by the state of the direct way."""
-        if isinstance(self._selector, DirectOnly) or self._direct.state is DirectState.GOOD:
+        if self._direct.state is DirectState.GOOD:
             return (way,)
         if self._direct.state is DirectState.SILENT and relayed:
             return relayed

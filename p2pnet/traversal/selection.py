@@ -37,6 +37,7 @@ class PreferDirect:
     """Direct whenever a direct path works, else relayed."""
 
     name = "prefer-direct"
+    searches = relays = True
 
     def select(self, choices: Choices) -> Decision:
         """Return the path to use, and why."""
@@ -55,6 +56,7 @@ class LowestRtt:
     """Direct only where it is at least 30 % faster than the relay."""
 
     name = "lowest-rtt"
+    searches = relays = True
 
     def select(self, choices: Choices) -> Decision:
         """Return the path to use, and why."""
@@ -72,6 +74,7 @@ class RelayOnly:
     """Never direct: the peer does not learn this node's addresses."""
 
     name = "relay-only"
+    searches, relays = False, True
 
     def select(self, choices: Choices) -> Decision:
         """Return the path to use, and why."""
@@ -82,15 +85,18 @@ class RelayOnly:
 
 @implementer(IPathSelector)
 class DirectOnly:
-    """Nothing of the service goes through a relay but the introduction."""
+    """No data of a service goes through a relay, only what finds the direct path."""
 
     name = "direct-only"
+    searches, relays = True, False
 
     def select(self, choices: Choices) -> Decision:
         """Return the path to use, and why."""
         if choices.has_direct:
             return Decision(DIRECT, f"a direct path works: {_milliseconds(choices.direct_rtt)}")
-        return Decision(NONE, "the policy is direct-only and there is no direct path")
+        if choices.has_relay:
+            return Decision(RELAYED, "the policy is direct-only and there is no direct path")
+        return Decision(NONE, "no path at all")
 
 
 SELECTORS = {kind.name: kind for kind in (PreferDirect, LowestRtt, RelayOnly, DirectOnly)}

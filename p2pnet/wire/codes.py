@@ -2,9 +2,17 @@
 
 import enum
 
+from p2pnet.wire.text import printable
+
 
 class DecodeError(ValueError):
-    """Bytes from the network do not follow the format; the message says where."""
+    """Bytes from the network do not follow the format; the message says where.
+
+    The message may quote the bytes, and is printable whatever they are.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
 
 class ErrorCode(enum.IntEnum):

@@ -14,19 +14,23 @@ def add_length(body: bytes) -> bytes:
 
 
 class StreamCutter:
-    """Cuts a stream into the bodies of messages, holding at most one incomplete message."""
+    """Cuts a stream into the bodies of messages, holding at most one incomplete message.
 
-    def __init__(self) -> None:
+    :param limit: bytes of the longest body.
+    """
+
+    def __init__(self, limit: int = MAX_MESSAGE) -> None:
         self._buffer = bytearray()
+        self._limit = limit
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The bodies that `data` completes. Raises DecodeError for one above MAX_MESSAGE bytes."""
+        """The bodies that `data` completes. Raises DecodeError for one above the limit."""
         self._buffer += data
         bodies = []
         while len(self._buffer) >= _LENGTH:
             length = int.from_bytes(self._buffer[:_LENGTH], "big")
-            if length > MAX_MESSAGE:
-                raise DecodeError(f"control message of {length} bytes is longer than {MAX_MESSAGE}")
+            if length > self._limit:
+                raise DecodeError(f"message of {length} bytes is longer than {self._limit}")
             if len(self._buffer) < _LENGTH + length:
                 break
             bodies.append(bytes(self._buffer[_LENGTH : _LENGTH + length]))

@@ -1,25 +1,18 @@
-"""Messages of the control stream between a node and the Intermediate.
+"""Messages of the control stream between a node and the Intermediate."""
 
-Each is a four-byte big-endian length and a MessagePack map whose ``t`` names the type. A receiver
-ignores unknown fields and types, which a peer of a newer minor version sends; a known type with a
-missing or ill-typed field is a protocol error.
-"""
+from typing import Annotated
 
-from typing import Annotated, Any, Literal
-
-import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta
 
 from p2pnet.wire.address import MAX_PORT
-from p2pnet.wire.codes import DecodeError
-from p2pnet.wire.framing import StreamCutter, add_length
+from p2pnet.wire.encoding import Message, by_tag, decoder_of
 from p2pnet.wire.names import NAME_PATTERN
 from p2pnet.wire.relay_frame import CHANNEL_LENGTH
 
-ALPN = "p2pnet/1"
-MAX_REASON = 512  # characters of a reason; a sender cuts longer ones
+ALPN = "p2pnet/2"
+MAX_REASON = 512  # characters of a reason that a receiver takes; it keeps MAX_TEXT of them
 CONTROL_STREAM = 0  # id of the one stream of a control connection, which the node opens
-VERSION = (1, 0)
+VERSION = (2, 0)
 
 Name = Annotated[str, Meta(pattern=rf"^{NAME_PATTERN.pattern}\Z")]
 Text = Annotated[str, Meta(max_length=MAX_REASON)]
@@ -29,13 +22,10 @@ Instance = Annotated[bytes, Meta(min_length=8, max_length=8)]
 Code = Annotated[int, Meta(ge=0, le=0xFFFF)]
 RequestId = Annotated[int, Meta(ge=0, le=2**53)]
 PolicyName = Annotated[str, Meta(max_length=32)]
-Host = Annotated[str, Meta(max_length=45)]  # the longest IPv6 literal
+# An IP literal, of at most 45 characters. Receivers check that; nothing else can be in a report.
+Host = Annotated[str, Meta(pattern=r"^[!-~]{1,45}\Z")]
 Port = Annotated[int, Meta(ge=0, le=MAX_PORT)]
 Services = Annotated[tuple[Name, ...], Meta(max_length=256)]
-
-
-class Message(Struct, frozen=True, tag_field="t"):
-    """Base of the messages of the control stream."""
 
 
 class Hello(Message, frozen=True, tag="hello"):
@@ -115,7 +105,6 @@ class SessionOffer(Message, frozen=True, tag="session-offer"):
     :ivar instance: the instance in the agent's Hello.
     :ivar send_channel: the channel of the relay frames that the connector sends.
     :ivar receive_channel: the channel of the relay frames that the connector receives.
-    :ivar policy: name of the agent's path policy.
     """
 
     session: SessionId
@@ -124,7 +113,6 @@ class SessionOffer(Message, frozen=True, tag="session-offer"):
     service: Name
     send_channel: Channel
     receive_channel: Channel
-    policy: PolicyName = ""
 
 
 class SessionAnswer(Message, frozen=True, tag="session-answer"):
@@ -170,74 +158,6 @@ class SessionClosed(Message, frozen=True, tag="session-closed"):
     reason: Text
 
 
-class CandidateInfo(Struct, frozen=True, array_like=True):
-    """One candidate address of a node (RFC 8445 section 5.1)."""
-
-    type: Literal["host", "srflx", "prflx", "relay"]
-    host: Host
-    port: Port
-    priority: Annotated[int, Meta(ge=0, le=2**31 - 1)]
-    foundation: Annotated[str, Meta(min_length=1, max_length=32)]
-
-
-Candidates = Annotated[tuple[CandidateInfo, ...], Meta(max_length=16)]
-UsernameFragment = Annotated[str, Meta(pattern=r"^[A-Za-z0-9+/]{4,32}\Z")]
-Password = Annotated[str, Meta(pattern=r"^[A-Za-z0-9+/]{22,64}\Z")]
-
-
-class CandidateOffer(Message, frozen=True, tag="candidate-offer"):
-    """Agent to Connector, through the Intermediate: the agent's candidates and check credentials.
-
-    A later offer in the same session asks for another round of checks (RFC 8445 section 9).
-    """
-
-    session: SessionId
-    username_fragment: UsernameFragment
-    password: Password
-    candidates: Candidates
-
-
-class CandidateAnswer(Message, frozen=True, tag="candidate-answer"):
-    """Connector to Agent, through the Intermediate, in answer to an offer.
-
-    It carries the connector's candidates and check credentials.
-    """
-
-    session: SessionId
-    username_fragment: UsernameFragment
-    password: Password
-    candidates: Candidates
-
-
-class CandidateUpdate(Message, frozen=True, tag="candidate-update"):
-    """Either end to the other: further candidates (RFC 8838), or new ones after a move."""
-
-    session: SessionId
-    candidates: Candidates
-
-
-class StartPunching(Message, frozen=True, tag="start-punching"):
-    """Intermediate to both ends: begin the checks.
-
-    :ivar delay: milliseconds to wait first, so that both ends begin at the same time.
-    """
-
-    session: SessionId
-    delay: Annotated[int, Meta(ge=0, le=10_000)]
-
-
-class PunchingResult(Message, frozen=True, tag="punching-result"):
-    """Either end to the other: whether the sender has a direct path now, and if not, why."""
-
-    session: SessionId
-    direct: bool
-    reason: Text
-
-
-CandidateMessage = CandidateOffer | CandidateAnswer | CandidateUpdate | PunchingResult
-SignalMessage = CandidateMessage | StartPunching
-
-
 class Draining(Message, frozen=True, tag="draining"):
     """Intermediate to node: no new sessions; the Intermediate ends all others in `seconds`."""
 
@@ -251,50 +171,11 @@ class Goodbye(Message, frozen=True, tag="goodbye"):
     reason: Text
 
 
-TYPES: dict[str, type[Message]] = {
-    str(kind.__struct_config__.tag): kind
-    for kind in (
+TYPES = by_tag(
+    (
         Hello, Welcome, ObservedAddress, Register, Registered, RegistrationRefused,
         SessionRequest, SessionOffer, SessionAnswer, SessionOpened, SessionRefused, SessionClosed,
-        CandidateOffer, CandidateAnswer, CandidateUpdate, StartPunching, PunchingResult,
         Draining, Goodbye,
     )
-}  # fmt: skip
-
-
-class _Envelope(Struct):
-    t: str
-
-
-_encoder = msgspec.msgpack.Encoder()
-_envelope = msgspec.msgpack.Decoder(_Envelope)
-_decoders: dict[str, msgspec.msgpack.Decoder[Any]] = {
-    tag: msgspec.msgpack.Decoder(kind) for tag, kind in TYPES.items()
-}
-
-
-def encode_message(message: Message) -> bytes:
-    """The message with its length before it. Raises ValueError above MAX_MESSAGE bytes."""
-    return add_length(_encoder.encode(message))
-
-
-def decode_message(body: bytes) -> Message | None:
-    """The message in `body` (without its length), None for an unknown type. Raises DecodeError."""
-    try:
-        decoder = _decoders.get(_envelope.decode(body).t)
-        message: Message | None = None if decoder is None else decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise DecodeError(f"control message: {error}") from None
-    return message
-
-
-class MessageBuffer:
-    """Cuts the control stream into messages, holding at most one incomplete message."""
-
-    def __init__(self) -> None:
-        self._cutter = StreamCutter()
-
-    def feed(self, data: bytes) -> list[Message]:
-        """The messages that `data` completes, unknown types left out. Raises DecodeError."""
-        decoded = map(decode_message, self._cutter.feed(data))
-        return [message for message in decoded if message is not None]
+)  # fmt: skip
+decode_message = decoder_of(TYPES)

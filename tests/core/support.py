@@ -19,6 +19,7 @@ from p2pnet.quic.connection import Connection
 from p2pnet.testing.realm import Realm, Simulation
 from p2pnet.wire import messages
 from p2pnet.wire.address import Address
+from p2pnet.wire.encoding import Message, MessageBuffer
 
 SERVICES = ("web", "dns", "ssh")
 
@@ -75,7 +76,7 @@ class FakeConnection(Connection):
         self.address = address
         self.identity = peer
         self.owner: Any = None
-        self.sent: list[messages.Message] = []
+        self.sent: list[Message] = []
         self.consumed = self.pings = self.path_changes = self.backlog = 0
         self.rtt: float | None = 0.05
         self.closed: tuple[int, str] | None = None
@@ -107,7 +108,7 @@ class FakeConnection(Connection):
     def send(self, stream_id: int, data: bytes, *, end: bool = False) -> bool:
         """Keep the message, as it arrives."""
         assert stream_id == messages.CONTROL_STREAM and not end
-        self.sent += messages.MessageBuffer().feed(data)
+        self.sent += MessageBuffer(messages.decode_message).feed(data)
         return True
 
     def consume(self, stream_id: int, size: int) -> bool:

@@ -21,6 +21,7 @@ from p2pnet.node.base import Node
 from p2pnet.wire import messages
 from p2pnet.wire.address import Address
 from p2pnet.wire.demux import MAGIC_COOKIE
+from p2pnet.wire.encoding import encode_message
 from tests.core.support import make_agent, make_connector, make_intermediate
 from tests.sim.support import SimulationCase, leftovers
 
@@ -146,9 +147,9 @@ MESSAGES = st.sampled_from(list(messages.TYPES.values())).flatmap(
     lambda kind: values(msgspec.inspect.type_info(kind))
 )
 CONTROL = st.one_of(
-    MESSAGES.map(messages.encode_message),
-    MESSAGES.map(messages.encode_message),
-    MESSAGES.map(messages.encode_message).flatmap(
+    MESSAGES.map(encode_message),
+    MESSAGES.map(encode_message),
+    MESSAGES.map(encode_message).flatmap(
         lambda data: st.integers(0, len(data)).map(lambda end: data[:end])
     ),
     st.binary(max_size=80),

@@ -1,1 +1,1 @@
-"""Attacks, each with the bound that the nodes keep under the attack."""
+"""Attacks on p2pnet, each with the bound that it keeps."""

@@ -34,9 +34,16 @@ def private_attributes(tree: ast.AST) -> Iterator[ast.Attribute]:
 
 
 TOUCHING = (
-    "engine.py", "strict.py", "migration.py", "recovery.py", "tls.py", "pacer.py", "memory.py",
+    "engine.py",
+    "migration.py",
+    "recovery.py",
+    "restriction.py",
+    "strict.py",
+    "tls.py",
+    "pacer.py",
+    "memory.py",
     "fast/*.py",
-)  # fmt: skip
+)
 """What in p2pnet/quic/ may touch private names of aioquic."""
 
 

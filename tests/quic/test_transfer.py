@@ -14,7 +14,7 @@ from p2pnet.quic import engine, events, key_updates
 from p2pnet.quic.congestion import CONTROLLERS
 from p2pnet.quic.connection import MAX_QUEUED_DATAGRAMS
 from p2pnet.wire.codes import ErrorCode
-from tests.quic.harness import TWICE, Endpoint, Pair, client_settings, server_settings
+from tests.quic.harness import CLIENT, TWICE, Endpoint, Pair, client_settings, server_settings
 
 
 class Transfer:
@@ -189,6 +189,77 @@ class StreamTests(SynchronousTestCase):
             transfer.one.ping()
             if transfer.run_until(1.0, 5.0):
                 break
+        self.assertTrue(transfer.is_intact)
+
+
+class RestrictionTests(SynchronousTestCase):
+    """send_only(): frames of one stream, and of none of the others."""
+
+    def setUp(self) -> None:
+        """Two ends with a stream that may send, and one that may not."""
+        self.pair = Pair(peer=True)
+        self.one, self.other = self.pair.connect()
+        self.free, self.barred = 0, 4
+        for stream_id in (self.free, self.barred):
+            self.one.send(stream_id, b"begin")
+        self.pair.run_until_quiet()
+
+    def received(self, stream_id: int) -> bytes:
+        """What the other end got."""
+        return self.pair.server.received(self.other, stream_id)
+
+    def test_only_that_stream_sends(self) -> None:
+        """Bytes of the other and DATAGRAM frames stay; bytes go out once the restriction ends."""
+        self.one.send_only(self.free)
+        self.assertTrue(self.one.send(self.barred, b" and wait"))
+        self.one.send(self.free, b" and go")
+        self.assertFalse(self.one.send_datagram(b"never"))
+        self.pair.run(5.0)
+        self.assertEqual(b"begin", self.received(self.barred))
+        self.assertEqual(b"begin and go", self.received(self.free))
+        self.one.send_only(None)
+        self.pair.run_until_quiet()
+        self.assertEqual(b"begin and wait", self.received(self.barred))
+        self.assertEqual([], self.pair.server.happened(events.DatagramReceived))
+
+    def test_lost_bytes_are_not_sent_again_meanwhile(self) -> None:
+        """Nor queued DATAGRAM frames, a reset or a request to stop; all of it comes later."""
+        self.pair.loss = 1.0
+        self.one.send(self.barred, bytes(3000))
+        self.pair.run(0.1)
+        self.assertTrue(self.one.send_datagram(b"queued"))
+        self.one.send_only(self.free)
+        self.pair.loss = 0.0
+        reset = self.one.open_stream()
+        self.one.send(reset, b"x")
+        self.one.reset(reset, 7)
+        before = len(self.pair.sent)
+        self.pair.run(8.0)
+        sizes = [size for _, source, size in self.pair.sent[before:] if source == CLIENT]
+        self.assertGreater(len(sizes), 0)  # probes
+        self.assertLess(max(sizes), 100)
+        self.assertEqual(b"begin", self.received(self.barred))
+        self.assertEqual([], self.pair.server.happened(events.DatagramReceived))
+        self.assertEqual([], self.pair.server.happened(events.StreamReset))
+        self.one.send_only(None)
+        self.pair.run(8.0)
+        self.assertEqual(b"begin" + bytes(3000), self.received(self.barred))
+
+    def test_a_transfer_goes_on_afterwards(self) -> None:
+        """Restricted in the middle, at both ends and more than once."""
+        transfer = Transfer(Pair(peer=True), 300_000)
+        for share in (0.2, 0.5):
+            transfer.run_until(share)
+            for end in (transfer.one, transfer.other):
+                end.send_only(400)
+            transfer.pair.run(1.0)
+            before = [len(transfer.arrived(end)) for end in transfer.pair.endpoints]
+            transfer.pair.run(5.0)
+            after = [len(transfer.arrived(end)) for end in transfer.pair.endpoints]
+            self.assertEqual(before, after)
+            for end in (transfer.one, transfer.other):
+                end.send_only(None)
+        self.assertTrue(transfer.run_until(1.0))
         self.assertTrue(transfer.is_intact)
 
 

@@ -309,17 +309,20 @@ class PolicyTests(TransferCase):
         self.assertEqual([], self.net.between_nodes())
         self.assertNotIn(Kind.STUN, {packet.kind for packet in self.net.sent})
 
-    def test_direct_only_relays_nothing_but_the_introduction(self) -> None:
-        """Not a frame, for the handshake is direct already; nor while the path is silent."""
+    def test_direct_only_relays_no_user_data(self) -> None:
+        """Relays carry what finds the path again, which is little; the data waits."""
         self.ready("direct-only")
         self.exchange()
         talk = self.talk(self.simulation, self.agent)
         self.net.disturb(LOST)
-        talk.transport.write(b"it waits")
-        self.net.run(5.0)
+        before, data = len(self.net.relayed()), bytes(50_000)
+        talk.transport.write(data)
+        self.net.run(12.0)
+        frames = self.net.relayed()[before:]
+        self.assertGreater(len(frames), 0)
+        self.assertLess(sum(len(frame.data) for frame in frames), 10_000)
         self.net.disturb(LINK)
-        self.until(lambda: talk.heard == b"it waits")
-        self.assertEqual([], self.net.relayed())
+        self.until(lambda: talk.heard == data)
 
     def test_lowest_rtt_takes_a_direct_path_that_is_faster(self) -> None:
         """20 ms against 100."""

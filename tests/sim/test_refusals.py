@@ -17,6 +17,7 @@ from p2pnet.node.intermediate import IntermediateNode
 from p2pnet.testing.realm import Simulation
 from p2pnet.wire import messages
 from p2pnet.wire.address import Address
+from p2pnet.wire.encoding import Message
 from tests.sim.support import Network, SimulationCase, Talk, Talks, leftovers
 
 
@@ -117,7 +118,7 @@ def refused_by(report: reports.StreamRefused) -> tuple[str, str, str]:
 class Mute(ControlLink):
     """A control connection that never says a word."""
 
-    def send(self, message: messages.Message) -> None:
+    def send(self, message: Message) -> None:
         """Say nothing."""
 
     def _give_up(self, now: float) -> None:
@@ -127,7 +128,7 @@ class Mute(ControlLink):
 class Rude(ControlLink):
     """One that begins without a greeting."""
 
-    def send(self, message: messages.Message) -> None:
+    def send(self, message: Message) -> None:
         """Say the wrong thing."""
         super().send(messages.SessionRequest(1, bytes(16), "web"))
 

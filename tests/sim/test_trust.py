@@ -24,6 +24,7 @@ from p2pnet.node.intermediate import IntermediateNode
 from p2pnet.quic.profile import ConnectionProfile
 from p2pnet.testing.realm import Realm, Simulation
 from p2pnet.wire import messages
+from p2pnet.wire.encoding import Message
 from tests.sim.support import SimulationCase, Talk, Talks
 
 YEAR = datetime.timedelta(days=365)
@@ -291,17 +292,17 @@ class Astray(Introductions):
 class Liar(ConnectedNode):
     """Tells a node something else than the Intermediate means to."""
 
-    told: Callable[[messages.Message], messages.Message]
+    told: Callable[[Message], Message]
 
-    def send(self, message: messages.Message) -> None:
+    def send(self, message: Message) -> None:
         """Send what `told` makes of the message."""
         super().send(self.told(message))
 
 
-def lie(intermediate: IntermediateNode, kind: type[messages.Message], **changes: Any) -> None:
+def lie(intermediate: IntermediateNode, kind: type[Message], **changes: Any) -> None:
     """Let the Intermediate say `changes` to all nodes in messages of a kind."""
 
-    def told(message: messages.Message) -> messages.Message:
+    def told(message: Message) -> Message:
         return msgspec.structs.replace(message, **changes) if type(message) is kind else message
 
     for node in intermediate.core.nodes:

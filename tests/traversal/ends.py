@@ -17,16 +17,15 @@ from p2pnet.traversal.direct import DirectSearch
 from p2pnet.traversal.exchange import CandidateExchange, Outgoing
 from p2pnet.traversal.own_candidates import OwnCandidates
 from p2pnet.traversal.paths import Paths
-from p2pnet.wire import messages
 from p2pnet.wire.address import Address
 from p2pnet.wire.check import CheckKind, decode_check
+from p2pnet.wire.path_messages import PathMessage
 
 SESSION = bytes(range(16))
 AGENT: Address = ("203.0.113.1", 5000)
 CONNECTOR: Address = ("198.51.100.1", 5000)
 RELAY: Address = ("192.0.2.1", 4433)
 OTHER_RELAY: Address = ("192.0.2.2", 4433)
-PUNCHING_DELAY = 50  # milliseconds
 Machine = TypeVar("Machine", Paths, DirectSearch)
 
 
@@ -111,7 +110,10 @@ class End(Generic[Machine]):
     :ivar events: all events but signals, each with its time. `signals`: messages for the peer.
     :ivar sent: checks, answers and openers, each with its time.
     :ivar proven: addresses that answered a check of this end.
+    :ivar policy: the policy in offers.
     """
+
+    policy = "prefer-direct"
 
     def __init__(self, world: World, address: Address, *, controlling: bool) -> None:
         self.world = world
@@ -120,11 +122,12 @@ class End(Generic[Machine]):
         self.own = OwnCandidates(self.servers, tell_observed=True)
         self.own.set_addresses([address[0]], address[1])
         self.rounds = CandidateExchange(
-            SESSION, controlling=controlling, own=self.own, entropy=world.random.randbytes
-        )
+            SESSION, controlling=controlling, own=self.own,
+            policy=self.policy, entropy=world.random.randbytes,
+        )  # fmt: skip
         self.machine: Machine = self.make()
         self.events: list[tuple[float, Any]] = []
-        self.signals: list[messages.Message] = []
+        self.signals: list[PathMessage] = []
         self.sent: list[tuple[float, Outgoing]] = []
         self.proven: set[Address] = set()
         self.due = float("inf")
@@ -184,19 +187,15 @@ class End(Generic[Machine]):
 
     def take_event(self, event: Any) -> None:
         """Keep an event, or pass a signal on."""
-        if isinstance(event, messages.CandidateMessage):
+        if isinstance(event, PathMessage):
             self.signals.append(event)
             self.world.carry(self.world.signals, 0, lambda: self.peer.take_signal(event))
         else:
             self.events.append((self.world.now, event))
 
-    def take_signal(self, message: messages.Message) -> None:
-        """A message of the peer arrives. The Intermediate lets both start after an answer."""
-        self.do(self.machine.take_signal, message)
-        if isinstance(message, messages.CandidateAnswer):
-            start = messages.StartPunching(SESSION, PUNCHING_DELAY)
-            for end in self.world.ends:
-                end.do(end.machine.take_signal, start)
+    def take_signal(self, message: PathMessage) -> None:
+        """A message of the peer arrives."""
+        self.do(self.machine.take_signal, message, 2 * self.world.signals.delay)
 
     def _send_check(self, out: Outgoing) -> None:
         check = decode_check(out.data)

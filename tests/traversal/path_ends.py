@@ -10,7 +10,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from p2pnet.interfaces import IPathSelector
-from p2pnet.traversal import paths
+from p2pnet.traversal.path_events import Signal, WaysChanged
 from p2pnet.traversal.paths import Paths
 from p2pnet.traversal.selection import PreferDirect
 from p2pnet.wire.address import Address
@@ -37,6 +37,7 @@ class PathsEnd(End[Paths]):
         selector: IPathSelector | None = None,
     ) -> None:
         self.selector = selector or PreferDirect()
+        self.policy = self.selector.name
         super().__init__(world, address, controlling=controlling)
         self.received: list[tuple[float, bool, Address]] = []
         self.channels = itertools.count(1)
@@ -58,14 +59,14 @@ class PathsEnd(End[Paths]):
 
     def ways(self, since: float = 0.0) -> list[str]:
         """The ways that were used since then, in order: relayed, direct, both, relays or none."""
-        return [describe(change.ways) for change in self.said(paths.WaysChanged, since)]
+        return [describe(change.ways) for change in self.said(WaysChanged, since)]
 
     def when(self, ways: str, since: float = 0.0) -> float:
         """When those ways were first used since then."""
         return next(
             at
             for at, event in self.events
-            if isinstance(event, paths.WaysChanged) and at >= since and describe(event.ways) == ways
+            if isinstance(event, WaysChanged) and at >= since and describe(event.ways) == ways
         )
 
     def follow(self) -> None:
@@ -75,8 +76,8 @@ class PathsEnd(End[Paths]):
 
     def take_event(self, event: Any) -> None:
         """Keep an event, or pass a signal on."""
-        if isinstance(event, paths.Signal):
-            if self.machine.relays:
+        if isinstance(event, Signal):
+            if self.machine.using:
                 super().take_event(event.message)
         else:
             self.events.append((self.world.now, event))
@@ -178,8 +179,11 @@ class PathsCase(SynchronousTestCase):
 
     def add_relay(self, relay: Address = RELAY, cost: float = 0.04) -> None:
         """An Intermediate relays the session for both ends, the connector first."""
+        is_first = not self.agent.machine.relays
         for end in (self.connector, self.agent):
             end.add_relay(relay, cost)
+        if is_first:  # as the end-to-end handshake, which takes no time here
+            self.agent.do(self.agent.machine.begin)
 
     def assert_ways(self, expected: str) -> None:
         """Both ends use these ways."""

@@ -12,7 +12,7 @@ from p2pnet.traversal.direct import SILENT_AFTER, TRANSITIONS, DirectChanged, Di
 from p2pnet.traversal.direct_path import REVIVE_EVERY, REVIVE_FOR
 from p2pnet.traversal.exchange import RETRIES
 from p2pnet.traversal.health import ASK_AFTER, CONSENT, DEAD_AFTER
-from p2pnet.wire import messages
+from p2pnet.wire import path_messages as messages
 from p2pnet.wire.address import Address
 from p2pnet.wire.check import decode_check, encode_success
 from p2pnet.wire.packet_size import BASE

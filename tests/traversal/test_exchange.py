@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from p2pnet.reports import ChecksFailed
-from p2pnet.traversal.exchange import RETRIES
-from p2pnet.wire import messages
+from p2pnet.traversal.exchange import FIRST_TTL, HEAD_START, PUNCHING_DELAY, RETRIES
+from p2pnet.wire import path_messages as messages
 from p2pnet.wire.address import Address
-from tests.traversal.ends import CONNECTOR, SESSION
+from tests.traversal.ends import CONNECTOR
 from tests.traversal.path_ends import PathsCase
 
 MOVED: Address = ("198.51.100.1", 6000)
@@ -57,13 +57,13 @@ class CandidateTests(PathsCase):
         self.assertIn("no candidate", self.agent.said(ChecksFailed)[0].reason)
 
     def test_openers_go_out_with_few_hops_before_the_checks(self) -> None:
-        """TTL 2 with the candidates, TTL 4 halfway to the first check; none to IPv6."""
+        """TTL 2 with the candidates, TTL 4 a moment before the first check; none to IPv6."""
         self.begin()
         self.world.run(0.2)
         openers = [(at, out) for at, out in self.agent.sent if out.ttl is not None]
         self.assertEqual([2, 4], [out.ttl for _, out in openers])
         self.assertEqual({CONNECTOR}, {out.address for _, out in openers})
-        self.assertApproximates(0.025, openers[1][0] - openers[0][0], 1e-3)
+        self.assertApproximates(0.02, openers[1][0] - openers[0][0], 1e-3)
         self.meet()
         for end, host in zip(self.both, ("2a00::1", "2a00::2"), strict=True):
             end.own.set_addresses([host], 5000)
@@ -123,26 +123,31 @@ class CandidateTests(PathsCase):
         self.assertTrue(self.agent.machine.leads_to(MOVED))
         self.assertNotIn("none", self.agent.ways(moved))
 
-    def test_doubt_sends_the_present_candidates(self) -> None:
-        """A NAT may have moved this end; the peer learns where it is."""
-        self.connect()
-        self.agent.talk()
-        self.world.direct.is_cut = True
-        self.world.run(1.0)
-        self.assertEqual(1, len(self.agent.signalled(messages.CandidateUpdate)))
+    def test_both_ends_begin_at_once_however_long_messages_take(self) -> None:
+        """The connector waits for its message to arrive; openers leave the agent's NAT before."""
+        for delay in (0.001, 0.02, 0.2, 0.5):
+            self.meet()
+            self.world.signals.delay = delay
+            self.add_relay()
+            self.world.run(4 * delay + 0.5)
+            begun = [end.checks[0][0] for end in self.both]
+            self.assertApproximates(begun[0], begun[1], 1e-3)
+            opened = [at for at, out in self.agent.sent if out.ttl == FIRST_TTL]
+            self.assertGreaterEqual(begun[0] - opened[0], HEAD_START - 1e-3)
+            self.assertGreaterEqual(begun[0] - delay, PUNCHING_DELAY - 1e-3)
 
     def test_messages_that_are_not_for_this_end_are_ignored(self) -> None:
         """An answer before the offer, an offer to the end that offers, a start before both."""
         self.meet()
         ours = self.agent.machine
         for message in (
-            messages.CandidateAnswer(SESSION, "AAAAAAAA", "A" * 24, ()),
-            messages.CandidateOffer(SESSION, "AAAAAAAA", "A" * 24, ()),
-            messages.StartPunching(SESSION, 50),
-            messages.CandidateUpdate(SESSION, ()),
-            messages.PunchingResult(SESSION, True, ""),
+            messages.CandidateAnswer("AAAAAAAA", "A" * 24, ()),
+            messages.CandidateOffer("AAAAAAAA", "A" * 24, (), "prefer-direct"),
+            messages.StartPunching(50),
+            messages.CandidateUpdate(()),
+            messages.PunchingResult(True, ""),
         ):
-            self.agent.do(ours.take_signal, message)
+            self.agent.do(ours.take_signal, message, 0.0)
         self.assertEqual(([], [], []), (self.agent.events, self.agent.signals, self.agent.sent))
 
     def test_regression_a_way_that_is_found_ends_the_round(self) -> None:

@@ -12,18 +12,15 @@ from p2pnet.reports import (
 )
 from p2pnet.traversal.direct import DirectState
 from p2pnet.traversal.health import ASK_AFTER, DEAD_AFTER
-from p2pnet.traversal.paths import (
-    FAREWELL,
-    PeerGone,
-    WaysChanged,
-)
+from p2pnet.traversal.path_events import PeerGone, WaysChanged
+from p2pnet.traversal.paths import FAREWELL
 from p2pnet.traversal.selection import SELECTORS
 from p2pnet.wire.address import Address
 from p2pnet.wire.check import decode_check, encode_success
 from p2pnet.wire.codes import ErrorCode
 from p2pnet.wire.packet_size import BASE
 from tests.traversal.ends import AGENT, CONNECTOR, OTHER_RELAY, RELAY, SESSION
-from tests.traversal.path_ends import PathsCase
+from tests.traversal.path_ends import PathsCase, describe
 
 USUAL = 1452  # bytes of a packet on a path of Ethernet's MTU
 MOVED: Address = ("198.51.100.1", 6000)
@@ -275,18 +272,28 @@ class PolicyTests(PathsCase):
         self.assertEqual(([], []), (self.agent.signals, self.agent.sent))
 
     def test_direct_only_waits_for_the_direct_way_and_keeps_to_it(self) -> None:
-        """Also amid doubt; it is none when the way is given up."""
+        """Relays carry messages about paths alone, also amid doubt and when the way is dead."""
         self.begin(SELECTORS["direct-only"]())
-        self.assert_ways("none")
+        self.assert_ways("relayed")
+        self.assertFalse(self.agent.machine.carry_data)
         self.world.run(1.0)
         self.assert_ways("direct")
         self.agent.talk()
         self.world.direct.is_cut = True
         cut = self.world.now
-        self.world.run(DEAD_AFTER - 1.0)
-        self.assertEqual([], self.agent.ways(cut))
-        self.world.run(2.0)
-        self.assertEqual(["none"], self.agent.ways(cut))
+        self.world.run(DEAD_AFTER + 1.0)
+        self.assertEqual(["both", "relayed"], self.agent.ways(cut)[:2])
+        changes = self.agent.said(WaysChanged)
+        for change in changes:
+            self.assertEqual(change.carry_data, describe(change.ways) == "direct")
+        paths = [said.path for said in self.agent.said(PathSelected)]
+        self.assertEqual(["none", "direct", "direct", "none"], paths[:4])
+
+    def test_the_connector_follows_the_policy_of_an_offer(self) -> None:
+        """An Intermediate, which introduces the two, could lie about the policy."""
+        self.begin(SELECTORS["direct-only"](), SELECTORS["prefer-direct"]())
+        self.world.run(1.0)
+        self.assertEqual("direct-only", self.connector.machine.snapshot().policy)
 
 
 class SnapshotTests(PathsCase):

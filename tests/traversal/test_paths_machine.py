@@ -18,7 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from p2pnet.traversal.direct import DirectState
 from p2pnet.traversal.exchange import EXCHANGE_TIMEOUT, RETRIES
 from p2pnet.traversal.health import ASK_AFTER
-from p2pnet.traversal.paths import PacketSizeChanged, PeerGone, WaysChanged
+from p2pnet.traversal.path_events import PacketSizeChanged, PeerGone, WaysChanged
 from p2pnet.traversal.selection import SELECTORS
 from p2pnet.wire.address import Address
 from p2pnet.wire.codes import ErrorCode
@@ -51,6 +51,7 @@ class PathsMachine(RuleBasedStateMachine):
         ]
         for end in self.ends[::-1]:
             end.add_relay()
+        self.ends[0].do(self.ends[0].machine.begin)
 
     # -- what may happen -------------------------------------------------------------------------
 
@@ -155,8 +156,10 @@ class PathsMachine(RuleBasedStateMachine):
                 assert machine.relays[way.address] == way
             else:
                 assert way.address in end.proven, "it never answered"
-        if self.policy in ("relay-only", "direct-only"):
-            assert set(end.kinds) <= {{"relay-only": "relayed"}.get(self.policy, "direct")}
+        if self.policy == "relay-only":
+            assert set(end.kinds) <= {"relayed"}
+        relayed = "relayed" in end.kinds
+        assert machine.carry_data == (self.policy != "direct-only" or not relayed)
 
     def size_is_proper(self, end: PathsEnd) -> None:
         """BASE unless the session has nothing but a healthy direct way; as announced."""

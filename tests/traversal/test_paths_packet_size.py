@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from p2pnet.reports import PacketSizeFound, PathSelected
 from p2pnet.traversal.direct import DirectState
-from p2pnet.traversal.paths import PacketSizeChanged, WaysChanged
+from p2pnet.traversal.path_events import PacketSizeChanged, WaysChanged
 from p2pnet.traversal.selection import SELECTORS
 from p2pnet.wire.packet_size import BASE
 from tests.traversal.ends import SESSION

@@ -7,7 +7,7 @@ from typing import Any
 
 from p2pnet.reports import PathSelected
 from p2pnet.traversal.health import DEAD_AFTER
-from p2pnet.traversal.paths import AskRelay, WaysChanged
+from p2pnet.traversal.path_events import AskRelay, WaysChanged
 from p2pnet.traversal.selection import SELECTORS
 from p2pnet.traversal.way import WayKind, name_of
 from tests.traversal.ends import CONNECTOR, OTHER_RELAY, RELAY

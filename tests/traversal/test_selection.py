@@ -92,8 +92,9 @@ class PolicyTests(SynchronousTestCase):
         self.assertEqual([RELAYED, NONE, RELAYED, NONE], self.paths(RelayOnly()))
 
     def test_direct_only(self) -> None:
-        """Never relayed."""
-        self.assertEqual([DIRECT, DIRECT, NONE, NONE], self.paths(DirectOnly()))
+        """Relays only find the direct path."""
+        self.assertFalse(DirectOnly.relays)
+        self.assertEqual([DIRECT, DIRECT, RELAYED, NONE], self.paths(DirectOnly()))
 
     def test_lowest_rtt_has_no_choice_where_there_is_one_path(self) -> None:
         """However slow it is."""

@@ -1,11 +1,9 @@
-"""Who may have a node send a packet where: a lying Intermediate, a foreign node, and nobody."""
+"""Who may have a node send a packet where: a lying peer, a lying Intermediate, and nobody."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
-
-import msgspec
 
 from p2pnet import reports
 from p2pnet.config.cores import intermediate_options
@@ -14,13 +12,17 @@ from p2pnet.core.intermediate.control import ControlConnections
 from p2pnet.core.intermediate.core import IntermediateCore
 from p2pnet.core.intermediate.nodes import ConnectedNode
 from p2pnet.core.intermediate.registry import MemoryDirectory
-from p2pnet.errors import ServiceError
 from p2pnet.identity import Role
 from p2pnet.net.clock import utcnow
 from p2pnet.node.intermediate import IntermediateNode
-from p2pnet.wire import messages
+from p2pnet.traversal.candidate import Candidate
+from p2pnet.traversal.exchange import from_wire
+from p2pnet.traversal.own_candidates import OwnCandidates
+from p2pnet.wire import messages, path_messages
 from p2pnet.wire.address import Address
 from p2pnet.wire.demux import Kind
+from p2pnet.wire.encoding import Message, encode_message
+from p2pnet.wire.path_messages import PATHS_STREAM
 from tests.traversal.nodes import AGENT, CONNECTOR, LOST, RELAY, STUN_REQUEST, DirectCase
 
 FORBIDDEN: list[Address] = [
@@ -38,39 +40,47 @@ FORBIDDEN: list[Address] = [
 ]
 
 
-def infos(addresses: Sequence[Address]) -> tuple[messages.CandidateInfo, ...]:
+def infos(addresses: Sequence[Address]) -> tuple[path_messages.CandidateInfo, ...]:
     """Candidates of the best priority for these addresses."""
     return tuple(
-        messages.CandidateInfo("host", *address, 2**31 - 1 - number, f"f{number}")
+        path_messages.CandidateInfo("host", *address, 2**31 - 1 - number, f"f{number}")
         for number, address in enumerate(addresses)
     )
 
 
-class LyingControl(ControlConnections):
-    """An Intermediate that adds candidates to what nodes tell each other.
+class LyingCandidates(OwnCandidates):
+    """Candidates of a node that adds others to its own.
 
     :ivar lies: the addresses.
-    :ivar greetings: what else it tells every node that greets it.
     """
 
     lies: Sequence[Address] = ()
-    greetings: Sequence[messages.Message] = ()
 
-    def _handle_message(self, node: ConnectedNode, message: messages.Message, now: float) -> None:
-        if isinstance(message, messages.CandidateOffer | messages.CandidateAnswer):
-            candidates = infos(self.lies) + message.candidates
-            message = msgspec.structs.replace(message, candidates=candidates)
+    def gather(self) -> list[Candidate]:
+        """Return the lies first."""
+        return from_wire(infos(self.lies)) + super().gather()
+
+
+class LyingControl(ControlConnections):
+    """An Intermediate that has more to say to nodes.
+
+    :ivar greetings: what it says to every node that greets it.
+    """
+
+    greetings: Sequence[Message] = ()
+
+    def _handle_message(self, node: ConnectedNode, message: Message, now: float) -> None:
         super()._handle_message(node, message, now)
         if isinstance(message, messages.Hello):
             for greeting in self.greetings:
                 node.send(greeting)
 
 
-class LyingIntermediateTests(DirectCase):
-    """It is untrusted; that must not make nodes its instruments."""
+class LiarTests(DirectCase):
+    """A peer or an Intermediate that lies must not make nodes its instruments."""
 
-    def lied_to(self, lies: Sequence[Address], *greetings: messages.Message) -> None:
-        """Two nodes whose Intermediate lies, and who try to talk."""
+    def lied_to(self, lies: Sequence[Address], *greetings: Message) -> None:
+        """Two nodes that add candidates to their own, with an Intermediate that lies, talk."""
         simulation = self.realm()
         credentials = simulation.realm.credentials(Role.INTERMEDIATE, "relay1", hosts=[RELAY])
         options = intermediate_options(simulation.config(IntermediateConfig))
@@ -78,13 +88,15 @@ class LyingIntermediateTests(DirectCase):
             credentials, MemoryDirectory(), options, utcnow=utcnow, entropy=self.net.entropy
         )
         control: Any = core._control
-        control.__class__ = LyingControl
-        control.lies, control.greetings = lies, greetings
+        control.__class__, control.greetings = LyingControl, greetings
         node = IntermediateNode(
             self.net.clock, core, self.net.transport(RELAY, 4433), drain_seconds=0.0
         )
         simulation.start(node)
         self.place()
+        for liar in (self.agent, self.connector):
+            own: Any = liar.core.own
+            own.__class__, own.lies = LyingCandidates, lies
         self.talking = self.connecting(self.agent)
         self.net.run(20.0)
 
@@ -116,33 +128,13 @@ class LyingIntermediateTests(DirectCase):
         self.lied_to(lies, messages.ObservedAddress(1000, "127.0.0.1", 50002))
         self.assert_untouched(lies)
 
-    def test_what_is_said_of_no_session_is_ignored(self) -> None:
-        """Candidates and starts out of the blue."""
-        stray = infos([("198.18.0.66", 5000)])
-        self.lied_to(
-            [],
-            *(
-                kind(bytes(16), "mallory+", "m" * 24, stray)
-                for kind in (messages.CandidateOffer, messages.CandidateAnswer)
-            ),
-            messages.CandidateUpdate(bytes(16), stray),
-            messages.StartPunching(bytes(16), 0),
-        )
-        self.assert_direct()
-        self.assert_untouched([("198.18.0.66", 5000)])
-        for node in (self.agent, self.connector):
-            sessions = {e.session for e in self.simulation.reported(node, reports.ChecksStarted)}
-            self.assertEqual(1, len(sessions))
-
     def test_a_hundred_candidates_are_not_even_taken(self) -> None:
-        """The message is malformed: the connection to such an Intermediate is closed. It could as
-        well have passed nothing on."""
+        """The message is malformed: the session with such a peer ends."""
         lies = [(f"198.18.0.{number}", 5000) for number in range(100)]
         self.lied_to(lies)
         self.assert_untouched(lies)
-        self.failureResultOf(self.talking, ServiceError)
-        lost = self.simulation.reported(self.connector, reports.ControlLost)
-        self.assertIn("candidates", lost[0].reason)
+        ended = self.simulation.reported(self.agent, reports.SessionClosed)
+        self.assertEqual("protocol_error", ended[0].code)
 
     def test_true_looking_candidates_cost_few_small_packets(self) -> None:
         """Anybody can be made to get some: paced, at most 128 bytes, for eight seconds, and never
@@ -159,20 +151,8 @@ class LyingIntermediateTests(DirectCase):
             self.assertLessEqual(max(len(packet.data) for packet in packets), 128)
 
 
-class ForeignNodeTests(DirectCase):
-    """A node of the realm that speaks about a session of others."""
-
-    def meddle(self, *spoken: messages.Message) -> None:
-        """Have a third node, well connected, say that; nothing may change."""
-        mallory = self.simulation.agent(host="192.0.2.66", name="mallory", policy="relay-only")
-        self.until(lambda: mallory.core.links[0].is_ready)
-        before = self.told()
-        for message in spoken:
-            mallory.core.links[0].send(message)
-        mallory.driver.wake()
-        self.net.run(1.0)
-        self.assertEqual(before, self.told())
-        self.assertNotIn("198.18.0.66", {packet.destination[0] for packet in self.net.sent})
+class SpokenTests(DirectCase):
+    """Who may say what of candidates and checks, and to whom."""
 
     def told(self) -> list[int]:
         """How often each end of the session was told anything of candidates or checks."""
@@ -183,52 +163,45 @@ class ForeignNodeTests(DirectCase):
             for kind in kinds
         ]
 
-    def session(self) -> bytes:
-        """The id of a session that is relayed, and could be direct for all that the nodes know."""
+    def begin(self) -> None:
+        """Begin a session that is relayed, and could be direct for all that the nodes know."""
         self.realm().intermediate()
         self.net.disturb(LOST)
         self.place()
         self.talk(self.simulation, self.agent)
         self.net.run(10.0)  # the first round of checks is over, the next one is not due
-        (session,) = self.agent.core.sessions
-        return bytes(session.id)
-
-    def candidates(self, kind: Any, session: bytes) -> messages.Message:
-        """An offer or an answer with an address of the stranger's."""
-        message: messages.Message = kind(
-            session, "mallory+", "m" * 24, infos([("198.18.0.66", 5000)])
-        )
-        return message
-
-    def test_what_another_connection_says_of_a_session_is_not_passed_on(self) -> None:
-        """Offer, answer, update and result, by a node that is no end of it."""
-        session = self.session()
-        self.meddle(
-            self.candidates(messages.CandidateOffer, session),
-            self.candidates(messages.CandidateAnswer, session),
-            messages.CandidateUpdate(session, infos([("198.18.0.66", 5000)])),
-            messages.PunchingResult(session, False, "no"),
-        )
-
-    def test_a_node_cannot_start_the_checks(self) -> None:
-        """Only the Intermediate says so; a node that does is cut off."""
-        session = self.session()
-        self.meddle(messages.StartPunching(session, 0))
-        mallory = self.simulation.nodes[-1]
-        self.assertTrue(self.simulation.reported(mallory, reports.ControlLost))
 
     def test_an_end_of_a_session_says_only_what_is_its_to_say(self) -> None:
-        """The Agent offers and the Connector answers, not the other way round."""
-        session = self.session()
+        """The Agent offers, the Connector answers and starts, not the other way round."""
+        self.begin()
         before = self.told()
-        for node, kind in (
-            (self.agent, messages.CandidateAnswer),
-            (self.connector, messages.CandidateOffer),
+        stray = "mallory+", "m" * 24, infos([("198.18.0.66", 5000)])
+        for node, message in (
+            (self.agent, path_messages.CandidateAnswer(*stray)),
+            (self.agent, path_messages.StartPunching(0)),
+            (self.connector, path_messages.CandidateOffer(*stray, "prefer-direct")),
         ):
-            node.core.links[0].send(self.candidates(kind, session))
+            (session,) = node.core.sessions
+            session.connection.send(PATHS_STREAM, encode_message(message))
             node.driver.wake()
         self.net.run(1.0)
         self.assertEqual(before, self.told())
+        self.assertNotIn("198.18.0.66", {packet.destination[0] for packet in self.net.sent})
+
+    def test_an_intermediate_neither_sees_nor_says_anything_of_candidates(self) -> None:
+        """Such a message on its stream is of an unknown type; no candidate is in what it gets."""
+        self.begin()
+        before = self.told()
+        offer = path_messages.CandidateOffer(
+            "mallory+", "m" * 24, infos([("198.18.0.66", 5000)]), "prefer-direct"
+        )
+        relay = next(n for n in self.simulation.nodes if isinstance(n, IntermediateNode))
+        for node in relay.core._control._nodes:
+            node.send(offer)
+        relay.driver.wake()
+        self.net.run(1.0)
+        self.assertEqual(before, self.told())
+        self.assertEqual(set(), set(path_messages.TYPES) & set(messages.TYPES))
 
 
 class StrangerTests(DirectCase):

@@ -14,6 +14,7 @@ from p2pnet.quic.connection import Connection
 from p2pnet.wire import messages
 from p2pnet.wire.address import format_address
 from p2pnet.wire.codes import DecodeError, ErrorCode
+from p2pnet.wire.encoding import Message
 
 GREETING_TIMEOUT = 10.0  # seconds from the first packet to Hello
 
@@ -98,7 +99,7 @@ class ControlConnections:
         except DecodeError as error:
             node.connection.close(ErrorCode.PROTOCOL_ERROR, str(error))
 
-    def _handle_message(self, node: ConnectedNode, message: messages.Message, now: float) -> None:
+    def _handle_message(self, node: ConnectedNode, message: Message, now: float) -> None:
         if not node.connection.is_open:
             return
         match message:
@@ -114,8 +115,6 @@ class ControlConnections:
                 self._introductions.answer(node, message, now)
             case messages.SessionClosed():
                 self._introductions.leave(node, message)
-            case _ if isinstance(message, messages.CandidateMessage):
-                self._introductions.signal(node, message)
             case _:
                 reason = f"{node.identity.role} may not send {message.__struct_config__.tag}"
                 node.connection.close(ErrorCode.PROTOCOL_ERROR, reason)

@@ -19,7 +19,6 @@ from p2pnet.wire.relay_frame import CHANNEL_LENGTH
 MAX_REQUESTS = 256  # of one agent that wait for a connector's answer
 OFFER_TIMEOUT = 2.0  # seconds at least until a connector's answer
 OFFER_ROUND_TRIPS = 6  # round trips until the answer on a slow path
-PUNCHING_DELAY = 0.05  # seconds at least from StartPunching to the first check
 
 
 @dataclasses.dataclass(slots=True, eq=False)
@@ -200,7 +199,7 @@ class Introductions:
         self._forwarder.open(circuit)
         offer = messages.SessionOffer(
             session, agent.identity.name, agent.instance, request.service,
-            send_channel=downward, receive_channel=upward, policy=request.policy,
+            send_channel=downward, receive_channel=upward,
         )  # fmt: skip
         connector.send(offer)
         rtt = connector.connection.smoothed_rtt or 0.0
@@ -221,7 +220,7 @@ class Introductions:
             self.request(introduction.agent, request, now, silent)
 
     def _refuse(self, agent: ConnectedNode, request: int, code: ErrorCode, reason: str) -> None:
-        agent.send(messages.SessionRefused(request, code, reason[: messages.MAX_REASON]))
+        agent.send(messages.SessionRefused(request, code, reason))
 
     def answer(self, connector: ConnectedNode, answer: messages.SessionAnswer, now: float) -> None:
         """Handle a connector's answer to an offer; the answer of any other node is ignored."""
@@ -267,38 +266,6 @@ class Introductions:
             )
         introduction.requests.clear()
 
-    # -- signaling -------------------------------------------------------------------------------
-
-    def signal(self, node: ConnectedNode, message: messages.CandidateMessage) -> None:
-        """Pass a message about candidates on to the other end of the session.
-
-        After a CandidateAnswer both ends get StartPunching. A message is ignored unless its sender
-        is an end of the session and may send that type.
-        """
-        introduction = self._introductions.get(message.session)
-        if introduction is None or node not in (introduction.agent, introduction.connector):
-            return
-        match message:
-            case messages.CandidateOffer() if node is not introduction.agent:
-                return
-            case messages.CandidateAnswer() if node is not introduction.connector:
-                return
-        introduction.other_end(node).send(message)
-        if isinstance(message, messages.CandidateAnswer):
-            self._start_punching(introduction)
-
-    def _start_punching(self, introduction: Introduction) -> None:
-        """Let both ends begin their checks at the same time, without comparing clocks.
-
-        Each end waits for a common delay less half of its own round-trip time.
-        """
-        ends = (introduction.agent, introduction.connector)
-        halves = [(end.connection.smoothed_rtt or 0.0) / 2 for end in ends]
-        common = max(*halves, PUNCHING_DELAY)
-        for end, half in zip(ends, halves, strict=True):
-            delay = min(round((common - half) * 1000), 10_000)
-            end.send(messages.StartPunching(introduction.session, delay))
-
     # -- closing ---------------------------------------------------------------------------------
 
     def leave(self, node: ConnectedNode, closed: messages.SessionClosed) -> None:
@@ -322,9 +289,7 @@ class Introductions:
         if not introduction.answered and other is introduction.agent:
             for request in introduction.requests:
                 self._refuse(other, request.request, ErrorCode.PEER_LOST, reason)
-        other.send(
-            messages.SessionClosed(introduction.session, code, reason[: messages.MAX_REASON])
-        )
+        other.send(messages.SessionClosed(introduction.session, code, reason))
 
     def _remove(self, introduction: Introduction, reason: str) -> None:
         del self._introductions[introduction.session]
@@ -335,7 +300,8 @@ class Introductions:
 
     def _counted(self, introduction: Introduction, reason: str, traffic: Traffic) -> None:
         if introduction.answered:
-            self._emit(reports.RelayClosed(introduction.session.hex(), reason, *traffic))
+            session, agent = introduction.session.hex(), introduction.agent.identity.name
+            self._emit(reports.RelayClosed(session, agent, reason, *traffic))
 
 
 def _no_connector(

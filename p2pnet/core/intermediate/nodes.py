@@ -9,6 +9,7 @@ from p2pnet.quic.connection import Connection
 from p2pnet.wire import messages
 from p2pnet.wire.address import Address
 from p2pnet.wire.codes import ErrorCode
+from p2pnet.wire.encoding import Message, MessageBuffer, encode_message
 
 MAX_BACKLOG = 1 << 20  # bytes of control messages that a node may leave unread
 
@@ -28,7 +29,7 @@ class ConnectedNode:
         self.instance = b""
         self.sessions: set[bytes] = set()
         self.is_silent = False
-        self._buffer = messages.MessageBuffer()
+        self._buffer = MessageBuffer(messages.decode_message)
         self._sequence = -1
 
     @property
@@ -48,14 +49,14 @@ class ConnectedNode:
         """Whether the node is an Agent (else a Connector)."""
         return self.identity.role is Role.AGENT
 
-    def receive(self, stream_id: int, data: bytes) -> list[messages.Message]:
+    def receive(self, stream_id: int, data: bytes) -> list[Message]:
         """The messages that `data` completes. Raises DecodeError for a malformed one."""
         self.connection.consume(stream_id, len(data))
         return self._buffer.feed(data)
 
-    def send(self, message: messages.Message) -> None:
+    def send(self, message: Message) -> None:
         """Send a message; a node that leaves MAX_BACKLOG bytes unread is disconnected instead."""
-        self.connection.send(messages.CONTROL_STREAM, messages.encode_message(message))
+        self.connection.send(messages.CONTROL_STREAM, encode_message(message))
         if self.connection.unsent(messages.CONTROL_STREAM) > MAX_BACKLOG:
             self.connection.close(0, "control messages are not being read")
 

@@ -14,6 +14,7 @@ from p2pnet.core.peer.node import PeerCore
 from p2pnet.core.peer.options import PeerOptions
 from p2pnet.core.peer.session import Announcement, Session
 from p2pnet.core.peer.stream import Stream
+from p2pnet.core.timers import Deadlines
 from p2pnet.identity import Credentials, Role, check_name
 from p2pnet.quic.engine import Engine
 from p2pnet.quic.multiplexer import prepare
@@ -21,6 +22,7 @@ from p2pnet.traversal.selection import SELECTORS
 from p2pnet.wire import messages
 from p2pnet.wire.address import Address, PeerAddress
 from p2pnet.wire.codes import ErrorCode
+from p2pnet.wire.encoding import Message
 from p2pnet.wire.stream import StreamKind
 
 HANDSHAKE_TIMEOUT = 10.0  # seconds for the end-to-end handshake
@@ -28,6 +30,9 @@ KEEPALIVE = 15.0  # seconds between pings, well below the idle time-out of the c
 SESSION_LINGER = 300.0  # seconds that a session without streams is kept for the next one
 FIRST_RESUME, LAST_RESUME = 0.25, 4.0  # seconds between tries to give a session a relay again
 LAST_JOIN = 60.0  # and between tries to give it one more
+# Seconds for a session under direct-only to become direct (again): as long as QUIC waits in
+# silence. Its streams break then, and a new stream searches anew.
+DIRECT_TIMEOUT = 30.0
 
 
 class AgentCore(PeerCore):
@@ -62,6 +67,7 @@ class AgentCore(PeerCore):
         self._policy = policy
         self._finder = ServiceFinder(self.links, self.timers, self)
         self._flows: dict[str, Stream] = {}  # of connect_p2p()
+        self._withheld = Deadlines(self.timers, self._end_withheld)
 
     def open_stream(self, service: str, now: float, kind: StreamKind = StreamKind.BYTES) -> Stream:
         """A stream (or with StreamKind.FLOW a UDP flow) to `service`, to be written to at once.
@@ -71,7 +77,7 @@ class AgentCore(PeerCore):
         check_name("service", service)
         stream = Stream(service, kind, now, self.emit)
         session = self._finder.route(service)
-        if session is not None and session.is_established:
+        if session is not None and self._takes_streams(session):
             self._open(session, stream, now)
         elif not self._finder.wait(stream, now):
             stream.fail(ErrorCode.OVER_LIMIT, f"{MAX_WAITING} streams wait for {service}")
@@ -155,7 +161,7 @@ class AgentCore(PeerCore):
 
     # -- messages --------------------------------------------------------------------------------
 
-    def take_message(self, link: ControlLink, message: messages.Message, now: float) -> None:
+    def take_message(self, link: ControlLink, message: Message, now: float) -> None:
         """Take an answer to a request, or a message about a session."""
         match message:
             case messages.SessionOpened():
@@ -167,8 +173,6 @@ class AgentCore(PeerCore):
                 session = self.sessions.find(message.session)
                 if isinstance(session, AgentSession):
                     self._lost_relay(session, now)
-            case _ if isinstance(message, messages.SignalMessage):
-                self.sessions.take_signal(message, now)
 
     def _refused(self, number: int, code: ErrorCode, reason: str, now: float) -> None:
         request = self._finder.refused(number, code, reason, now)
@@ -199,8 +203,8 @@ class AgentCore(PeerCore):
         if not session.has_connection:
             self._handshake(session, request, now)
         self._finder.set_route(request.service, session)
-        if session.is_established:
-            self.session_established(session, now)
+        if self._takes_streams(session):
+            self._open_waiting(session, now)
 
     def _find_again(self, request: Request, now: float) -> None:
         if self._finder.awaits(request.service):
@@ -242,9 +246,15 @@ class AgentCore(PeerCore):
 
     # -- sessions --------------------------------------------------------------------------------
 
+    def _takes_streams(self, session: AgentSession) -> bool:
+        """Whether a stream that is opened now is sent: not while only messages about paths are."""
+        return session.is_established and self.paths_of(session).carry_data
+
     def session_established(self, session: Session, now: float) -> None:
         """Open the streams that wait for the session."""
-        assert isinstance(session, AgentSession)
+        self.ways_changed(session, now)
+
+    def _open_waiting(self, session: AgentSession, now: float) -> None:
         for service in self._finder.services_of(session):
             for stream in self._finder.take_waiting(service):
                 self._open(session, stream, now)
@@ -268,10 +278,24 @@ class AgentCore(PeerCore):
             self._finder.reroute(session, now)
         self._join(session, FIRST_RESUME, now)
 
-    def ways_lost(self, session: Session, now: float) -> None:
-        """Find another session for new streams, and another relay for this one."""
+    def ways_changed(self, session: Session, now: float) -> None:
+        """Open the streams that wait, if the ways carry them. Without any way find another session
+        for new streams, and another relay for this one."""
         assert isinstance(session, AgentSession)
-        self._lost_relay(session, now)
+        paths = self.paths_of(session)
+        if not paths.using:
+            self._lost_relay(session, now)
+        elif paths.carry_data:
+            self._withheld.forget(session)
+        else:
+            self._withheld.bring_forward(session, now + DIRECT_TIMEOUT)
+        if self._takes_streams(session):
+            self._open_waiting(session, now)
+
+    def _end_withheld(self, session: Session, now: float) -> None:
+        limit = f"{DIRECT_TIMEOUT:.0f} s"
+        reason = f"no direct path to connector {session.peer_name} for {limit}, only relays"
+        self.sessions.end(session, ErrorCode.UNREACHABLE, reason, now)
 
     def _join(self, session: AgentSession, delay: float, now: float) -> None:
         """Request all missing relays of the session, and again as long as one could relay it."""
@@ -291,6 +315,7 @@ class AgentCore(PeerCore):
         """Fail the streams that waited for this session; later ones get a new session."""
         super().session_ended(session, code, reason, now)
         assert isinstance(session, AgentSession)
+        self._withheld.forget(session)
         if session.join_timer is not None:
             session.join_timer.cancel()
         for service in self._finder.services_of(session):

@@ -18,10 +18,11 @@ from p2pnet.core.peer.session import Announcement, Session
 from p2pnet.identity import Credentials, Role
 from p2pnet.interfaces import IAuthorizer
 from p2pnet.quic.profile import ConnectionProfile
-from p2pnet.traversal.selection import SELECTORS, PreferDirect
+from p2pnet.traversal.selection import PreferDirect
 from p2pnet.wire import messages
 from p2pnet.wire.address import Address, PeerAddress
 from p2pnet.wire.codes import ErrorCode
+from p2pnet.wire.encoding import Message
 
 MAX_SESSIONS = 1024
 HANDSHAKE_TIMEOUT = 15.0  # seconds from the offer of a session to its end-to-end connection
@@ -87,7 +88,7 @@ class ConnectorCore(PeerCore):
         super().link_ready(link, address, seconds, now)
         link.send(messages.Register(self.services))
 
-    def take_message(self, link: ControlLink, message: messages.Message, now: float) -> None:
+    def take_message(self, link: ControlLink, message: Message, now: float) -> None:
         """Take an answer to the registration, or a message about a session."""
         match message:
             case messages.Registered(services):
@@ -100,8 +101,6 @@ class ConnectorCore(PeerCore):
                 link.send(messages.SessionAnswer(message.session, code, reason))
             case messages.SessionClosed():
                 self.sessions.take_closed(link, message, now)
-            case _ if isinstance(message, messages.SignalMessage):
-                self.sessions.take_signal(message, now)
 
     def _consider(
         self, link: ControlLink, offer: messages.SessionOffer, now: float
@@ -134,7 +133,7 @@ class ConnectorCore(PeerCore):
     ) -> ConnectorSession:
         announced = Announcement(offer.session, offer.agent, offer.instance)
         session = ConnectorSession(announced, now, self.emit, self._authorizer.authorize)
-        self.sessions.add(session, SELECTORS.get(offer.policy, PreferDirect)())
+        self.sessions.add(session, PreferDirect())  # until the agent says another policy
         self.emit(reports.SessionOpened(session.id.hex(), offer.agent, offer.service, link.name))
         self.timers.call_at(now + HANDSHAKE_TIMEOUT, lambda t: self._check_handshake(session, t))
         return session

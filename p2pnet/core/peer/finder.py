@@ -176,8 +176,11 @@ class ServiceFinder:
         ]
         code, refusals = self._refusals(stream.service)
         if len(troubles) < len(self._links):
-            none = f"no session for {stream.service} within {REQUEST_TIMEOUT:.0f} s"
-            troubles.insert(0, refusals or none)
+            route = self._routes.get(stream.service)
+            none = f"session for {stream.service}"
+            if route is not None and route.is_established:  # and waits for a direct path
+                none = f"direct path to connector {route.peer_name}"
+            troubles.insert(0, refusals or f"no {none} within {REQUEST_TIMEOUT:.0f} s")
         if not waiting:
             del self._waiting[stream.service]
             self._refused.pop(stream.service, None)

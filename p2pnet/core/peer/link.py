@@ -16,6 +16,7 @@ from p2pnet.quic.connection import Connection
 from p2pnet.wire import messages
 from p2pnet.wire.address import Address, canonical_address, is_ip_literal, parse_host_port
 from p2pnet.wire.codes import DecodeError, ErrorCode
+from p2pnet.wire.encoding import Message, MessageBuffer, encode_message
 
 HANDSHAKE_ROUND_TRIPS = 2  # from the first packet to a Welcome
 
@@ -78,7 +79,7 @@ class LinkOwner(Protocol):
     def address_observed(self, link: ControlLink, address: Address, now: float) -> None:
         """The Intermediate sees this node at another address than before, or for the first time."""
 
-    def take_message(self, link: ControlLink, message: messages.Message, now: float) -> None:
+    def take_message(self, link: ControlLink, message: Message, now: float) -> None:
         """A message about sessions or services came."""
 
 
@@ -92,13 +93,13 @@ class ControlStream:
         self.connection = connection
         self.observed: Address | None = None
         self._sequence = -1
-        self._buffer = messages.MessageBuffer()
+        self._buffer = MessageBuffer(messages.decode_message)
 
-    def send(self, message: messages.Message) -> None:
+    def send(self, message: Message) -> None:
         """Queue a message; Connection.send() drops it once the connection is closed."""
-        self.connection.send(messages.CONTROL_STREAM, messages.encode_message(message))
+        self.connection.send(messages.CONTROL_STREAM, encode_message(message))
 
-    def receive(self, event: quic_events.StreamDataReceived) -> list[messages.Message]:
+    def receive(self, event: quic_events.StreamDataReceived) -> list[Message]:
         """The messages that the bytes complete. Raises DecodeError."""
         self.connection.consume(event.stream_id, len(event.data))
         return self._buffer.feed(event.data)
@@ -236,7 +237,7 @@ class ControlLink:
             self._close(ErrorCode.PROTOCOL_ERROR, str(error))
             self._failed(str(error), now)
 
-    def _take(self, stream: ControlStream, message: messages.Message, now: float) -> None:
+    def _take(self, stream: ControlStream, message: Message, now: float) -> None:
         match message:
             case messages.Welcome(version):
                 self._welcome(stream, version, now)
@@ -253,8 +254,9 @@ class ControlLink:
                 self._owner.take_message(self, message, now)
 
     def _welcome(self, stream: ControlStream, version: tuple[int, int], now: float) -> None:
-        if version[0] != messages.VERSION[0]:
-            self._failed(f"it speaks p2pnet/{version[0]}, this node p2pnet/1", now)
+        ours = messages.VERSION[0]
+        if version[0] != ours:
+            self._failed(f"it speaks p2pnet/{version[0]}, this node p2pnet/{ours}", now)
         elif self.state is LinkState.GREETING:
             self._advance(LinkState.READY)
             self.last_error, self.draining = "", False
@@ -265,7 +267,7 @@ class ControlLink:
             self._answered(stream.connection.smoothed_rtt or self.rtt or guess, now)
             self._owner.link_ready(self, stream.observed or ("unknown", 0), seconds, now)
 
-    def send(self, message: messages.Message) -> None:
+    def send(self, message: Message) -> None:
         """Send a message to the Intermediate; dropped when there is no connection."""
         if self._stream is not None:
             self._stream.send(message)

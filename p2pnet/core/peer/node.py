@@ -31,12 +31,12 @@ from p2pnet.quic.multiplexer import Multiplexer
 from p2pnet.quic.profile import ConnectionProfile
 from p2pnet.traversal.own_candidates import OwnCandidates
 from p2pnet.traversal.paths import Paths
-from p2pnet.traversal.way import name_of
-from p2pnet.wire import messages
 from p2pnet.wire.address import Address, PeerAddress, format_address
 from p2pnet.wire.check import decode_check
 from p2pnet.wire.codes import DecodeError, ErrorCode
 from p2pnet.wire.demux import FIRST_BYTE, Kind
+from p2pnet.wire.encoding import Message
+from p2pnet.wire.path_messages import PATHS_STREAM
 from p2pnet.wire.relay_frame import RELAY_OVERHEAD
 
 
@@ -173,9 +173,9 @@ class PeerCore:
         kind = FIRST_BYTE[data[0]] if data else Kind.UNKNOWN
         if kind is Kind.QUIC:
             connection = self._mux.receive_datagram(data, address, now)
-            if connection is None:
-                self._receive_early(data, address, now)
-            elif connection.was_news and isinstance(session := connection.owner, Session):
+            if connection is None or not connection.was_news:
+                return
+            if isinstance(session := connection.owner, Session):
                 heard = session.address, address, now
                 if heard != self._heard:  # the packets of one batch count once
                     self._heard = heard
@@ -197,12 +197,6 @@ class PeerCore:
         elif self._receive_packet(packet, session, now):
             self._relayed_at[source] = now
             self.sessions.heard_relayed(session, source, now)
-
-    def _receive_early(self, data: bytes, source: Address, now: float) -> None:
-        """Take the first packet of a session under direct-only, whose handshake comes directly."""
-        session = self.sessions.table.at(source)
-        if session is not None:
-            self._receive_packet(data, session, now)
 
     def _receive_packet(self, packet: bytes, session: Session, now: float) -> bool:
         """Take a QUIC packet of the session's connection. Returns whether it was authentic and no
@@ -291,7 +285,7 @@ class PeerCore:
         """Whether a session or a stream waits for an Intermediate."""
         raise NotImplementedError
 
-    def take_message(self, link: ControlLink, message: messages.Message, now: float) -> None:
+    def take_message(self, link: ControlLink, message: Message, now: float) -> None:
         """A message about sessions or services came."""
         raise NotImplementedError
 
@@ -309,8 +303,8 @@ class PeerCore:
 
     # -- for the sessions ------------------------------------------------------------------------
 
-    def ways_lost(self, session: Session, now: float) -> None:
-        """No packet of the session can be sent for now; a hook for the roles."""
+    def ways_changed(self, session: Session, now: float) -> None:
+        """Packets of the session go other ways, or none; a hook for the roles."""
 
     def session_ended(self, session: Session, code: ErrorCode, reason: str, now: float) -> None:
         """The session is over, and its streams are broken off. The roles do more."""
@@ -333,10 +327,12 @@ class PeerCore:
             if isinstance(owner, ControlLink):
                 owner.handle(connection, event, now)
             elif isinstance(owner, Session) and self.sessions.is_living(owner):
-                if isinstance(event, quic_events.StreamEvent):
-                    owner.handle(event, now)
-                else:
+                if not isinstance(event, quic_events.StreamEvent):
                     self._handle_session(owner, event, now)
+                elif quic_events.stream_of(event) == PATHS_STREAM:
+                    self.sessions.receive_signals(owner, event, now)
+                else:
+                    owner.handle(event, now)
 
     def _handle_session(self, session: Session, event: quic_events.Event, now: float) -> None:
         """Take an event of an end-to-end connection that concerns none of its streams."""
@@ -358,9 +354,7 @@ class PeerCore:
             reason = f"{announced}, it is {peer.name}"
             self.sessions.end(session, ErrorCode.WRONG_PEER, reason, now)
             return
-        paths = self.paths_of(session)
-        session.connection.name_path(name_of(paths.using))
-        session.connection.set_max_datagram_size(paths.packet_size)
+        self.sessions.established(session, now)
         self.session_established(session, now)
 
     def session_established(self, session: Session, now: float) -> None:

@@ -13,7 +13,7 @@ from p2pnet.identity import Credentials, Role
 from p2pnet.quic.profile import ConnectionProfile
 from p2pnet.wire import messages
 
-PEER_ALPN = "p2pnet-peer/1"
+PEER_ALPN = "p2pnet-peer/2"
 PEER_IDLE_TIMEOUT = 30.0  # seconds; time enough for an Intermediate to restart under a session
 
 
@@ -43,7 +43,8 @@ class Profiles:
         return self._profile(
             self.peer_role,
             alpn=PEER_ALPN,
-            max_streams=self.max_peer_streams,
+            # One more at a Connector: the stream of messages about paths.
+            max_streams=self.max_peer_streams and self.max_peer_streams + 1,
             idle_timeout=PEER_IDLE_TIMEOUT,
             datagrams=True,
             congestion=self.options.congestion,

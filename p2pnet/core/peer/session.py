@@ -48,8 +48,6 @@ class Session:
     :param emit: takes the events of the streams, and reports.
     :ivar id: 16 bytes, chosen by the Agent.
     :ivar address: the fixed address under which QUIC knows the other end.
-    :ivar peer_name: the other end's name as the Intermediate announced it.
-    :ivar instance: 8 bytes, the other end's process as announced.
     :ivar created: in seconds of the caller's clock.
     :ivar streams: the open ones, by stream id.
     """
@@ -57,16 +55,26 @@ class Session:
     def __init__(self, announced: Announcement, now: float, emit: Callable[[Event], None]) -> None:
         self.id = announced.session_id
         self.address: PeerAddress = PeerAddress.of_session(self.id)
-        self.peer_name = announced.peer_name
-        self.instance = announced.instance
+        self._announced = announced
         self.created = now
         self.streams: dict[int, Stream] = {}
         self._now = now  # of the last call that said it, for durations
         self._emit = emit
         self._connection: Connection | None = None
+        self._is_proven = False
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.id.hex()} {self.peer_name}>"
+
+    @property
+    def peer_name(self) -> str:
+        """The other end's name as the Intermediate announced it."""
+        return self._announced.peer_name
+
+    @property
+    def instance(self) -> bytes:
+        """8 bytes, the other end's process as announced."""
+        return self._announced.instance
 
     @property
     def connection(self) -> Connection:
@@ -81,8 +89,9 @@ class Session:
 
     @property
     def is_established(self) -> bool:
-        """Whether the end-to-end handshake completed and nothing closed the connection since."""
-        return self._connection is not None and self._connection.is_established
+        """Whether the other end proved to be the announced peer, and nothing closed the connection
+        since."""
+        return self._is_proven and self.connection.is_established
 
     @property
     def peer(self) -> Identity | None:
@@ -93,6 +102,10 @@ class Session:
         """Carry the streams on this connection, whose handshake begins."""
         connection.owner = self
         self._connection = connection
+
+    def prove(self) -> None:
+        """The other end proved to be the announced peer: streams may begin."""
+        self._is_proven = True
 
     # -- events of the connection ----------------------------------------------------------------
 
@@ -211,7 +224,7 @@ class Session:
             seconds = self._now - stream.created
             self._emit(
                 reports.StreamFinished(
-                    self.id.hex(), stream.service,
+                    self.id.hex(), self.peer_name, stream.service,
                     stream.sending.size, stream.receiving.size, seconds, name,
                 )
             )  # fmt: skip

@@ -12,7 +12,8 @@ from p2pnet.core.peer.link import ControlLink
 from p2pnet.core.peer.session import Session
 from p2pnet.core.timers import Deadlines, Timers
 from p2pnet.interfaces import IPathSelector
-from p2pnet.traversal import paths as traversal
+from p2pnet.quic.events import StreamDataReceived, StreamEvent, StreamWritable
+from p2pnet.traversal import path_events
 from p2pnet.traversal.exchange import TAG_LENGTH, CandidateExchange, tag_of
 from p2pnet.traversal.own_candidates import OwnCandidates
 from p2pnet.traversal.paths import Paths
@@ -20,7 +21,9 @@ from p2pnet.traversal.way import name_of
 from p2pnet.wire import messages
 from p2pnet.wire.address import Address, PeerAddress
 from p2pnet.wire.check import Check, CheckKind
-from p2pnet.wire.codes import ErrorCode
+from p2pnet.wire.codes import DecodeError, ErrorCode
+from p2pnet.wire.encoding import encode_message
+from p2pnet.wire.path_messages import PATHS_STREAM, PathsBuffer
 from p2pnet.wire.relay_frame import RELAY_OVERHEAD, relay_header
 
 Channel = tuple[Address, bytes]
@@ -89,13 +92,6 @@ class SessionTable:
         except ValueError:
             return None
 
-    def at(self, source: Address) -> Session | None:
-        """The session without a connection yet whose proven direct way leads to `source`."""
-        for address, session in self.living.items():
-            if not session.has_connection and self.paths[address].leads_to(source):
-                return session
-        return None
-
 
 class SessionsOwner(Protocol):
     """What Sessions needs of its node."""
@@ -103,8 +99,8 @@ class SessionsOwner(Protocol):
     def emit(self, event: events.Event) -> None:
         """Queue an event for the host."""
 
-    def ways_lost(self, session: Session, now: float) -> None:
-        """No packet of the session can be sent for now."""
+    def ways_changed(self, session: Session, now: float) -> None:
+        """Packets of the session go other ways, or none."""
 
     def session_ended(self, session: Session, code: ErrorCode, reason: str, now: float) -> None:
         """The session is over, and its streams are broken off."""
@@ -142,6 +138,7 @@ class Sessions:
         self._own = own
         self._entropy = entropy
         self._deadlines = Deadlines(timers, self._due)
+        self._incoming: dict[Session, PathsBuffer] = {}
 
     def __iter__(self) -> Iterator[Session]:
         """The living sessions; they may change meanwhile."""
@@ -171,9 +168,23 @@ class Sessions:
     def add(self, session: Session, selector: IPathSelector) -> None:
         """Begin the session with paths of its own, among which `selector` chooses."""
         exchange = CandidateExchange(
-            session.id, controlling=self._controlling, own=self._own, entropy=self._entropy
-        )
+            session.id, controlling=self._controlling, own=self._own,
+            policy=selector.name, entropy=self._entropy,
+        )  # fmt: skip
         self.table.add(session, Paths(exchange, selector))
+        self._incoming[session] = PathsBuffer()
+
+    def established(self, session: Session, now: float) -> None:
+        """The other end proved who it is: the ends may exchange candidates from now on."""
+        session.prove()
+        paths, connection = self.paths_of(session), session.connection
+        connection.name_path(name_of(paths.using))
+        connection.set_max_datagram_size(paths.packet_size)
+        connection.send_only(None if paths.carry_data else PATHS_STREAM)
+        if self._controlling:
+            connection.send(PATHS_STREAM, b"")  # opens it, so that services have later streams
+            paths.begin(now)
+            self.follow(session, now)
 
     def end(self, session: Session, code: ErrorCode, reason: str, now: float) -> None:
         """Close the session's connection and forget it; only its last packets still find the way.
@@ -185,11 +196,12 @@ class Sessions:
         if session.has_connection:
             session.connection.close(code, reason)
         for link in self._relaying(session):
-            link.send(messages.SessionClosed(session.id, code, reason[: messages.MAX_REASON]))
+            link.send(messages.SessionClosed(session.id, code, reason))
         session.abandon(code, reason, now)
         paths = self.paths_of(session)
         self.table.remove(session)
         self._deadlines.forget(session)
+        del self._incoming[session]
         self._timers.call_at(now + LINGER, lambda _: self.table.forget(session.address, paths))
         name = code.name.lower()
         self._owner.emit(reports.SessionClosed(session.id.hex(), session.peer_name, name, reason))
@@ -255,11 +267,20 @@ class Sessions:
             self.paths_of(session).farewell(ErrorCode.of(closed.code), closed.reason, now)
             self.follow(session, now)
 
-    def take_signal(self, message: messages.SignalMessage, now: float) -> None:
-        """A message about candidates or checks; ignored if the session does not live here."""
-        session = self.find(message.session)
-        if session is not None:
-            self.paths_of(session).take_signal(message, now)
+    def receive_signals(self, session: Session, event: StreamEvent, now: float) -> None:
+        """Take what came on the stream of messages about paths; it ends with the session alone."""
+        if isinstance(event, StreamWritable):
+            return
+        connection, paths = session.connection, self.paths_of(session)
+        try:
+            if not isinstance(event, StreamDataReceived) or event.end:
+                raise DecodeError("the stream of messages about paths ended")
+            connection.consume(PATHS_STREAM, len(event.data))
+            for message in self._incoming[session].feed(event.data):
+                paths.take_signal(message, connection.smoothed_rtt or 0.0, now)
+        except DecodeError as error:
+            self.end(session, ErrorCode.PROTOCOL_ERROR, str(error), now)
+        else:
             self.follow(session, now)
 
     def candidates_changed(self, now: float) -> None:
@@ -293,7 +314,9 @@ class Sessions:
     ) -> list[tuple[bytes, Address]]:
         """The datagrams that carry packets of a session's connection."""
         paths = self.table.paths.get(address)
-        if paths is None or not paths.using:
+        # Packets go the ways for which they were made, whatever follow() finds below.
+        using = paths.using if paths is not None else ()
+        if paths is None or not using:
             self.dropped["no_path"] += len(packets)
             return []
         session = self.table.living.get(address)
@@ -305,7 +328,7 @@ class Sessions:
             paths.sent(now, answer_due=connection.is_answer_due, rtt=rtt)
             if paths.has_news:
                 self.follow(session, now)
-        return [(way.header + packet, way.address) for packet in packets for way in paths.using]
+        return [(way.header + packet, way.address) for packet in packets for way in using]
 
     def heard(self, session: Session, source: Address, now: float) -> None:
         """An authentic packet of the session came directly from `source`."""
@@ -343,24 +366,26 @@ class Sessions:
                 self._owner.emit(events.OpenerNeeded(out.data, out.address, out.ttl))
         self._deadlines.bring_forward(session, paths.get_timer())
 
-    def _do(self, session: Session, event: traversal.Event, now: float) -> None:
+    def _do(self, session: Session, event: path_events.Event, now: float) -> None:
         match event:
-            case traversal.WaysChanged(ways, lost, planned):
-                if session.is_established and ways and not planned:
-                    session.connection.path_changed(now, path=name_of(ways), lost=lost)
-                if not ways:
-                    self._owner.ways_lost(session, now)
-            case traversal.PacketSizeChanged(size):
+            case path_events.WaysChanged(ways, lost, planned, carry_data):
+                if session.is_established:
+                    session.connection.send_only(None if carry_data else PATHS_STREAM)
+                    if ways and not planned:
+                        session.connection.path_changed(now, path=name_of(ways), lost=lost)
+                self._owner.ways_changed(session, now)
+            case path_events.PacketSizeChanged(size):
                 if session.is_established:
                     session.connection.set_max_datagram_size(size)
-            case traversal.Signal(message):
-                for link in self._relaying(session)[:1]:
-                    link.send(message)
-            case traversal.AskRelay(address):
+            case path_events.Signal(message):
+                if not session.connection.send(PATHS_STREAM, encode_message(message)):
+                    reason = "the peer does not read messages about paths"
+                    self.end(session, ErrorCode.PROTOCOL_ERROR, reason, now)
+            case path_events.AskRelay(address):
                 for link in self._relaying(session):
                     if link.address == address:
                         link.probe(now)
-            case traversal.PeerGone(code, reason):
+            case path_events.PeerGone(code, reason):
                 self.end(session, code, reason, now)
             case _:
                 self._owner.emit(event)

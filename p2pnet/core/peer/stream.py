@@ -40,8 +40,9 @@ class StreamOwner(Protocol):
     id: bytes
     address: PeerAddress
     created: float
-    peer_name: str
 
+    @property
+    def peer_name(self) -> str: ...
     @property
     def connection(self) -> Connection: ...
     @property

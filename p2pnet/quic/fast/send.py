@@ -116,6 +116,11 @@ class FastEngine(RowSender):
                 break  # else a stream was over, and the peer may open another one
         return sent
 
+    def _make_restricted(self, stream_id: int, now: float) -> list[tuple[bytes, Any]]:
+        self._settle_acks()  # first, as that wakes streams whose bytes were lost
+        with self._streams.only(stream_id):
+            return super()._make_restricted(stream_id, now)
+
     def _acks_may_wait(self) -> bool:
         """Whether one small packet is to be sent, which goes whatever was acknowledged."""
         cc, awake = self._loss._cc, self._streams.awake

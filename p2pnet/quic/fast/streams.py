@@ -1,8 +1,9 @@
 """The streams of a connection, which say themselves when there is something to do for them."""
 
 import collections
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from aioquic.quic.events import QuicEvent
@@ -186,6 +187,22 @@ class Streams(dict[int, QuicStream]):
         if stream_id in self.stalled:
             self.stalled.discard(stream_id)
             self.awake[stream_id] = None
+
+    @contextlib.contextmanager
+    def only(self, stream_id: int) -> Iterator[None]:
+        """Let no other stream be awake or signaling meanwhile."""
+        others = [
+            (ids, [each for each in ids if each != stream_id])
+            for ids in (self.awake, self.signaling)
+        ]
+        for ids, waiting in others:
+            for each in waiting:
+                del ids[each]
+        try:
+            yield
+        finally:
+            for ids, waiting in others:
+                ids.update(dict.fromkeys(waiting))
 
     def drop(self, stream: QuicStream) -> None:
         """The stream is over in both directions."""

@@ -21,6 +21,7 @@ from p2pnet.wire import messages
 from p2pnet.wire.address import Address
 from p2pnet.wire.codes import ErrorCode
 from p2pnet.wire.demux import MAGIC_COOKIE
+from p2pnet.wire.encoding import Message, MessageBuffer, encode_message
 from p2pnet.wire.relay_frame import encode_relay_frame
 from tests.core.support import credentials, make_intermediate
 
@@ -42,14 +43,14 @@ class Node:
             messages.ALPN, FAST, host=HERE[0],
         )  # fmt: skip
         self.connection = self.mux.connect(profile, HERE, 0.0)
-        self.told: list[messages.Message] = []
+        self.told: list[Message] = []
         self.closed: quic_events.ConnectionClosed | None = None
-        self._buffer = messages.MessageBuffer()
+        self._buffer = MessageBuffer(messages.decode_message)
         self._instance = len(name).to_bytes(8, "big")
 
-    def say(self, message: messages.Message) -> None:
+    def say(self, message: Message) -> None:
         """Queue a message."""
-        self.connection.send(messages.CONTROL_STREAM, messages.encode_message(message))
+        self.connection.send(messages.CONTROL_STREAM, encode_message(message))
 
     def take_events(self) -> None:
         """Greet after the handshake, and keep what comes."""
@@ -62,7 +63,7 @@ class Node:
                 case quic_events.ConnectionClosed():
                     self.closed = item[1]
 
-    def of(self, kind: type[messages.Message]) -> list[Any]:
+    def of(self, kind: type[Message]) -> list[Any]:
         """The messages of a kind."""
         return [message for message in self.told if isinstance(message, kind)]
 

@@ -9,6 +9,7 @@ from p2pnet.identity import Role
 from p2pnet.wire import messages
 from p2pnet.wire.address import Address
 from p2pnet.wire.codes import DecodeError, ErrorCode
+from p2pnet.wire.encoding import encode_message
 from tests.core.support import FakeConnection, credentials
 
 AGENT: Address = ("203.0.113.1", 50000)
@@ -37,7 +38,7 @@ class ConnectedNodeTests(SynchronousTestCase):
     def test_messages_come_in_pieces_and_give_credit_back(self) -> None:
         """A message is there once its last byte is."""
         hello = messages.Hello(messages.VERSION, ONE)
-        data = messages.encode_message(hello)
+        data = encode_message(hello)
         self.assertEqual([], self.node.receive(0, data[:5]))
         self.assertEqual([hello], self.node.receive(0, data[5:]))
         self.assertEqual(len(data), self.connection.consumed)

@@ -17,6 +17,7 @@ from p2pnet.wire import messages
 from p2pnet.wire.address import Address
 from p2pnet.wire.codes import ErrorCode
 from p2pnet.wire.demux import Kind, classify
+from p2pnet.wire.encoding import Message
 from p2pnet.wire.stream import StreamKind
 from tests.core.peer.links import FakeLink
 from tests.core.peer.pair import Host, Owner
@@ -70,6 +71,7 @@ class CoreCase(SynchronousTestCase):
 
     :ivar mtu: bytes; larger datagrams from one to the other get lost, with 0 all of them.
     :ivar silent: Intermediates that relay neither messages nor frames.
+    :ivar relayed: the number of relay frames.
     """
 
     policy = "relay-only"
@@ -85,6 +87,7 @@ class CoreCase(SynchronousTestCase):
         self.nodes = [self.agent, self.connector]
         self.mtu = 1500
         self.silent: set[int] = set()
+        self.relayed = 0
         self._flying: list[tuple[float, bytes, Address, Node]] = []
 
     # -- what happens between them ---------------------------------------------------------------
@@ -113,6 +116,7 @@ class CoreCase(SynchronousTestCase):
     def _send(self, node: Node, other: Node) -> None:
         for data, address in node.pump(self.now):
             relay = address[0] in RELAYS and classify(data) is Kind.RELAY
+            self.relayed += relay
             if relay and RELAYS.index(address[0]) not in self.silent:
                 self._flying.append((self.now + 0.02, data, address, other))
             elif address == other.address and len(data) <= self.mtu:
@@ -139,11 +143,8 @@ class CoreCase(SynchronousTestCase):
         match message:
             case messages.SessionRequest():
                 self.request(number, message)
-            case _ if isinstance(message, messages.SessionClosed | messages.SignalMessage):
+            case messages.SessionClosed():
                 self.say(other, message, number)
-                if isinstance(message, messages.CandidateAnswer):
-                    for node in self.nodes:
-                        self.say(node, messages.StartPunching(message.session, 50), number)
 
     def request(self, number: int, request: messages.SessionRequest) -> None:
         """Do what an Intermediate does for a request, at once."""
@@ -183,7 +184,7 @@ class CoreCase(SynchronousTestCase):
         """A channel of an Intermediate."""
         return bytes([16 * number + direction]) + session[:7]
 
-    def say(self, node: Node, message: messages.Message, number: int = 0) -> None:
+    def say(self, node: Node, message: Message, number: int = 0) -> None:
         """Let an Intermediate say something to a node."""
         node.core.take_message(node.links[number], message, self.now)
 

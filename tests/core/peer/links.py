@@ -18,6 +18,8 @@ from p2pnet.quic import events as quic_events
 from p2pnet.quic.engine import Engine
 from p2pnet.wire import messages
 from p2pnet.wire.address import Address
+from p2pnet.wire.encoding import Message, MessageBuffer, encode_message
+from p2pnet.wire.path_messages import PATHS_STREAM, PathMessage, decode_path_message
 from tests.core.support import FakeConnection, credentials
 
 LITERAL, RELAY = "192.0.2.1:4433", "relay.example:4433"
@@ -75,7 +77,7 @@ class FakeNode:
         """Keep the call."""
         self.calls.append(("observed", address))
 
-    def take_message(self, link: ControlLink, message: messages.Message, now: float) -> None:
+    def take_message(self, link: ControlLink, message: Message, now: float) -> None:
         """Keep the call."""
         self.calls.append(("message", message))
 
@@ -122,9 +124,9 @@ class LinkCase(SynchronousTestCase):
         """Let something happen on the latest connection."""
         self.link.handle(self.connection, event, self.now)
 
-    def say(self, *said: messages.Message) -> None:
+    def say(self, *said: Message) -> None:
         """Let the Intermediate send messages, all of them in one packet."""
-        data = b"".join(map(messages.encode_message, said))
+        data = b"".join(map(encode_message, said))
         self.handle(quic_events.StreamDataReceived(messages.CONTROL_STREAM, data, False))
 
     def prove(self) -> None:
@@ -151,7 +153,7 @@ class FakeLink(ControlLink):
             f"{host}:4433", FakeNode(), Timers(), instance=INSTANCE, random=lambda: 0.5
         )
         self.address = (host, 4433)
-        self.sent: list[messages.Message] = []
+        self.sent: list[Message] = []
         self.probes = 0
         self._liveness.answered(rtt, 0.0)
         self.bring_up()
@@ -164,7 +166,7 @@ class FakeLink(ControlLink):
         """The connection is lost."""
         self.state, self.last_error = LinkState.WAITING, error
 
-    def send(self, message: messages.Message) -> None:
+    def send(self, message: Message) -> None:
         """Keep the message."""
         self.sent.append(message)
 
@@ -189,6 +191,7 @@ class PeerConnection(FakeConnection):
     :ivar answer_due: whether the peer owes an acknowledgement.
     :ivar sizes: the packet sizes that were set.
     :ivar moves: for each other way that it was told of, whether packets on the last one are lost.
+    :ivar signals: messages about paths; `only`: the only stream that may send, None for all.
     """
 
     def __init__(self, session: Session, *, established: bool = True) -> None:
@@ -197,7 +200,11 @@ class PeerConnection(FakeConnection):
         self.answer_due = False
         self.sizes: list[int] = []
         self.moves: list[bool] = []
+        self.signals: list[PathMessage] = []
+        self.only: int | None = None
         session.set_connection(self)
+        if established:
+            session.prove()
 
     @property
     def is_established(self) -> bool:
@@ -216,6 +223,19 @@ class PeerConnection(FakeConnection):
     def set_max_datagram_size(self, size: int) -> None:
         """Keep the size."""
         self.sizes.append(size)
+
+    def name_path(self, path: Hashable) -> None:
+        """Do nothing."""
+
+    def send_only(self, stream_id: int | None) -> None:
+        """Keep the stream."""
+        self.only = stream_id
+
+    def send(self, stream_id: int, data: bytes, *, end: bool = False) -> bool:
+        """Keep the message."""
+        assert stream_id == PATHS_STREAM and not end
+        self.signals += MessageBuffer(decode_path_message).feed(data)
+        return True
 
 
 class FakeAgent:

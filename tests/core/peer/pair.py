@@ -112,6 +112,8 @@ class End(Host):
                 self.session.set_connection(connection)
             if isinstance(event, quic_events.StreamEvent):
                 self.session.handle(event, now)
+            elif isinstance(event, quic_events.HandshakeCompleted):
+                self.session.prove()
 
     def datagrams(self, now: float) -> list[bytes]:
         """What is due."""

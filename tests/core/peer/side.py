@@ -53,9 +53,10 @@ class Side:
         """Keep the event."""
         self.events.append(event)
 
-    def ways_lost(self, session: Session, now: float) -> None:
-        """Keep the session."""
-        self.lost.append(session)
+    def ways_changed(self, session: Session, now: float) -> None:
+        """Keep the session if it has no way any more."""
+        if not self.sessions.paths_of(session).using:
+            self.lost.append(session)
 
     def session_ended(self, session: Session, code: ErrorCode, reason: str, now: float) -> None:
         """Keep the call."""

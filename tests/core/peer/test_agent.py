@@ -328,7 +328,6 @@ class LateTests(AgentCase):
         """So is a message about no session."""
         self.say(self.agent, messages.SessionRefused(77, ErrorCode.RESTARTED, "what?"))
         self.say(self.agent, messages.SessionClosed(OTHER_ID, ErrorCode.SHUTDOWN, "what?"))
-        self.say(self.agent, messages.StartPunching(OTHER_ID, 100))
         self.agent.pump(self.now)
         self.assertEqual([], self.agent.events)
 

@@ -134,20 +134,6 @@ class OfferTests(CoreCase):
             self.assertEqual(ErrorCode.RESTARTED, code)
         self.assertEqual(ErrorCode.NO_ERROR, self.offer(0, ID)[0])
 
-    def test_an_unknown_policy_prefers_the_direct_path(self) -> None:
-        """It is an agent's of a newer version."""
-        for policy, known in (("warp", "prefer-direct"), ("relay-only", "relay-only")):
-            session_id = policy.encode().ljust(16)
-            self.offer(0, session_id, policy=policy)
-            session = self.office.sessions.find(session_id)
-            assert session is not None
-            self.assertEqual(known, self.office.paths_of(session).snapshot().policy)
-
-    def test_a_signal_for_no_session_is_ignored(self) -> None:
-        """The session may just have ended."""
-        self.say(self.connector, messages.StartPunching(ID, 100))
-        self.assertEqual(0, len(self.office.sessions))
-
 
 class HandshakeTests(CoreCase):
     """Who the other end proves to be."""

@@ -8,13 +8,15 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from p2pnet import reports
 from p2pnet.core.events import ResolutionNeeded
+from p2pnet.core.peer.agent import DIRECT_TIMEOUT
+from p2pnet.core.peer.finder import REQUEST_TIMEOUT
 from p2pnet.core.peer.node import PeerCore
-from p2pnet.core.peer.stream import Stream
+from p2pnet.core.peer.stream import Stream, StreamClosed
 from p2pnet.identity import Role
-from p2pnet.wire import messages
 from p2pnet.wire.address import Address
 from p2pnet.wire.check import Check, CheckKind, encode_request
 from p2pnet.wire.codes import ErrorCode
+from p2pnet.wire.path_messages import PATHS_STREAM
 from p2pnet.wire.relay_frame import encode_relay_frame
 from tests.core.peer.cores import RELAYS, UP, CoreCase
 from tests.core.support import credentials, make_agent, make_connector, make_intermediate
@@ -188,14 +190,37 @@ class DirectTests(CoreCase):
         self.assertGreater(len(other.owner.data), 100_000)
         self.assert_direct()
 
-    def test_under_direct_only_the_handshake_is_direct_as_well(self) -> None:
-        """No relay frame is ever sent. A packet from elsewhere begins no session."""
+    def test_under_direct_only_no_user_byte_is_relayed(self) -> None:
+        """Relays carry the handshake, acknowledgements and messages about paths."""
         self.core._policy = "direct-only"
         stream, other = self.talk()
         self.assert_direct()
         self.assert_echo(stream, other)
-        for link in (*self.agent.links, *self.connector.links):
-            self.assertIsNone(self.core.relayed_at(link) or self.office.relayed_at(link))
+        relayed = self.relayed
+        for _ in range(5):
+            self.assert_echo(stream, other)
+        self.assertEqual(relayed, self.relayed)
+        before, self.mtu = len(other.owner.data), 0
+        stream.write(bytes(10_000))
+        self.run_for(5.0)
+        self.assertGreater(self.relayed, relayed)
+        self.assertEqual(before, len(other.owner.data))
+        self.mtu = 1500
+        self.run_for(5.0)
+        self.assertEqual(before + 10_000, len(other.owner.data))
+
+    def test_under_direct_only_a_stream_waits_ten_seconds_for_a_direct_path(self) -> None:
+        """And a session without a direct path ends, with a reason."""
+        self.core._policy = "direct-only"
+        self.mtu = 0
+        stream = self.core.open_stream("web", self.now)
+        self.run_for(REQUEST_TIMEOUT + 1.0)
+        self.assertTrue(stream.is_closed)
+        closed = [event for event in self.agent.events if isinstance(event, StreamClosed)]
+        self.assertIn("direct", closed[0].reason)
+        self.run_for(DIRECT_TIMEOUT)
+        ended = [event for event in self.agent.events if isinstance(event, reports.SessionClosed)]
+        self.assertIn("no direct path", ended[0].reason)
 
     def test_a_way_that_carries_no_large_packets_any_more_is_used_with_small_ones(self) -> None:
         """A black hole (RFC 8899 section 4.3)."""
@@ -212,12 +237,11 @@ class DirectTests(CoreCase):
     def test_another_network_is_checked_at_once(self) -> None:
         """And other addresses are signaled, but not the same ones again."""
         self.talk()
-        link = self.agent.links[0]
+        connection = self.agent.session.connection
         self.core.set_local_addresses([self.agent.address[0]], 5000, [], self.now)
-        self.assertEqual([], link.take_sent())
+        self.assertEqual(0, connection.unsent(PATHS_STREAM))
         self.core.set_local_addresses(["203.0.113.7"], 5000, [("198.51.100.7", 1)], self.now)
-        (update,) = link.take_sent()
-        self.assertIsInstance(update, messages.CandidateUpdate)
+        self.assertGreater(connection.unsent(PATHS_STREAM), 0)
         self.core.network_changed(self.now)
         checks = self.core.datagrams_to_send(self.now)
         self.assertIn(self.connector.address, [address for _, address in checks])

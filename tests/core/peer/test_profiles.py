@@ -38,7 +38,7 @@ class ProfileTests(SynchronousTestCase):
             (frozenset({Role.AGENT}), None, PEER_ALPN),
             (profile.roles, profile.host, profile.alpn),
         )
-        self.assertEqual((7, True), (profile.max_streams, profile.datagrams))
+        self.assertEqual((8, True), (profile.max_streams, profile.datagrams))
         self.assertEqual(PEER_IDLE_TIMEOUT, profile.idle_timeout)
         self.assertEqual((OPTIONS.engine, OPTIONS.congestion), (profile.engine, profile.congestion))
 

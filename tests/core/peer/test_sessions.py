@@ -12,11 +12,14 @@ from p2pnet.core import events
 from p2pnet.core.peer.session import Session
 from p2pnet.core.peer.sessions import LINGER
 from p2pnet.core.peer.stream import Stream
-from p2pnet.traversal import paths as traversal
+from p2pnet.quic.events import StreamDataReceived, StreamWritable
+from p2pnet.traversal import path_events
 from p2pnet.wire import messages
 from p2pnet.wire.address import Address, PeerAddress
 from p2pnet.wire.check import Check, CheckKind, decode_check
 from p2pnet.wire.codes import ErrorCode
+from p2pnet.wire.encoding import encode_message
+from p2pnet.wire.path_messages import PATHS_STREAM, CandidateUpdate, PathMessage
 from p2pnet.wire.relay_frame import encode_relay_frame
 from p2pnet.wire.stream import StreamKind
 from tests.core.peer.links import PeerConnection
@@ -171,7 +174,7 @@ class EndTests(SessionsCase):
             self.sessions.end(self.session, ErrorCode.PEER_LOST, 1000 * "x", 0.0)
         self.assertEqual((ErrorCode.PEER_LOST, 1000 * "x"), self.connection.closed)
         (closed,) = self.links[0].sent
-        self.assertEqual(messages.SessionClosed(ID, ErrorCode.PEER_LOST, 512 * "x"), closed)
+        self.assertEqual(messages.SessionClosed(ID, ErrorCode.PEER_LOST, 1000 * "x"), closed)
         self.assertEqual([], self.links[1].sent)
         self.assertTrue(stream.is_closed)
         self.assertEqual([(self.session, ErrorCode.PEER_LOST, 1000 * "x")], self.side.ended)
@@ -217,10 +220,10 @@ class EndTests(SessionsCase):
     def test_regression_nothing_is_done_for_a_session_that_an_event_ended(self) -> None:
         """The events behind it asked relays and told the owner."""
         paths = self.sessions.paths_of(self.session)
-        paths._emit(traversal.PeerGone(ErrorCode.SHUTDOWN, "peer stopped"))
-        paths._emit(traversal.WaysChanged((), lost=True))
+        paths._emit(path_events.PeerGone(ErrorCode.SHUTDOWN, "peer stopped"))
+        paths._emit(path_events.WaysChanged((), lost=True))
         assert self.first is not None
-        paths._emit(traversal.AskRelay(self.first))
+        paths._emit(path_events.AskRelay(self.first))
         self.sessions.follow(self.session, 0.0)
         self.assertEqual([(self.session, ErrorCode.SHUTDOWN, "peer stopped")], self.side.ended)
         self.assertEqual(([], 0), (self.side.lost, self.links[0].probes))
@@ -275,24 +278,34 @@ class DirectTests(SynchronousTestCase):
     def begin(self, policy: str = "prefer-direct") -> None:
         """Let the relays be ready, and time pass until the way is found."""
         for side in self.sides:
-            session = side.begin(policy)
-            if policy != "direct-only":
-                PeerConnection(session)
+            PeerConnection(side.begin(policy))
         for side in self.sides:
             for session in side.sessions:
                 side.relay(session)
+                side.sessions.established(session, self.now)
         self.signal()
-        for side in self.sides:
-            side.sessions.take_signal(messages.StartPunching(ID, 100), self.now)
         self.run_for(1.0)
 
+    def signals(self, side: Side) -> list[PathMessage]:
+        """The messages of one side that are under way."""
+        (session,) = side.sessions
+        connection: Any = session.connection
+        found: list[PathMessage] = connection.signals
+        return found
+
+    def say(self, side: Side, data: bytes, *, end: bool = False) -> None:
+        """Let bytes arrive on the stream of messages about paths."""
+        (session,) = side.sessions
+        event = StreamDataReceived(PATHS_STREAM, data, end)
+        side.sessions.receive_signals(session, event, self.now)
+
     def signal(self) -> None:
-        """Let the Intermediate pass signals on until there are none."""
-        while any(side.links[0].sent for side in self.sides):
+        """Let messages about paths arrive until there are none."""
+        while any(self.signals(side) for side in self.sides if len(side.sessions)):
             for side, other in (self.sides, self.sides[::-1]):
-                for message in side.links[0].take_sent():
-                    if isinstance(message, messages.SignalMessage):
-                        other.sessions.take_signal(message, self.now)
+                sent, self.signals(side)[:] = list(self.signals(side)), []
+                for message in sent:
+                    self.say(other, encode_message(message))
 
     def run_for(self, seconds: float) -> None:
         """Let time pass, with checks on their way."""
@@ -339,14 +352,13 @@ class DirectTests(SynchronousTestCase):
         self.assertGreater(connection.sizes[-1], 1200)
 
     def test_a_check_that_is_not_authentic_is_not_ours(self) -> None:
-        """Whoever's name it bears; nor is a check or a signal for no session."""
+        """Whoever's name it bears; nor is a check for no session."""
         self.begin()
         (session,) = self.agent.sessions
         forged = Check(CheckKind.SUCCESS, self.agent.sessions.paths_of(session).tag + bytes(8))
         stray = Check(CheckKind.SUCCESS, bytes(12))
         for check in (forged, stray):
             self.assertFalse(self.agent.sessions.receive_check(check, STRANGER, self.now))
-        self.agent.sessions.take_signal(messages.StartPunching(OTHER_ID, 100), self.now)
         self.assertEqual([], self.agent.sessions.checks_out)
 
     def test_packets_on_the_direct_way_keep_it_in_use(self) -> None:
@@ -374,18 +386,39 @@ class DirectTests(SynchronousTestCase):
         self.assertEqual(1, len(self.agent.sessions.checks_out))
         self.agent.own.set_addresses(["203.0.113.9"], 5000)
         self.agent.sessions.candidates_changed(self.now)
-        (update,) = self.agent.links[0].sent
-        self.assertIsInstance(update, messages.CandidateUpdate)
+        (update,) = self.signals(self.agent)
+        self.assertIsInstance(update, CandidateUpdate)
 
-    def test_under_direct_only_the_first_packet_is_known_by_its_proven_source(self) -> None:
-        """Until the session has a connection."""
-        self.begin("direct-only")
-        (session,) = self.office.sessions
-        at = self.office.sessions.table.at
-        self.assertIs(session, at(self.agent.address))
-        self.assertIsNone(at(STRANGER))
-        PeerConnection(session, established=False)
-        self.assertIsNone(at(self.agent.address))
+    def test_under_direct_only_relays_carry_messages_about_paths_alone(self) -> None:
+        """At both ends, though the connector was not told of the policy before the offer."""
+        for side, policy in zip(self.sides, ("direct-only", "prefer-direct"), strict=True):
+            PeerConnection(side.begin(policy))
+        connections: list[Any] = []
+        for side in self.sides:
+            for session in side.sessions:
+                side.relay(session)
+                side.sessions.established(session, self.now)
+                connections.append(session.connection)
+        self.assertEqual(PATHS_STREAM, connections[0].only)
+        self.signal()
+        self.run_for(1.0)
+        self.assertEqual([None, None], [connection.only for connection in connections])
+
+    def test_what_is_no_message_about_paths_ends_the_session(self) -> None:
+        """Malformed bytes, too many of them, and the end of the stream."""
+        for data, end in ((b"\0\0\0\1x", False), (b"\0\1\0\0", False), (b"", True)):
+            self.setUp()
+            self.begin()
+            self.say(self.agent, data, end=end)
+            self.assertEqual([ErrorCode.PROTOCOL_ERROR], [code for _, code, _ in self.agent.ended])
+
+    def test_a_stream_of_messages_that_can_be_written_again_changes_nothing(self) -> None:
+        """That event is for users' streams."""
+        self.begin()
+        (session,) = self.agent.sessions
+        event = StreamWritable(PATHS_STREAM)
+        self.agent.sessions.receive_signals(session, event, self.now)
+        self.assertEqual([], self.agent.ended)
 
     def test_a_session_that_ends_amid_checks_sends_no_more(self) -> None:
         """A farewell is believed after silence on the direct way."""

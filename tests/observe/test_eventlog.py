@@ -8,7 +8,8 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from p2pnet import reports
-from p2pnet.observe.eventlog import MAX_WAITING, WRITE_DELAY, EventLog
+from p2pnet.observe.eventlog import MAX_WAITING, SUMMARY_INTERVAL, WRITE_DELAY, EventLog
+from p2pnet.observe.limit import BURST
 
 
 class EventLogTests(SynchronousTestCase):
@@ -84,3 +85,35 @@ class EventLogTests(SynchronousTestCase):
         log.write(self.changed("lost too"))
         log.close()
         self.assertEqual(1, len(self.flushLoggedErrors(OSError)))
+
+    def flood(self) -> int:
+        """Write more than a peer may fill, a thousand reports; return the number of lines."""
+        for _ in range(1000):
+            self.log.write(reports.NodeLost("agent mallory of realm example", "x" * 400))
+        self.clock.advance(WRITE_DELAY)
+        self.assertLess(self.path.stat().st_size, BURST)
+        return len(self.lines())
+
+    def test_a_flood_about_one_peer_ends_in_a_number(self) -> None:
+        """A minute after the first report that was left out; the other reports pass."""
+        written = self.flood()
+        self.log.write(self.changed("other"))
+        self.clock.advance(SUMMARY_INTERVAL)
+        self.assertEqual("other", self.lines()[written]["reason"])
+        more = {key: self.lines()[-1][key] for key in ("event", "count", "kind", "peer")}
+        self.assertEqual(
+            {
+                "event": "more_reports", "count": 1000 - written, "kind": "node_lost",
+                "peer": "agent mallory of realm example",
+            },
+            more,
+        )  # fmt: skip
+        self.clock.advance(10 * SUMMARY_INTERVAL)
+        self.assertEqual(written + 2, len(self.lines()))
+
+    def test_the_number_is_written_when_it_is_closed(self) -> None:
+        """And nothing is left to do."""
+        written = self.flood()
+        self.log.close()
+        self.assertEqual(1000 - written, self.lines()[-1]["count"])
+        self.assertEqual([], self.clock.getDelayedCalls())

@@ -1,0 +1,1 @@
+"""Tests of the outputs of a node's reports."""
