@@ -47,7 +47,7 @@ class Connection:
 
     @property
     def peer_address(self) -> Any:
-        """The address that packets go to: a PeerAddress, or where the peer's packets come from."""
+        """The address that packets go to: a PeerAddress, or the address that the peer proved."""
         return self.engine.get_peer_address()
 
     @property

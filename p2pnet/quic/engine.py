@@ -1,8 +1,8 @@
 """aioquic's connection with what p2pnet needs and aioquic has no public interface for.
 
-Every private attribute of aioquic that p2pnet touches is touched here, in recovery.py,
-restriction.py, tls.py, pacer.py, memory.py and fast/, and tests/quic/test_contract*.py have one
-test for each, to be run against a new aioquic first.
+Every private attribute of aioquic that p2pnet touches is touched here, in strict.py, migration.py,
+recovery.py, restriction.py, tls.py, pacer.py, memory.py and fast/, and tests/quic/test_contract*.py
+have one test for each, to be run against a new aioquic first.
 
 What is changed, and why:
 
@@ -14,10 +14,12 @@ What is changed, and why:
 * Mutual TLS is strict: a server demands a certificate, and either side judges the peer's inside
   the handshake, so that a refusal is a TLS alert with a reason.
 * 1-RTT keys are updated before the AEAD's confidentiality limit (key_updates.py).
+* A server sends to validated addresses only (migration.py).
+* Packet numbers are skipped, and frames that change nothing are counted (strict.py).
 """
 
 import math
-from collections.abc import Hashable
+from collections.abc import Callable
 from typing import Any
 
 from aioquic import tls
@@ -25,7 +27,6 @@ from aioquic.buffer import Buffer  # type: ignore[attr-defined]
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import (
     MAX_STREAM_DATA_FRAME_CAPACITY,
-    QuicConnection,
     QuicConnectionError,
     QuicConnectionState,
     QuicReceiveContext,
@@ -41,7 +42,8 @@ from p2pnet.quic import log
 from p2pnet.quic.flow_control import CONNECTION_WINDOW, STREAM_WINDOW, ReceiveWindows
 from p2pnet.quic.key_updates import KeyUpdates
 from p2pnet.quic.memory import discard, economize
-from p2pnet.quic.recovery import PathAwareRecovery, adopt
+from p2pnet.quic.migration import MigratingConnection
+from p2pnet.quic.recovery import adopt
 from p2pnet.quic.restriction import restricted
 from p2pnet.quic.tls import StrictContext, Verify
 from p2pnet.timing import TOLERANCE
@@ -62,7 +64,7 @@ def peek_stream_id(buf: Buffer) -> int:
     return stream_id
 
 
-class Engine(QuicConnection):
+class Engine(MigratingConnection):
     """One QUIC connection. See the module's docstring for how it differs from aioquic's.
 
     :ivar only_stream: the stream that alone may send frames, None for no restriction.
@@ -74,11 +76,13 @@ class Engine(QuicConnection):
         configuration: QuicConfiguration,
         verify: Verify,
         max_streams: int,
+        entropy: Callable[[int], bytes],
         original_destination_connection_id: bytes | None = None,
         retry_source_connection_id: bytes | None = None,
     ) -> None:
         super().__init__(
             configuration=configuration,
+            entropy=entropy,
             original_destination_connection_id=original_destination_connection_id,
             retry_source_connection_id=retry_source_connection_id,
         )
@@ -94,8 +98,8 @@ class Engine(QuicConnection):
         # Both before the handshake, so that the transport parameters carry them.
         self._local_max_streams_bidi.value = self._local_max_streams_bidi.sent = max_streams
         self._local_max_streams_uni.value = self._local_max_streams_uni.sent = 0
-        self._loss: PathAwareRecovery = adopt(self._loss)
-        economize(self)
+        self._loss = adopt(self._loss)
+        economize(self, self._budget.count)
 
     def _initialize(self, peer_cid: bytes) -> None:
         super()._initialize(peer_cid)
@@ -352,6 +356,7 @@ class Engine(QuicConnection):
 
         :param now: seconds of the caller's clock.
         """
+        self._skip_number_if_due()
         for stream_id in self.windows.measure(now, self.smoothed_rtt, self._streams):
             self._window_grew(stream_id)
         if self.only_stream is None:
@@ -390,20 +395,3 @@ class Engine(QuicConnection):
         keys: Any = self._cryptos[tls.Epoch.ONE_RTT].send
         if self._key_updates.is_due(keys.secret, self._packet_number, acked):
             self.request_key_update()
-
-    def name_path(self, path: Hashable) -> None:
-        """Say which path packets take, before any path_changed()."""
-        self._loss.name_path(path)
-
-    def path_changed(self, now: float, *, path: Hashable = None, lost: bool = False) -> None:
-        """Forget what was learnt about the old path: this side sends on another one from now on.
-
-        Congestion window, RTT and PTO start afresh (RFC 9000 section 9.4) and a probe goes out at
-        once. Not for a planned move to a path that is known to be alive and slower.
-
-        :param path: a name for the new path. BBR starts with what it knew of it, if it did.
-        :param lost: the old path was silent: what was sent on it and is not acknowledged goes out
-            again at once, rather than a round trip later when the probe is acknowledged.
-        """
-        self._loss.change_path(now, path=path, lost=lost)
-        self._probe_pending = True

@@ -24,33 +24,41 @@ class FrameHandlers:
     """A connection's handlers of frames by type, bound when a frame comes.
 
     aioquic binds 33 methods for each connection, with as many sets of epochs.
+
+    :param count: called with the type of each frame.
     """
 
-    __slots__ = ("_connection", "_handlers")
+    __slots__ = ("_connection", "_count", "_handlers")
 
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, connection: Any, count: Callable[[int], None]) -> None:
         self._connection = connection
+        self._count = count
         self._handlers = _tables[type(connection)]
 
     def __getitem__(self, frame_type: int) -> tuple[Handler, frozenset[tls.Epoch]]:
-        """The handler and in which epochs it may be used. Raises KeyError for unknown types."""
+        """The handler and in which epochs it may be used. Raises KeyError for unknown types, and
+        what count() raises."""
+        self._count(frame_type)
         handler, epochs = self._handlers[frame_type]
         return handler.__get__(self._connection), epochs
 
 
-def economize(connection: Any) -> None:
-    """Have a new connection take less."""
-    _share_handlers(connection)
+def economize(connection: Any, count: Callable[[int], None]) -> None:
+    """Have a new connection take less.
+
+    :param count: called with the type of each frame that aioquic handles.
+    """
+    _share_handlers(connection, count)
     connection._local_active_connection_id_limit = CONNECTION_IDS
 
 
-def _share_handlers(connection: Any) -> None:
+def _share_handlers(connection: Any, count: Callable[[int], None]) -> None:
     """Have a new connection share its table of handlers with all others of its class."""
     kind = type(connection)
     if kind not in _tables:
         own = connection._QuicConnection__frame_handlers
         _tables[kind] = {t: (handler.__func__, epochs) for t, (handler, epochs) in own.items()}
-    connection._QuicConnection__frame_handlers = FrameHandlers(connection)
+    connection._QuicConnection__frame_handlers = FrameHandlers(connection, count)
 
 
 def discard(connection: Any, epoch: tls.Epoch) -> None:

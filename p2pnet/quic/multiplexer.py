@@ -2,8 +2,8 @@
 
 Datagrams find their connection by destination connection id. A connection to a peer has a
 PeerAddress for life; its packets may arrive under it (relayed) or from any real address (directly),
-and never under the PeerAddress of another session. A connection to a real address may migrate,
-which aioquic validates (RFC 9000 section 9).
+and never under the PeerAddress of another session. A connection to a real address may migrate once
+the path is validated (migration.py).
 """
 
 import collections

@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import os
 import ssl
 from collections.abc import Callable
 from typing import Any
@@ -34,6 +35,7 @@ class ConnectionProfile:
     :ivar engine: which of ENGINES, "fast" or "stock".
     :ivar congestion: the congestion controller, one of congestion.CONTROLLERS.
     :ivar idle_timeout: seconds of silence that end the connection (RFC 9000 section 10.1).
+    :ivar entropy: returns that many random bytes, for the packet numbers that are skipped.
     """
 
     credentials: Credentials
@@ -46,6 +48,7 @@ class ConnectionProfile:
     idle_timeout: float = IDLE_TIMEOUT
     datagrams: bool = False
     congestion: str = CONTROL_CONTROLLER
+    entropy: Callable[[int], bytes] = os.urandom
 
     def verify(self, certificate: x509.Certificate, chain: list[x509.Certificate]) -> Identity:
         """Judge the peer's certificate. Raises IdentityError."""
@@ -64,6 +67,7 @@ class ConnectionProfile:
             configuration=self.configuration(is_client=is_client),
             verify=self.verify,
             max_streams=self.max_streams,
+            entropy=self.entropy,
             **options,
         )
 

@@ -53,6 +53,7 @@ def settings(role: Role, peers: Iterable[Role], **changes: Any) -> ConnectionPro
         "alpn": ALPN,
         "datagrams": True,
         "engine": ENGINE,
+        "entropy": lambda size: b"\x5a" * size,  # the same packet numbers in every run
     }
     return ConnectionProfile(**(fields | changes))
 

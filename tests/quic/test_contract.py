@@ -80,7 +80,8 @@ class StateTests(ContractTestCase):
         message = "_network_paths: Engine.can_transmit, or datagrams_to_send() raises"
         fresh = Engine(
             configuration=server_settings().configuration(is_client=False),
-            verify=server_settings().verify, max_streams=0, original_destination_connection_id=b"8",
+            verify=server_settings().verify, max_streams=0, entropy=bytes,
+            original_destination_connection_id=b"8",
         )  # fmt: skip
         self.assertEqual([], fresh._network_paths, message)
         self.assertEqual(CLIENT, self.server._network_paths[0].addr, message)

@@ -35,8 +35,10 @@ def private_attributes(tree: ast.AST) -> Iterator[ast.Attribute]:
 
 TOUCHING = (
     "engine.py",
+    "migration.py",
     "recovery.py",
     "restriction.py",
+    "strict.py",
     "tls.py",
     "pacer.py",
     "memory.py",
@@ -78,7 +80,7 @@ class BoundaryTests(SynchronousTestCase):
         ]
         self.assertEqual([], found)
         for parent, module in (
-            (QuicConnection, "p2pnet.quic.engine"),
+            (QuicConnection, "p2pnet.quic.strict"),
             (QuicPacketRecovery, "p2pnet.quic.recovery"),
             (tls.Context, "p2pnet.quic.tls"),
             (QuicPacketPacer, "p2pnet.quic.pacer"),

@@ -14,7 +14,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from p2pnet.quic.fast import FastEngine
 from p2pnet.quic.fast.frames import STREAM
-from p2pnet.quic.fast.receive import ACK_ALONE, Chunks, FastReceiver
+from p2pnet.quic.fast.receive import ACK_ALONE, FastReceiver
+from p2pnet.quic.fast.streams import Chunks
 from p2pnet.quic.flow_control import STREAM_WINDOW
 from p2pnet.quic.profile import ENGINES, FAST, STOCK
 from tests.quic.harness import CLIENT, Pair, client_settings, server_settings

@@ -10,8 +10,10 @@ from tests.quic import harness
 
 MODULES = (
     "contract",
+    "contract_migration",
     "contract_recovery",
     "flow_control",
+    "migration",
     "multiplexer",
     "packet_size",
     "tls",

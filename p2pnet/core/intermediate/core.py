@@ -60,7 +60,7 @@ class IntermediateCore:
             raise ValueError(f"{credentials.identity} cannot be run as intermediate")
         self._profile = functools.partial(
             ConnectionProfile, roles=frozenset({Role.AGENT, Role.CONNECTOR}), utcnow=utcnow,
-            alpn=messages.ALPN, max_streams=1, engine=options.engine,
+            alpn=messages.ALPN, max_streams=1, engine=options.engine, entropy=entropy,
         )  # fmt: skip
         self._mux = Multiplexer(limits=options.limits, entropy=entropy)
         self.credentials = credentials

@@ -17,7 +17,7 @@ MAX_BACKLOG = 1 << 20  # bytes of control messages that a node may leave unread
 class ConnectedNode:
     """One control connection, and the node at its other end.
 
-    :ivar address: the source address of the node's last packet.
+    :ivar address: where the node is: the address that QUIC validated last.
     :ivar instance: the random number of the node's process, b"" before its Hello.
     :ivar sessions: ids of the sessions of which the node is an end.
     :ivar is_silent: whether the node left an offer unanswered and has sent no packet since.

@@ -80,7 +80,9 @@ class PeerCore:
     ) -> None:
         if credentials.identity.role is not self.role:
             raise ValueError(f"{credentials.identity} cannot be run as {self.role}")
-        self.profiles = Profiles(credentials, self.peer_role, options, utcnow, max_peer_streams)
+        self.profiles = Profiles(
+            credentials, self.peer_role, options, utcnow, max_peer_streams, entropy
+        )
         self.timers = Timers()
         self.ledger = ledger
         self.entropy = entropy

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +24,7 @@ class Profiles:
     :ivar credentials: who this node is, replaced when a certificate is read again.
     :ivar peer_role: the role that the other end of a session must have.
     :ivar max_peer_streams: streams that the peer may open on an end-to-end connection.
+    :ivar entropy: returns that many random bytes.
     """
 
     credentials: Credentials
@@ -30,6 +32,7 @@ class Profiles:
     options: PeerOptions
     utcnow: Callable[[], datetime.datetime]
     max_peer_streams: int = 0
+    entropy: Callable[[int], bytes] = os.urandom
 
     def control(self, host: str) -> ConnectionProfile:
         """For a connection to an Intermediate whose certificate must name `host`."""
@@ -50,5 +53,5 @@ class Profiles:
     def _profile(self, role: Role, **changes: Any) -> ConnectionProfile:
         return ConnectionProfile(
             credentials=self.credentials, roles=frozenset({role}), utcnow=self.utcnow,
-            engine=self.options.engine, **changes,
+            engine=self.options.engine, entropy=self.entropy, **changes,
         )  # fmt: skip

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from aioquic.quic.recovery import MAX_ACK_RANGES
+
 from p2pnet.wire.varint import read_varint, varint
 
 PADDING = 0x00
@@ -64,11 +66,16 @@ class AckFrame(NamedTuple):
 
 
 def read_ack(data: bytes, at: int) -> AckFrame | None:
-    """The ACK frame without ECN counts at `at`, None if it is cut short or makes no sense."""
+    """The ACK frame without ECN counts at `at`, None if it is cut short or makes no sense.
+
+    None for more ranges than a receiver keeps, too.
+    """
     try:
         largest, at = read_varint(data, at + 1)
         delay, at = read_varint(data, at)
         count, at = read_varint(data, at)
+        if count >= MAX_ACK_RANGES:
+            return None
         length, at = read_varint(data, at)
         ranges = [range(largest - length, largest + 1)]
         for _ in range(count):

@@ -21,7 +21,7 @@ from p2pnet.quic.engine import MAX_GAPS, Engine, peek_stream_id
 from p2pnet.quic.fast import frames
 from p2pnet.quic.fast.protect import SAMPLE, SAMPLE_AT, OneRtt, OtherKeys, PacketProtection
 from p2pnet.quic.fast.ranges import add_last
-from p2pnet.quic.fast.streams import Streams
+from p2pnet.quic.fast.streams import Chunks, Streams
 from p2pnet.quic.flow_control import STREAM_WINDOW
 
 ONE_RTT = tls.Epoch.ONE_RTT
@@ -29,14 +29,6 @@ CONNECTED = QuicConnectionState.CONNECTED
 ACK_ALONE = 0.003  # seconds that the acknowledgement of one packet waits for something to go with
 SMALL = 256  # bytes; a packet of more is part of a flow, whose sender waits for acknowledgements
 MAX_WAITING = 8  # ACK frames in order that are processed together
-
-
-class Chunks(QuicEvent):
-    """Bytes of a stream that came in order, in a row of packets: one event for all of them."""
-
-    def __init__(self, stream_id: int) -> None:
-        self.stream_id = stream_id
-        self.chunks: list[bytes] = []
 
 
 class FastReceiver(Engine):
@@ -85,15 +77,15 @@ class FastReceiver(Engine):
 
     def _receive(self, data: bytes, addr: Any, now: float) -> bool:
         """Take a datagram if it is a usual one: on our path, with our id, under the same keys."""
-        path = self._network_paths[0]
-        one_rtt = self._one_rtt
-        space, at = one_rtt.space, one_rtt.number_at
+        paths, one_rtt = self._network_paths, self._one_rtt
+        path, space, at = paths[0], one_rtt.space, one_rtt.number_at
         if (
             len(data) < at + SAMPLE_AT + SAMPLE
             or data[0] & 0xC0 != 0x40
             or data[1:at] != self.host_cid
             or path.addr != addr
             or not path.is_validated
+            or len(paths) > 1  # another one is being validated
             or self._state is not CONNECTED
             or self._close_pending
         ):
@@ -113,6 +105,8 @@ class FastReceiver(Engine):
         space = self._one_rtt.space
         if number > space.expected_packet_number:
             space.expected_packet_number = number + 1
+        if self._budget.idle:
+            self._budget.begin_packet()
         if number > self._spin_highest_pn:
             self._spin_bit = spin != self._is_client
             self._spin_highest_pn = number
@@ -173,7 +167,7 @@ class FastReceiver(Engine):
         From the first one on that is not usual, or not right, they are aioquic's to judge.
         Raises QuicConnectionError.
         """
-        at, size, elicits = 0, len(plain), False
+        at, size, elicits, acked = 0, len(plain), False, False
         while at < size:
             kind = plain[at]
             if kind & 0xF8 == frames.STREAM:
@@ -183,9 +177,11 @@ class FastReceiver(Engine):
                 end = self._take_datagram(plain, at)
                 elicits = elicits or end > 0
             elif kind == frames.ACK:
-                end = self._take_ack(plain, at, now)
+                end = 0 if acked else self._take_ack(plain, at, now)
+                acked = True
             elif kind == frames.PING[0]:
                 end, elicits = at + 1, True
+                self._budget.count(kind)
             elif kind == frames.PADDING:
                 end = size - len(plain[at:].lstrip(b"\0"))
             else:
@@ -211,9 +207,9 @@ class FastReceiver(Engine):
         """Where the frame ends, 0 if it is aioquic's to judge."""
         found = frames.read_datagram(plain, at)
         limit = self._configuration.max_datagram_frame_size
-        if found is None or limit is None or found[1] - at > limit:
+        start, end = found or (0, 0)
+        if start == end or limit is None or end - at > limit:
             return 0
-        start, end = found
         self._events.append(DatagramFrameReceived(data=plain[start:end]))
         return end
 
@@ -248,6 +244,10 @@ class FastReceiver(Engine):
             if event is not None:
                 self._gathering.pop(stream_id, None)  # what comes later stands behind this
                 self._events.append(event)
+            elif not new:
+                self._budget.count(kind)
+        if new and self._budget.idle:
+            self._budget.pay()
         limit.used += new
         delivered = receiver.starting_offset()
         if receiver.highest_offset != delivered or receiver.is_finished or self._undelivered:
@@ -288,7 +288,7 @@ class FastReceiver(Engine):
     def _take_ack(self, plain: bytes, at: int, now: float) -> int:
         """Where the frame ends, 0 if it is aioquic's to judge."""
         frame = frames.read_ack(plain, at)
-        if frame is None:
+        if frame is None or not self._may_acknowledge(frame.ranges):
             return 0
         self._acks.append((frame, now))
         if not self._is_in_order(frame) or len(self._acks) > MAX_WAITING:

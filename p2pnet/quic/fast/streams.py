@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from aioquic.quic.events import QuicEvent
 from aioquic.quic.packet import QuicErrorCode, QuicStreamFrame
 from aioquic.quic.packet_builder import QuicDeliveryState
 from aioquic.quic.stream import QuicStream, QuicStreamReceiver, QuicStreamSender
@@ -141,6 +142,14 @@ class WatchedReceiver(QuicStreamReceiver):
         super().on_stop_sending_delivery(delivery)
         if self.stop_pending:
             self.signal()
+
+
+class Chunks(QuicEvent):
+    """Bytes of a stream that came in order, in a row of packets: one event for all of them."""
+
+    def __init__(self, stream_id: int) -> None:
+        self.stream_id = stream_id
+        self.chunks: list[bytes] = []
 
 
 class Streams(dict[int, QuicStream]):
