@@ -7,6 +7,7 @@ the session's `Paths` say, which a session does not know.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 from p2pnet import reports
@@ -52,6 +53,8 @@ class Session:
     :ivar instance: 8 bytes, the other end's process as announced.
     :ivar created: in seconds of the caller's clock.
     :ivar streams: the open ones, by stream id.
+    :ivar unanswered_since: when the first packet left that the peer should have acknowledged, with
+        no packet of the peer since; math.inf if no answer is due.
     """
 
     def __init__(self, announced: Announcement, now: float, emit: Callable[[Event], None]) -> None:
@@ -61,6 +64,7 @@ class Session:
         self.instance = announced.instance
         self.created = now
         self.streams: dict[int, Stream] = {}
+        self.unanswered_since = math.inf
         self._now = now  # of the last call that said it, for durations
         self._emit = emit
         self._connection: Connection | None = None
