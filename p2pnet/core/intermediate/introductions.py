@@ -17,6 +17,7 @@ from p2pnet.wire.codes import ErrorCode
 from p2pnet.wire.relay_frame import CHANNEL_LENGTH
 
 MAX_REQUESTS = 256  # of one agent that wait for a connector's answer
+MAX_OFFERS = 8  # of one agent to one connector that wait for the connector's answer
 OFFER_TIMEOUT = 2.0  # seconds at least until a connector's answer
 OFFER_ROUND_TRIPS = 6  # round trips until the answer on a slow path
 
@@ -111,7 +112,7 @@ class Introductions:
 
         :param silent: a connector that left an offer unanswered, and gets no other one.
         """
-        connector = self._choose(agent, request)
+        connector = self._choose(agent, request, silent)
         if connector is None or connector is silent:
             self._refuse(agent, request.request, *_no_connector(request, connector))
             return
@@ -131,12 +132,13 @@ class Introductions:
             self._send_opened(introduction)
 
     def _choose(
-        self, agent: ConnectedNode, request: messages.SessionRequest
+        self, agent: ConnectedNode, request: messages.SessionRequest, silent: ConnectedNode | None
     ) -> ConnectedNode | None:
         """The connector for a request: the named one, or the best of those that serve the service.
 
-        A connector that answers is better than a silent one; then comes one with which the agent
-        shares a session, then the one with the fewest sessions.
+        A connector that the agent or this Intermediate has not tried is better than another, one
+        that answers offers better than a silent one; then comes one with which the agent shares a
+        session, then the one with the fewest sessions.
         """
         if request.connector is not None:
             return self._connectors.get(request.connector)
@@ -145,7 +147,12 @@ class Introductions:
         )
         return min(
             candidates,
-            key=lambda c: (c.is_silent, not (agent.sessions & c.sessions), len(c.sessions)),
+            key=lambda c: (
+                c is silent or c.identity.name in request.tried,
+                c.is_silent,
+                not (agent.sessions & c.sessions),
+                len(c.sessions),
+            ),
             default=None,
         )
 
@@ -177,6 +184,13 @@ class Introductions:
                 return ErrorCode.OVER_LIMIT, f"{role} {name} has {self._max_per_node} sessions"
         if session in self._introductions:
             return ErrorCode.PROTOCOL_ERROR, "that session is another node's"
+        name, offers = connector.identity.name, connector.offers
+        if session in offers:
+            return ErrorCode.OVER_LIMIT, f"connector {name} has yet to answer for that session"
+        if sum(agent.identity.name == each for each in offers.values()) >= MAX_OFFERS:
+            return ErrorCode.OVER_LIMIT, f"connector {name} has yet to answer {MAX_OFFERS} offers"
+        if connector.is_behind:
+            return ErrorCode.OVER_LIMIT, f"connector {name} does not read its messages"
         return None
 
     def _open(
@@ -196,6 +210,7 @@ class Introductions:
         self._introductions[session] = introduction
         agent.sessions.add(session)
         connector.sessions.add(session)
+        connector.offers[session] = agent.identity.name
         self._forwarder.open(circuit)
         offer = messages.SessionOffer(
             session, agent.identity.name, agent.instance, request.service,
@@ -224,6 +239,8 @@ class Introductions:
 
     def answer(self, connector: ConnectedNode, answer: messages.SessionAnswer, now: float) -> None:
         """Handle a connector's answer to an offer; the answer of any other node is ignored."""
+        if connector.offers.pop(answer.session, None) is not None:
+            connector.is_silent = False
         introduction = self._introductions.get(answer.session)
         if introduction is None or introduction.connector is not connector or introduction.answered:
             return

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from p2pnet.identity import Identity, Role
-from p2pnet.quic.connection import Connection
+from p2pnet.quic.connection import HIGH_WATER, Connection
 from p2pnet.wire import messages
 from p2pnet.wire.address import Address
 from p2pnet.wire.codes import ErrorCode
@@ -20,7 +20,9 @@ class ConnectedNode:
     :ivar address: the source address of the node's last packet.
     :ivar instance: the random number of the node's process, b"" before its Hello.
     :ivar sessions: ids of the sessions of which the node is an end.
-    :ivar is_silent: whether the node left an offer unanswered and has sent no packet since.
+    :ivar offers: the agent's name of each session that was offered to the node and that the node
+        has not answered yet, by id; also of sessions that ended meanwhile.
+    :ivar is_silent: whether the node left an offer unanswered and has answered none since.
     """
 
     def __init__(self, connection: Connection, address: Address) -> None:
@@ -28,6 +30,7 @@ class ConnectedNode:
         self.address = address
         self.instance = b""
         self.sessions: set[bytes] = set()
+        self.offers: dict[bytes, str] = {}
         self.is_silent = False
         self._buffer = MessageBuffer(messages.decode_message)
         self._sequence = -1
@@ -48,6 +51,14 @@ class ConnectedNode:
     def is_agent(self) -> bool:
         """Whether the node is an Agent (else a Connector)."""
         return self.identity.role is Role.AGENT
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether the node has left so much unread that nobody may add to it.
+
+        What others may still add, the ends of its sessions, stays below MAX_BACKLOG.
+        """
+        return self.connection.unsent(messages.CONTROL_STREAM) > HIGH_WATER
 
     def receive(self, stream_id: int, data: bytes) -> list[Message]:
         """The messages that `data` completes. Raises DecodeError for a malformed one."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 
@@ -327,6 +328,7 @@ class AgentCore(PeerCore):
         assert isinstance(session, AgentSession)
         paths = self.paths_of(session)
         if not paths.using:
+            session.unanswered_since = math.inf  # nothing leaves that the peer could answer
             self._lost_relay(session, now)
         elif paths.carry_data:
             self._withheld.forget(session)
