@@ -17,9 +17,9 @@ from p2pnet.quic import events
 from p2pnet.quic.connection import NO_ERROR, Connection
 from p2pnet.quic.multiplexer import Multiplexer
 from p2pnet.quic.profile import FAST, ConnectionProfile
-from p2pnet.wire.encoding import Message, MessageBuffer, encode_message
 from p2pnet.wire import messages
 from p2pnet.wire.address import Address
+from p2pnet.wire.encoding import Message, MessageBuffer, encode_message
 
 AT_A_TIME = 16  # handshakes; with twice as many half-open ones the Intermediate demands Retry
 PING_EVERY = 15.0  # seconds

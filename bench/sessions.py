@@ -23,9 +23,9 @@ from bench.report import Figures, alternate, parser, ratio, show
 from p2pnet.identity import Role
 from p2pnet.quic.connection import Connection
 from p2pnet.testing.processes import Deployment, ProcessError
-from p2pnet.wire.encoding import Message
 from p2pnet.wire import messages
 from p2pnet.wire.address import parse_host_port
+from p2pnet.wire.encoding import Message
 from p2pnet.wire.relay_frame import encode_relay_frame
 
 COUNTS = (10, 100, 1000, 5000)

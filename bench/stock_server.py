@@ -23,8 +23,8 @@ from aioquic.quic.packet import QuicPacketType, pull_quic_header
 from twisted.internet import reactor as _reactor
 from twisted.internet.protocol import DatagramProtocol
 
-from p2pnet.wire.encoding import encode_message
 from p2pnet.wire import messages
+from p2pnet.wire.encoding import encode_message
 
 reactor: Any = _reactor
 CONNECTION_ID = 8  # bytes
