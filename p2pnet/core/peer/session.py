@@ -53,6 +53,7 @@ class Session:
     :ivar instance: 8 bytes, the other end's process as announced.
     :ivar created: in seconds of the caller's clock.
     :ivar streams: the open ones, by stream id.
+    :ivar is_proven: whether the other end proved to be the announced one.
     :ivar unanswered_since: when the first packet left that the peer should have acknowledged, with
         no packet of the peer since; math.inf if no answer is due.
     """
@@ -64,6 +65,7 @@ class Session:
         self.instance = announced.instance
         self.created = now
         self.streams: dict[int, Stream] = {}
+        self.is_proven = False
         self.unanswered_since = math.inf
         self._now = now  # of the last call that said it, for durations
         self._emit = emit
@@ -85,8 +87,8 @@ class Session:
 
     @property
     def is_established(self) -> bool:
-        """Whether the end-to-end handshake completed and nothing closed the connection since."""
-        return self._connection is not None and self._connection.is_established
+        """Whether the other end proved who it is and nothing closed the connection since."""
+        return self.is_proven and self.connection.is_established
 
     @property
     def peer(self) -> Identity | None:

@@ -183,6 +183,7 @@ class Sessions:
     def established(self, session: Session, now: float) -> None:
         """The other end proved who it is: the ends may exchange candidates from now on."""
         paths, connection = self.paths_of(session), session.connection
+        session.is_proven = True
         connection.name_path(name_of(paths.using))
         connection.set_max_datagram_size(paths.packet_size)
         connection.send_only(None if paths.carry_data else PATHS_STREAM)

@@ -203,6 +203,7 @@ class PeerConnection(FakeConnection):
         self.signals: list[PathMessage] = []
         self.only: int | None = None
         session.set_connection(self)
+        session.is_proven = True
 
     @property
     def is_established(self) -> bool:

@@ -110,6 +110,8 @@ class End(Host):
             connection, event = item
             if connection.owner is None:
                 self.session.set_connection(connection)
+            if isinstance(event, quic_events.HandshakeCompleted):
+                self.session.is_proven = True
             if isinstance(event, quic_events.StreamEvent):
                 self.session.handle(event, now)
 
