@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.internet.defer import Deferred
+
 from p2pnet import reports
 from p2pnet.errors import ServiceError
 from p2pnet.node.agent import AgentNode
@@ -43,8 +45,8 @@ class BlackHoleTests(SimulationCase):
         simulation.intermediate()
         self.bad = []
         for number in range(bad):
-            where = {"host": f"198.51.100.{66 + number}", "name": f"evil{number}"}
-            connector, _ = self.serve(simulation, **where)
+            host = f"198.51.100.{66 + number}"
+            connector, _ = self.serve(simulation, host=host, name=f"evil{number}")
             self.bad.append(accept_all_and_vanish(connector))
         if honest:
             self.office, self.served = self.serve(simulation)
@@ -148,7 +150,7 @@ class DeadConnectorTests(SimulationCase):
 
     def assert_replaced(self, simulation: Simulation) -> None:
         """One of the streams that are opened from now on is answered soon, by the annex."""
-        waiting = []
+        waiting: list[Deferred[Any]] = []
         end = simulation.network.clock.seconds() + REPLACED
         while not any(each.called for each in waiting):
             self.assertLess(simulation.network.clock.seconds(), end)
@@ -196,9 +198,12 @@ class DeadConnectorTests(SimulationCase):
         talk = self.talk(simulation, alice)
         requests: list[Any] = []
         introduce = intermediate.core.introductions.request
-        intermediate.core.introductions.request = lambda *args: (
-            requests.append(args), introduce(*args)
-        )  # fmt: skip
+
+        def request(*args: Any) -> None:
+            requests.append(args)
+            introduce(*args)
+
+        intermediate.core.introductions.request = request
         simulation.network.connect(OFFICE, INTERMEDIATE, Link(loss=1.0))
         talk.transport.write(b"are you there?")
         streams = []
@@ -226,5 +231,3 @@ class DeadConnectorTests(SimulationCase):
             self.successResultOf(each)
         self.assertEqual(b"are you there?", self.talking.heard)
         self.assertEqual(0, len(self.annexed.made))
-
-

@@ -6,6 +6,8 @@ import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 
+import msgspec
+
 from p2pnet import reports
 from p2pnet.core.intermediate.forwarding import Circuit, Traffic
 from p2pnet.core.intermediate.nodes import ConnectedNode
@@ -112,7 +114,7 @@ class Introductions:
 
         :param silent: a connector that left an offer unanswered, and gets no other one.
         """
-        connector = self._choose(agent, request, silent)
+        connector = self._choose(agent, request)
         if connector is None or connector is silent:
             self._refuse(agent, request.request, *_no_connector(request, connector))
             return
@@ -132,13 +134,13 @@ class Introductions:
             self._send_opened(introduction)
 
     def _choose(
-        self, agent: ConnectedNode, request: messages.SessionRequest, silent: ConnectedNode | None
+        self, agent: ConnectedNode, request: messages.SessionRequest
     ) -> ConnectedNode | None:
         """The connector for a request: the named one, or the best of those that serve the service.
 
-        A connector that the agent or this Intermediate has not tried is better than another, one
-        that answers offers better than a silent one; then comes one with which the agent shares a
-        session, then the one with the fewest sessions.
+        A connector that the request has not tried is better than another, one that answers offers
+        better than a silent one; then comes one with which the agent shares a session, then the one
+        with the fewest sessions.
         """
         if request.connector is not None:
             return self._connectors.get(request.connector)
@@ -148,7 +150,7 @@ class Introductions:
         return min(
             candidates,
             key=lambda c: (
-                c is silent or c.identity.name in request.tried,
+                c.identity.name in request.tried,
                 c.is_silent,
                 not (agent.sessions & c.sessions),
                 len(c.sessions),
@@ -232,6 +234,8 @@ class Introductions:
         silent.send(messages.SessionClosed(session, ErrorCode.PEER_LOST, reason))
         self._remove(introduction, reason)
         for request in introduction.requests:
+            tried = *request.tried, silent.identity.name
+            request = msgspec.structs.replace(request, tried=tried)
             self.request(introduction.agent, request, now, silent)
 
     def _refuse(self, agent: ConnectedNode, request: int, code: ErrorCode, reason: str) -> None:

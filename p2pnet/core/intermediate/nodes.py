@@ -54,9 +54,9 @@ class ConnectedNode:
 
     @property
     def is_behind(self) -> bool:
-        """Whether the node has left so much unread that nobody may add to it.
+        """Whether the node leaves so much unread that it gets no more offers.
 
-        What others may still add, the ends of its sessions, stays below MAX_BACKLOG.
+        The ends of its sessions still go to it. With them its backlog stays below MAX_BACKLOG.
         """
         return self.connection.unsent(messages.CONTROL_STREAM) > HIGH_WATER
 
