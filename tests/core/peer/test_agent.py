@@ -7,13 +7,7 @@ import weakref
 
 from p2pnet import reports
 from p2pnet.core.peer import finder
-from p2pnet.core.peer.agent import (
-    HANDSHAKE_TIMEOUT,
-    KEEPALIVE,
-    RACE_AFTER,
-    SESSION_LINGER,
-    SILENCE,
-)
+from p2pnet.core.peer.agent import HANDSHAKE_TIMEOUT, KEEPALIVE, SESSION_LINGER
 from p2pnet.core.peer.connector import AllowList
 from p2pnet.core.peer.stream import StreamAccepted
 from p2pnet.wire import messages
@@ -183,117 +177,6 @@ class HandshakeTests(AgentCase):
         self.assertEqual(1, len(self.core.sessions))
         self.assertEqual({"web", "dns"}, {other.service for other in self.connector.requested})
         self.assertIsNone(web.owner.outcome or dns.owner.outcome)
-
-
-class RaceTests(AgentCase):
-    """Another connector is requested when the first does not shake hands, or falls silent."""
-
-    def setUp(self) -> None:
-        """The agent's requests wait for the test to answer."""
-        super().setUp()
-        self.silent = {0, 1}
-
-    def begin(self) -> messages.SessionRequest:
-        """The annex accepts a session and does not shake hands. Returns the second request."""
-        self.waiting = self.stream()
-        request = self.asked()
-        self.assertEqual((), request.tried)
-        self.open(0, request.request, request.session, connector="annex")
-        self.run_for(RACE_AFTER - 0.01)
-        self.assertEqual([], self.agent.links[0].take_sent())
-        self.run_for(0.01)
-        request = self.asked()
-        self.assertEqual(("annex",), request.tried)
-        return request
-
-    def shake_hands(self, request: messages.SessionRequest) -> None:
-        """The office accepts the session of the request, and an Intermediate relays it."""
-        self.offer(1, request.session)
-        self.silent = {0}
-        self.open(1, request.request, request.session)
-        self.run_for(0.5)
-
-    def test_the_second_connector_gets_the_streams(self) -> None:
-        """The first session is over."""
-        self.shake_hands(self.begin())
-        self.assertEqual([("no_error", "connector office was faster")], self.ended())
-        self.assertEqual(1, len(self.connector.requested))
-        self.assertEqual("office", self.agent.session.peer_name)
-
-    def test_the_first_connector_may_still_win(self) -> None:
-        """The session of a late answer is sent back."""
-        self.waiting = self.stream()
-        first = self.asked()
-        self.open(1, first.request, first.session)
-        self.asked()  # for a second relay
-        self.run_for(RACE_AFTER)
-        second = self.asked()
-        self.assertEqual(("office",), second.tried)
-        self.shake_hands(first)
-        self.assertEqual(1, len(self.connector.requested))
-        self.agent.links[0].take_sent()
-        self.open(0, second.request, second.session, connector="annex")
-        (closed,) = self.agent.links[0].take_sent()
-        self.assertEqual(second.session, closed.session)
-        self.assertEqual("office", self.agent.session.peer_name)
-
-    def test_the_only_connector_is_named_again(self) -> None:
-        """Which changes nothing: its handshake has its time."""
-        second = self.begin()
-        session = self.agent.session
-        self.open(0, second.request, session.id, connector="annex")
-        self.run_for(HANDSHAKE_TIMEOUT - RACE_AFTER - 0.1)
-        self.assertIs(session, self.agent.session)
-        self.assertIsNone(self.waiting.owner.outcome)
-
-    def test_a_silent_session_gets_no_new_streams(self) -> None:
-        """It lives on. A request names its connector, and so does the next one after a while."""
-        self.silent = set()
-        self.talk()
-        session = self.agent.session
-        self.silent = {0, 1}
-        for link in self.agent.links:
-            link.take_sent()
-        self.stream().write(b"is anybody there?")
-        self.run_for(SILENCE - 0.01)
-        self.stream()
-        self.assertEqual([], self.agent.links[0].take_sent())
-        self.run_for(0.02)
-        for _ in range(2):
-            self.stream()
-            request = self.asked()
-            self.assertEqual(("office",), request.tried)
-            self.open(0, request.request, session.id)
-            self.stream()
-            self.assertEqual([], self.agent.links[0].take_sent())
-            self.run_for(SILENCE)
-        self.assertIs(session, self.agent.session)
-
-    def test_a_session_is_not_silent_while_no_intermediate_answers(self) -> None:
-        """The agent itself may be cut off."""
-        self.silent = set()
-        self.talk()
-        self.silent = {0, 1}
-        self.stream().write(b"is anybody there?")
-        self.run_for(SILENCE)
-        for link in self.agent.links:
-            link.take_sent()
-            link.draining = True
-        self.stream()
-        self.assertEqual([], self.agent.links[0].take_sent())
-
-    def test_a_request_names_no_more_than_so_many_connectors(self) -> None:
-        """The newest."""
-        for number in range(messages.MAX_TRIED + 1):
-            self.stream(f"service{number}")
-            request = self.asked()
-            self.open(0, request.request, request.session, connector=f"annex{number}")
-        self.run_for(RACE_AFTER)
-        self.stream()
-        (*_, request) = self.agent.links[0].take_sent()
-        self.assertEqual(
-            tuple(f"annex{n}" for n in range(messages.MAX_TRIED, 0, -1)), request.tried
-        )
 
 
 class KeepTests(AgentCase):

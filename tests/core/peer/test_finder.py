@@ -197,44 +197,6 @@ class SearchTests(FinderCase):
         self.assertEqual("web", self.requested(self.far).service)
 
 
-class RaceTests(FinderCase):
-    """A request for a service that has a session whose handshake is late."""
-
-    def setUp(self) -> None:
-        """A stream waits for the handshake."""
-        super().setUp()
-        self.late = self.session()
-        self.finder.add_route("web", self.late)
-        self.stream = self.wait()
-
-    def test_a_request_names_the_connectors_that_do_not_answer(self) -> None:
-        """But not one for another relay of a session."""
-        self.agent.silent = ("office",)
-        self.finder.find("web", self.now)
-        self.assertEqual(("office",), self.requested(self.near).tried)
-        self.finder.join(self.late, [self.far.address], self.now)
-        self.assertEqual((), self.requested(self.near).tried)
-
-    def test_streams_wait_for_the_handshake_though_nobody_else_serves(self) -> None:
-        """A refusal of every Intermediate, or of a connector, ends the race alone."""
-        for code in (ErrorCode.UNKNOWN_SERVICE, ErrorCode.NOT_AUTHORIZED):
-            self.finder.find("web", self.now)
-            self.refuse(self.near, code)
-            if code is ErrorCode.UNKNOWN_SERVICE:
-                self.refuse(self.far, code)
-            self.assertIsNone(self.outcome(self.stream))
-        self.assertEqual([], self.near.sent + self.far.sent)
-
-    def test_streams_wait_for_a_request_that_is_under_way(self) -> None:
-        """The handshake that was late failed; the refusal of the request is final."""
-        self.finder.find("web", self.now)
-        self.finder.drop_route("web", self.late)
-        self.finder.fail("web", ErrorCode.PEER_LOST, "no handshake")
-        self.assertIsNone(self.outcome(self.stream))
-        self.refuse(self.near, ErrorCode.NOT_AUTHORIZED, "not you")
-        self.assertEqual((ErrorCode.NOT_AUTHORIZED, "not you"), self.outcome(self.stream))
-
-
 class AgainTests(FinderCase):
     """A refusal is not final while an Intermediate cannot be asked."""
 
@@ -368,30 +330,6 @@ class RouteTests(FinderCase):
         self.finder.drop_route("web", session)
         self.assertIsNone(self.finder.route("web"))
         self.assertIs(session, self.finder.route("dns"))
-
-    def test_the_first_session_that_is_ready_remains(self) -> None:
-        """The others are no route any more, but where they are the only one."""
-        slow, fast = self.session(), self.session()
-        for session in (slow, slow, fast):
-            self.finder.add_route("web", session)
-        self.finder.add_route("dns", slow)
-        self.assertIs(slow, self.finder.route("web"))
-        self.assertEqual([], self.finder.keep_route(fast))
-        self.assertIs(fast, self.finder.route("web"))
-        self.assertEqual(["dns"], self.finder.services_of(slow))
-        self.finder.add_route("dns", fast)
-        self.assertEqual([slow], self.finder.keep_route(fast))
-        self.assertEqual([], self.finder.services_of(slow))
-
-    def test_the_loss_of_one_route_leaves_the_others(self) -> None:
-        """Nothing is searched for."""
-        one, other = self.session(), self.session()
-        for session in (one, other):
-            self.finder.add_route("web", session)
-        self.wait()
-        self.finder.reroute(one, self.now)
-        self.assertIs(other, self.finder.route("web"))
-        self.assertEqual([], self.near.sent)
 
     def test_nothing_is_searched_for_while_there_is_a_route(self) -> None:
         """The stream waits for the handshake alone; without the route another is found."""
