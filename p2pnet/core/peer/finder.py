@@ -178,7 +178,7 @@ class ServiceFinder:
             self.find(service, now)
 
     def fail(self, service: str, code: ErrorCode, reason: str) -> None:
-        """Refuse the streams that wait, unless a route or a request gives them hope."""
+        """Refuse the streams that wait, unless they have a route or a request is under way."""
         self._refused.pop(service, None)
         if service in self._routes or self._is_requested(service):
             return
