@@ -86,12 +86,11 @@ class Pool:
         self._things.setdefault(name, {})[thing] = None
 
     def remove(self, thing: Hashable) -> None:
-        """Forget the thing, if somebody holds it."""
-        name = self.holders.pop(thing, None)
-        if name is not None:
-            del self._things[name][thing]
-            if not self._things[name]:
-                del self._things[name]
+        """Forget the thing, which somebody holds."""
+        name = self.holders.pop(thing)
+        del self._things[name][thing]
+        if not self._things[name]:
+            del self._things[name]
 
     def newest_of_fullest(self, more_than: int) -> Hashable | None:
         """The newest thing of the name with the most; None if no name has `more_than` and one."""
@@ -160,13 +159,23 @@ class Ledger:
             self.enter(kind, name, thing, of)
         return verdict
 
-    def release(self, kind: Kind, thing: Hashable, of: Hashable = None) -> None:
-        """Note that a thing ended. Nothing happens to a thing that nobody holds."""
-        pool = self._pools.get((kind, of))
-        if pool is not None:
-            pool.remove(thing)
-            if not pool.holders:
-                del self._pools[kind, of]
+    def holds(self, kind: Kind, thing: Hashable, of: Hashable = None) -> bool:
+        """Whether any name holds the thing."""
+        return thing in self._pools.get((kind, of), EMPTY).holders
+
+    def release(self, kind: Kind, thing: Hashable, of: Hashable = None) -> bool:
+        """Note that a thing ended. Returns False for a thing that nobody holds."""
+        if not self.holds(kind, thing, of):
+            return False
+        pool = self._pools[kind, of]
+        pool.remove(thing)
+        if not pool.holders:
+            del self._pools[kind, of]
+        return True
+
+    def forget(self, kind: Kind, of: Hashable) -> None:
+        """Note that all things of a kind ended that belonged to one owner."""
+        self._pools.pop((kind, of), None)
 
     def credit(self, name: str) -> SharedCredit:
         """The account of the bytes that the connections of a name may have unread."""

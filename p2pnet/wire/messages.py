@@ -11,6 +11,7 @@ from p2pnet.wire.relay_frame import CHANNEL_LENGTH
 
 ALPN = "p2pnet/2"
 MAX_REASON = 512  # characters of a reason that a receiver takes; it keeps MAX_TEXT of them
+MAX_TRIED = 8  # names of connectors in a request
 CONTROL_STREAM = 0  # id of the one stream of a control connection, which the node opens
 VERSION = (2, 0)
 
@@ -26,6 +27,7 @@ PolicyName = Literal["prefer-direct", "lowest-rtt", "relay-only", "direct-only"]
 Host = Annotated[str, Meta(pattern=r"^[!-~]{1,45}\Z")]
 Port = Annotated[int, Meta(ge=0, le=MAX_PORT)]
 Services = Annotated[tuple[Name, ...], Meta(max_length=256)]
+Tried = Annotated[tuple[Name, ...], Meta(max_length=MAX_TRIED)]
 
 
 class Hello(Message, frozen=True, tag="hello"):
@@ -89,6 +91,7 @@ class SessionRequest(Message, frozen=True, tag="session-request"):
         name, gives that end-to-end connection a new path through this Intermediate.
     :ivar connector: the only connector that will do, None for any that serves the service.
     :ivar policy: name of the path policy; services with the same policy share a session.
+    :ivar tried: connectors that do not answer the Agent; others are better.
     """
 
     request: RequestId
@@ -96,6 +99,7 @@ class SessionRequest(Message, frozen=True, tag="session-request"):
     service: Name
     connector: Name | None = None
     policy: PolicyName = "prefer-direct"
+    tried: Tried = ()
 
 
 class SessionOffer(Message, frozen=True, tag="session-offer"):

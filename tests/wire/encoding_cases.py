@@ -49,6 +49,7 @@ def by_hypothesis(kind: type[Message]) -> st.SearchStrategy[Message]:
         control.Code: st.integers(0, 0xFFFF),
         control.Port: st.integers(0, 65535),
         control.Services: st.lists(names, max_size=256).map(tuple),
+        control.Tried: st.lists(names, max_size=8).map(tuple),
         paths.UsernameFragment: st.from_regex("[A-Za-z0-9+/]{4,32}", fullmatch=True),
         paths.Password: st.from_regex("[A-Za-z0-9+/]{22,64}", fullmatch=True),
         paths.Candidates: st.lists(candidates, max_size=16).map(tuple),

@@ -31,10 +31,10 @@ GOLDEN = {
         "0000003484a174b4726567697374726174696f6e2d72656675736564a773657276696365a3646e73a4636f64"
         "6515a6726561736f6ea26e6f"
     ),
-    messages.SessionRequest(7, SESSION, "web", "office", "relay-only"): (
-        "0000006586a174af73657373696f6e2d72657175657374a77265717565737407a773657373696f6ec4100001"
-        "02030405060708090a0b0c0d0e0fa773657276696365a3776562a9636f6e6e6563746f72a66f6666696365a6"
-        "706f6c696379aa72656c61792d6f6e6c79"
+    messages.SessionRequest(7, SESSION, "web", None, "relay-only", ("office",)): (
+        "0000006d87a174af73657373696f6e2d72657175657374a77265717565737407a773657373696f6ec4100001"
+        "02030405060708090a0b0c0d0e0fa773657276696365a3776562a9636f6e6e6563746f72c0a6706f6c696379"
+        "aa72656c61792d6f6e6c79a5747269656491a66f6666696365"
     ),
     messages.SessionOffer(SESSION, "alice", INSTANCE, "web", *CHANNELS): (
         "0000008787a174ad73657373696f6e2d6f66666572a773657373696f6ec410000102030405060708090a0b0c"
@@ -71,6 +71,8 @@ REFUSED = (
     (messages.Register(()), {"services": ["x"] * 257}),
     (messages.Hello((1, 0), INSTANCE), {"instance": b"short"}),
     (messages.Hello((1, 0), INSTANCE), {"version": [1, 0, 0]}),
+    (messages.SessionRequest(7, SESSION, "web"), {"tried": ["x"] * 9}),
+    (messages.SessionRequest(7, SESSION, "web"), {"tried": ["Office"]}),
     (messages.SessionClosed(SESSION, 0, ""), {"session": SESSION + b"x"}),
     (messages.ObservedAddress(1, "::1", 1), {"port": 65536}),
     (messages.ObservedAddress(1, "::1", 1), {"sequence": -1}),

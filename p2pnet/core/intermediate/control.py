@@ -49,7 +49,6 @@ class ControlConnections:
         """Handle the arrival of a packet: add a new node, or update the state of a known one."""
         node = self._nodes.find(connection)
         if node is not None:
-            node.is_silent = False
             if node.address != connection.peer_address:
                 self._moved(node)
         elif connection.owner is None and connection.is_open:

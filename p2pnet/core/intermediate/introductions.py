@@ -6,6 +6,8 @@ import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 
+import msgspec
+
 from p2pnet import reports
 from p2pnet.core.intermediate.forwarding import Circuit, Traffic
 from p2pnet.core.intermediate.nodes import ConnectedNode
@@ -143,8 +145,9 @@ class Introductions:
     ) -> ConnectedNode | None:
         """The connector for a request: the named one, or the best of those that serve the service.
 
-        A connector that answers is better than a silent one; then comes one with which the agent
-        shares a session, then the one with the fewest sessions.
+        A connector that the request has not tried is better than another, one that answers offers
+        better than a silent one; then comes one with which the agent shares a session, then the one
+        with the fewest sessions.
         """
         if request.connector is not None:
             return self._connectors.get(request.connector)
@@ -153,7 +156,12 @@ class Introductions:
         )
         return min(
             candidates,
-            key=lambda c: (c.is_silent, not (agent.sessions & c.sessions), len(c.sessions)),
+            key=lambda c: (
+                c.identity.name in request.tried,
+                c.is_silent,
+                not (agent.sessions & c.sessions),
+                len(c.sessions),
+            ),
             default=None,
         )
 
@@ -183,7 +191,11 @@ class Introductions:
             return ErrorCode.DRAINING, "the intermediate is shutting down"
         if session in self._introductions:
             return ErrorCode.PROTOCOL_ERROR, "that session is another node's"
-        name = agent.identity.name
+        name, other = agent.identity.name, connector.identity.name
+        if self.ledger.holds(Kind.OFFER, session, connector):
+            return ErrorCode.OVER_LIMIT, f"connector {other} has yet to answer for that session"
+        if connector.is_behind:
+            return ErrorCode.OVER_LIMIT, f"connector {other} does not read its messages"
         kinds = ((Kind.OFFER, connector), (Kind.SESSION, None), (Kind.CONNECTOR_SESSION, connector))
         verdicts = [self.ledger.judge(kind, name, of) for kind, of in kinds]
         for verdict in verdicts:
@@ -243,6 +255,8 @@ class Introductions:
         silent.send(messages.SessionClosed(session, ErrorCode.PEER_LOST, reason))
         self._remove(introduction, reason)
         for request in introduction.requests:
+            tried = *request.tried, silent.identity.name
+            request = msgspec.structs.replace(request, tried=tried)
             self._introduce(introduction.agent, request, now, silent)
 
     def _refuse(self, agent: ConnectedNode, request: int, code: ErrorCode, reason: str) -> None:
@@ -250,6 +264,8 @@ class Introductions:
 
     def answer(self, connector: ConnectedNode, answer: messages.SessionAnswer, now: float) -> None:
         """Handle a connector's answer to an offer; the answer of any other node is ignored."""
+        if self.ledger.release(Kind.OFFER, answer.session, connector):
+            connector.is_silent = False
         introduction = self._introductions.get(answer.session)
         if introduction is None or introduction.connector is not connector or introduction.answered:
             return
@@ -266,7 +282,6 @@ class Introductions:
 
     def _accepted(self, introduction: Introduction) -> None:
         introduction.answered = True
-        self.ledger.release(Kind.OFFER, introduction.session, introduction.connector)
         self._send_opened(introduction)
         self._emit(
             reports.RelayOpened(
@@ -307,6 +322,7 @@ class Introductions:
         """End all sessions of a node whose connection is over."""
         for session in sorted(node.sessions):
             self._close(self._introductions[session], node, code, reason)
+        self.ledger.forget(Kind.OFFER, node)
 
     def _close(
         self, introduction: Introduction, cause: ConnectedNode, code: int, reason: str
@@ -323,8 +339,7 @@ class Introductions:
         introduction.agent.sessions.discard(introduction.session)
         introduction.connector.sessions.discard(introduction.session)
         self.ledger.release(Kind.SESSION, introduction.session)
-        for kind in (Kind.OFFER, Kind.CONNECTOR_SESSION):
-            self.ledger.release(kind, introduction.session, introduction.connector)
+        self.ledger.release(Kind.CONNECTOR_SESSION, introduction.session, introduction.connector)
         counted = functools.partial(self._counted, introduction, reason)
         self._forwarder.close(introduction.circuit, counted)
 

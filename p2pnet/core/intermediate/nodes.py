@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from p2pnet.identity import Identity, Role
-from p2pnet.quic.connection import Connection
+from p2pnet.quic.connection import HIGH_WATER, Connection
 from p2pnet.wire import messages
 from p2pnet.wire.address import Address
 from p2pnet.wire.codes import ErrorCode
@@ -20,7 +20,7 @@ class ConnectedNode:
     :ivar address: where the node is: the address that QUIC validated last.
     :ivar instance: the random number of the node's process, b"" before its Hello.
     :ivar sessions: ids of the sessions of which the node is an end.
-    :ivar is_silent: whether the node left an offer unanswered and has sent no packet since.
+    :ivar is_silent: whether the node left an offer unanswered and has answered none since.
     """
 
     def __init__(self, connection: Connection, address: Address) -> None:
@@ -48,6 +48,14 @@ class ConnectedNode:
     def is_agent(self) -> bool:
         """Whether the node is an Agent (else a Connector)."""
         return self.identity.role is Role.AGENT
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether the node leaves so much unread that it gets no more offers.
+
+        The ends of its sessions still go to it. With them its backlog stays below MAX_BACKLOG.
+        """
+        return self.connection.unsent(messages.CONTROL_STREAM) > HIGH_WATER
 
     def receive(self, stream_id: int, data: bytes) -> list[Message]:
         """The messages that `data` completes. Raises DecodeError for a malformed one."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 
@@ -19,6 +20,7 @@ from p2pnet.core.timers import Deadlines
 from p2pnet.identity import Credentials, Role, check_name
 from p2pnet.quic.engine import Engine
 from p2pnet.quic.multiplexer import prepare
+from p2pnet.timing import TOLERANCE
 from p2pnet.traversal.selection import SELECTORS
 from p2pnet.wire import messages
 from p2pnet.wire.address import Address, PeerAddress
@@ -27,6 +29,8 @@ from p2pnet.wire.encoding import Message
 from p2pnet.wire.stream import StreamKind
 
 HANDSHAKE_TIMEOUT = 10.0  # seconds for the end-to-end handshake
+RACE_AFTER = 1.0  # seconds of it until another connector is requested as well
+SILENCE = 5.0  # seconds without an answer of a session until new streams get another one
 KEEPALIVE = 15.0  # seconds between pings, well below the idle time-out of the connection
 SESSION_LINGER = 300.0  # seconds that a session without streams is kept for the next one
 FIRST_RESUME, LAST_RESUME = 0.25, 4.0  # seconds between tries to give a session a relay again
@@ -80,6 +84,9 @@ class AgentCore(PeerCore):
         check_name("service", service)
         stream = Stream(service, kind, now, self.emit)
         session = self._finder.route(service)
+        if session is not None and self._is_silent(session, now):
+            self._finder.reroute(session, now)
+            session = None
         if session is not None and self._takes_streams(session):
             self._open(session, stream, now)
         elif not self._finder.wait(stream, now):
@@ -127,6 +134,11 @@ class AgentCore(PeerCore):
     def new_session_id(self) -> bytes:
         """16 random bytes, which name a session at both ends and at Intermediates."""
         return self.entropy(16)
+
+    def tried(self, now: float) -> tuple[str, ...]:
+        """The connectors whose handshake is late or whose session is silent, the newest first."""
+        late = [s.peer_name for s in self._agent_sessions() if self._is_late(s, now)]
+        return tuple(dict.fromkeys(reversed(late)))[: messages.MAX_TRIED]
 
     def prepare(self, session_id: bytes, now: float) -> Engine:
         """A connection for a session of that id, ready to begin."""
@@ -193,6 +205,11 @@ class AgentCore(PeerCore):
         if session is None and self._finder.has_declined(link, message.session):
             self._find_again(request, now)
             return
+        route = self._finder.route(request.service)
+        is_ready = route is not None and route.is_established
+        if session is None and is_ready:  # another connector won the race
+            self._finder.decline(link, message.session)
+            return
         if session is not None and session.instance != message.instance:
             reason = f"connector {session.peer_name} restarted"
             self.sessions.end(session, ErrorCode.RESTARTED, reason, now)
@@ -205,9 +222,12 @@ class AgentCore(PeerCore):
         self._join(session, FIRST_RESUME, now)
         if not session.has_connection:
             self._handshake(session, request, now)
-        self._finder.set_route(request.service, session)
-        if self._takes_streams(session):
-            self._open_waiting(session, now)
+        if not is_ready:
+            self._finder.add_route(request.service, session)
+        if session.is_established:
+            if request.resumes is None:  # a silent one: only its connector serves the service now
+                session.unanswered_since = max(session.unanswered_since, now)
+            self.session_established(session, now)
 
     def _find_again(self, request: Request, now: float) -> None:
         if self._finder.awaits(request.service):
@@ -228,8 +248,15 @@ class AgentCore(PeerCore):
         if engine is None or request.session_id != session.id:
             engine = self.prepare(session.id, now)
         session.set_connection(self._mux.begin(engine))
+        self.timers.call_at(now + RACE_AFTER, lambda t: self._race(session, t))
         self.timers.call_at(now + HANDSHAKE_TIMEOUT, lambda t: self._check_handshake(session, t))
         self.timers.call_at(now + KEEPALIVE, lambda t: self._keep_alive(session, t))
+
+    def _race(self, session: AgentSession, now: float) -> None:
+        """Request another connector too, unless the handshake completed: the first one wins."""
+        if not session.is_established:
+            for service in self._finder.services_of(session):
+                self._finder.find(service, now)
 
     def _check_handshake(self, session: AgentSession, now: float) -> None:
         if not session.is_established:
@@ -249,12 +276,29 @@ class AgentCore(PeerCore):
 
     # -- sessions --------------------------------------------------------------------------------
 
+    def _is_silent(self, session: AgentSession, now: float) -> bool:
+        """Whether the session does not answer, but an Intermediate does.
+
+        A silent session has its relays asked, so that a link that is usable was answered lately.
+        """
+        is_silent = now - session.unanswered_since >= SILENCE - TOLERANCE
+        return is_silent and any(link.is_usable for link in self.links)
+
+    def _is_late(self, session: AgentSession, now: float) -> bool:
+        if session.is_established:
+            return self._is_silent(session, now)
+        return now - session.created >= RACE_AFTER - TOLERANCE
+
     def _takes_streams(self, session: AgentSession) -> bool:
         """Whether a stream that is opened now is sent: not while only messages about paths are."""
         return session.is_established and self.paths_of(session).carry_data
 
     def session_established(self, session: Session, now: float) -> None:
-        """Open the streams that wait for the session."""
+        """End the sessions that raced with this one, and open the streams that wait for it."""
+        assert isinstance(session, AgentSession)
+        for loser in self._finder.keep_route(session):
+            reason = f"connector {session.peer_name} was faster"
+            self.sessions.end(loser, ErrorCode.NO_ERROR, reason, now)
         self.ways_changed(session, now)
 
     def _open_waiting(self, session: AgentSession, now: float) -> None:
@@ -271,7 +315,7 @@ class AgentCore(PeerCore):
             return
         # The Intermediate named this connector for the service: it lies or is misconfigured.
         reason = f"{session.peer} has no certificate for service {stream.service}"
-        self._finder.drop_route(stream.service)
+        self._finder.drop_route(stream.service, session)
         stream.fail(ErrorCode.NOT_GRANTED, reason)
 
     def _lost_relay(self, session: AgentSession, now: float) -> None:
@@ -287,6 +331,7 @@ class AgentCore(PeerCore):
         assert isinstance(session, AgentSession)
         paths = self.paths_of(session)
         if not paths.using:
+            session.unanswered_since = math.inf  # nothing leaves that the peer could answer
             self._lost_relay(session, now)
         elif paths.carry_data:
             self._withheld.forget(session)
@@ -322,6 +367,6 @@ class AgentCore(PeerCore):
         if session.join_timer is not None:
             session.join_timer.cancel()
         for service in self._finder.services_of(session):
-            self._finder.drop_route(service)
+            self._finder.drop_route(service, session)
             if self._finder.awaits(service):
                 self._finder.fail(service, code or ErrorCode.PEER_LOST, reason)

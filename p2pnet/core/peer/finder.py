@@ -1,7 +1,8 @@
 """How the name of a service becomes a session with a connector that serves it.
 
 An Agent requests a session from one Intermediate after the other, and streams wait meanwhile. The
-session that an Intermediate opens is the route of later streams of the service as well.
+session that an Intermediate opens is the route of later streams of the service as well. A service
+has several routes while connectors race: the first whose handshake completes remains.
 """
 
 from __future__ import annotations
@@ -64,6 +65,9 @@ class FinderOwner(Protocol):
     def new_session_id(self) -> bytes:
         """16 random bytes, which name a session at both ends and at Intermediates."""
 
+    def tried(self, now: float) -> tuple[str, ...]:
+        """The connectors that do not answer, MAX_TRIED names at most."""
+
     def prepare(self, session_id: bytes, now: float) -> Engine:
         """A connection for a session of that id, ready to begin."""
 
@@ -81,7 +85,7 @@ class ServiceFinder:
         self._links = links
         self._timers = timers
         self._owner = owner
-        self._routes: dict[str, AgentSession] = {}  # by service
+        self._routes: dict[str, list[AgentSession]] = {}  # by service, the first one first
         self._waiting: dict[str, list[Stream]] = {}  # by service
         self._requests: dict[int, Request] = {}  # by number
         self._last_number = 0
@@ -98,24 +102,40 @@ class ServiceFinder:
 
     def route(self, service: str) -> AgentSession | None:
         """The session for new streams of the service, None while there is none."""
-        return self._routes.get(service)
+        return next(iter(self._routes.get(service, ())), None)
 
-    def set_route(self, service: str, session: AgentSession) -> None:
-        """New streams of the service take the session from now on."""
-        self._routes[service] = session
+    def add_route(self, service: str, session: AgentSession) -> None:
+        """New streams of the service take the session, unless another one is ready earlier."""
+        routes = self._routes.setdefault(service, [])
+        if session not in routes:
+            routes.append(session)
 
-    def drop_route(self, service: str) -> None:
-        """New streams of the service wait for another session from now on."""
-        self._routes.pop(service, None)
+    def keep_route(self, session: AgentSession) -> list[AgentSession]:
+        """The session is ready: its services have no other route from now on.
+
+        Returns the sessions that are a route of no service any more.
+        """
+        services = self.services_of(session)
+        raced = dict.fromkeys(each for service in services for each in self._routes[service])
+        self._routes.update((service, [session]) for service in services)
+        return [each for each in raced if not self.services_of(each)]
+
+    def drop_route(self, service: str, session: AgentSession) -> None:
+        """New streams of the service do not take the session any more."""
+        routes = self._routes.get(service, [])
+        if session in routes:
+            routes.remove(session)
+        if not routes:
+            self._routes.pop(service, None)
 
     def services_of(self, session: AgentSession) -> list[str]:
-        """The services whose route the session is."""
-        return [service for service, routed in self._routes.items() if routed is session]
+        """The services of which the session is a route."""
+        return [service for service, routes in self._routes.items() if session in routes]
 
     def reroute(self, session: AgentSession, now: float) -> None:
         """New streams do not go to the session any more; find another for those that wait."""
         for service in self.services_of(session):
-            del self._routes[service]
+            self.drop_route(service, session)
             if self.awaits(service):
                 self.find(service, now)
 
@@ -158,8 +178,10 @@ class ServiceFinder:
             self.find(service, now)
 
     def fail(self, service: str, code: ErrorCode, reason: str) -> None:
-        """Refuse the streams that wait: there is no connector for the service now."""
+        """Refuse the streams that wait, unless they have a route or a request is under way."""
         self._refused.pop(service, None)
+        if service in self._routes or self._is_requested(service):
+            return
         self._owner.emit(reports.SessionRefused(service, code.name.lower(), reason))
         for stream in self.take_waiting(service):
             stream.fail(code, reason)
@@ -176,7 +198,7 @@ class ServiceFinder:
         ]
         code, refusals = self._refusals(stream.service)
         if len(troubles) < len(self._links):
-            route = self._routes.get(stream.service)
+            route = self.route(stream.service)
             none = f"session for {stream.service}"
             if route is not None and route.is_established:  # and waits for a direct path
                 none = f"direct path to connector {route.peer_name}"
@@ -193,7 +215,7 @@ class ServiceFinder:
 
         The Intermediate with the shortest round trip comes first, then the others in turn.
         """
-        if any(r.resumes is None and r.service == service for r in self):
+        if self._is_requested(service):
             return
         refused = self._refused.get(service, {})
         links = [link for link in self._links if link not in refused]
@@ -204,6 +226,9 @@ class ServiceFinder:
             self.fail(service, *self._refusals(service))
         elif refused:  # not final, while an Intermediate or its Connectors are on the way
             self._searches.bring_forward(service, now + SEARCH_AGAIN)
+
+    def _is_requested(self, service: str) -> bool:
+        return any(r.resumes is None and r.service == service for r in self)
 
     def _search_again(self, service: str, now: float) -> None:
         self._refused.pop(service, None)
@@ -241,7 +266,10 @@ class ServiceFinder:
         self._requests[request.number] = request
         policy = cast(messages.PolicyName, self._owner.policy_of(service))
         connector = resumes.peer_name if resumes is not None else None
-        link.send(messages.SessionRequest(request.number, session_id, service, connector, policy))
+        tried = self._owner.tried(now) if resumes is None else ()
+        link.send(
+            messages.SessionRequest(request.number, session_id, service, connector, policy, tried)
+        )
         self._timers.call_at(now + ANSWER_TIMEOUT, lambda t: self._overdue(request, t))
         if resumes is None:
             self._timers.call_at(now, lambda t: self._prepare(request, t))

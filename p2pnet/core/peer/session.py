@@ -7,6 +7,7 @@ the session's `Paths` say, which a session does not know.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 from p2pnet import reports
@@ -50,6 +51,9 @@ class Session:
     :ivar address: the fixed address under which QUIC knows the other end.
     :ivar created: in seconds of the caller's clock.
     :ivar streams: the open ones, by stream id.
+    :ivar is_proven: whether the other end proved to be the announced one.
+    :ivar unanswered_since: when the first packet left that the peer should have acknowledged, with
+        no packet of the peer since; math.inf if no answer is due.
     """
 
     def __init__(self, announced: Announcement, now: float, emit: Callable[[Event], None]) -> None:
@@ -58,10 +62,11 @@ class Session:
         self._announced = announced
         self.created = now
         self.streams: dict[int, Stream] = {}
+        self.is_proven = False
+        self.unanswered_since = math.inf
         self._now = now  # of the last call that said it, for durations
         self._emit = emit
         self._connection: Connection | None = None
-        self._is_proven = False
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.id.hex()} {self.peer_name}>"
@@ -91,7 +96,7 @@ class Session:
     def is_established(self) -> bool:
         """Whether the other end proved to be the announced peer, and nothing closed the connection
         since."""
-        return self._is_proven and self.connection.is_established
+        return self.is_proven and self.connection.is_established
 
     @property
     def peer(self) -> Identity | None:
@@ -102,10 +107,6 @@ class Session:
         """Carry the streams on this connection, whose handshake begins."""
         connection.owner = self
         self._connection = connection
-
-    def prove(self) -> None:
-        """The other end proved to be the announced peer: streams may begin."""
-        self._is_proven = True
 
     # -- events of the connection ----------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
@@ -176,8 +177,8 @@ class Sessions:
 
     def established(self, session: Session, now: float) -> None:
         """The other end proved who it is: the ends may exchange candidates from now on."""
-        session.prove()
         paths, connection = self.paths_of(session), session.connection
+        session.is_proven = True
         connection.name_path(name_of(paths.using))
         connection.set_max_datagram_size(paths.packet_size)
         connection.send_only(None if paths.carry_data else PATHS_STREAM)
@@ -324,18 +325,22 @@ class Sessions:
         # address may not have a connection yet.
         if session is not None and session.has_connection:
             connection = session.connection
-            rtt = connection.smoothed_rtt
-            paths.sent(now, answer_due=connection.is_answer_due, rtt=rtt)
+            due, rtt = connection.is_answer_due, connection.smoothed_rtt
+            if due:
+                session.unanswered_since = min(session.unanswered_since, now)
+            paths.sent(now, answer_due=due, rtt=rtt)
             if paths.has_news:
                 self.follow(session, now)
         return [(way.header + packet, way.address) for packet in packets for way in using]
 
     def heard(self, session: Session, source: Address, now: float) -> None:
         """An authentic packet of the session came directly from `source`."""
+        session.unanswered_since = math.inf
         self.table.paths[session.address].heard(source, now)
 
     def heard_relayed(self, session: Session, relay: Address, now: float) -> None:
         """An authentic packet of the session came through the relay at that address."""
+        session.unanswered_since = math.inf
         paths = self.table.paths[session.address]
         paths.heard_relayed(relay, now)
         if paths.has_news:

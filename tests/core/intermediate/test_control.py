@@ -197,14 +197,6 @@ class AddressTests(ControlCase):
         self.control.packet_arrived(alice, 1.0)
         self.assertEqual(([], []), (alice.sent, self.events))
 
-    def test_a_packet_shows_that_a_silent_node_lives(self) -> None:
-        """Offers go to it again."""
-        office = self.greet(Role.CONNECTOR, "office", CONNECTOR)
-        node = self.nodes.connectors["office"]
-        node.is_silent = True
-        self.control.packet_arrived(office, 1.0)
-        self.assertFalse(node.is_silent)
-
 
 class MessageTests(ControlCase):
     """Who may say what."""

@@ -18,7 +18,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from p2pnet import reports
 from p2pnet.core.intermediate.introductions import MAX_REQUESTS, OFFER_TIMEOUT
+from p2pnet.core.intermediate.shares import MAX_OFFERS
 from p2pnet.identity import Role
+from p2pnet.quic.connection import HIGH_WATER
 from p2pnet.wire import messages
 from p2pnet.wire.codes import ErrorCode
 from p2pnet.wire.encoding import Message
@@ -197,6 +199,39 @@ class IntroductionsTests(SynchronousTestCase):
         (refused,) = self.told(self.alice, messages.SessionRefused)
         self.assertEqual(ErrorCode.OVER_LIMIT, refused.code)
 
+    def test_offers_that_a_connector_has_yet_to_answer_are_capped_for_each_agent(self) -> None:
+        """Also those of sessions that the agent ended meanwhile, and of the agent's processes."""
+        for _ in range(MAX_OFFERS):
+            session = self.fixture.request(self.alice)
+            self.fixture.table.leave(self.alice, messages.SessionClosed(session, 0, ""))
+        other = self.fixture.node(Role.AGENT, "alice")
+        self.fixture.request(other)
+        (refused,) = self.told(other, messages.SessionRefused)
+        self.assertEqual(ErrorCode.OVER_LIMIT, refused.code)
+        self.fixture.request(self.fixture.node(Role.AGENT, "bob"))
+        self.assertEqual(MAX_OFFERS + 1, len(self.told(self.office, messages.SessionOffer)))
+        self.fixture.answer(self.office, session)
+        self.fixture.request(other)
+        self.assertEqual(MAX_OFFERS + 2, len(self.told(self.office, messages.SessionOffer)))
+
+    def test_a_session_is_not_offered_again_before_the_answer(self) -> None:
+        """The answer to the first offer would count for the second."""
+        session = self.fixture.request(self.alice)
+        self.fixture.table.leave(self.alice, messages.SessionClosed(session, 0, ""))
+        self.fixture.request(self.alice, session=session)
+        (refused,) = self.told(self.alice, messages.SessionRefused)
+        self.assertEqual(ErrorCode.OVER_LIMIT, refused.code)
+
+    def test_a_connector_that_reads_too_little_gets_no_offers(self) -> None:
+        """Many agents together would have its connection closed."""
+        self.office.connection.backlog = HIGH_WATER + 1
+        self.fixture.request(self.alice)
+        (refused,) = self.told(self.alice, messages.SessionRefused)
+        self.assertEqual(
+            (ErrorCode.OVER_LIMIT, "connector office does not read its messages"),
+            (refused.code, refused.reason),
+        )
+
     def test_what_one_end_ends_the_other_is_told_with_the_code(self) -> None:
         """So that it can tell an end from an interruption."""
         session = self.fixture.request(self.alice)
@@ -253,6 +288,39 @@ class IntroductionsTests(SynchronousTestCase):
         self.fixture.answer(annex, session)
         (opened,) = self.told(self.alice, messages.SessionOpened)
         self.assertEqual("annex", opened.connector)
+
+    def test_a_connector_is_silent_until_it_answers_an_offer(self) -> None:
+        """Also an offer whose session is over; it may acknowledge packets all the time."""
+        session = self.fixture.request(self.alice)
+        self.fixture.timers.handle_timer(OFFER_TIMEOUT)
+        self.fixture.answer(self.office, bytes(16))
+        self.assertTrue(self.office.is_silent)
+        self.fixture.answer(self.office, session)
+        self.assertFalse(self.office.is_silent)
+        self.assertEqual(0, len(self.fixture.table))
+
+    def test_a_connector_that_the_agent_tried_is_the_last_choice(self) -> None:
+        """Before others that are silent, that share no session, and that have more of them."""
+        annex = self.fixture.node(Role.CONNECTOR, "annex", "web")
+        annex.is_silent = True
+        for _ in range(2):
+            self.fixture.request(self.fixture.node(Role.AGENT, "bob"), connector="annex")
+        self.fixture.answer(self.office, self.fixture.request(self.alice))
+        self.fixture.request(self.alice, tried=("office",))
+        self.assertEqual(3, len(annex.sessions))
+        self.fixture.request(self.alice, tried=("annex",))
+        self.fixture.request(self.alice, "dns", tried=("office",))
+        self.assertEqual(3, len(self.told(self.alice, messages.SessionOpened)))
+
+    def test_a_tried_connector_is_better_than_one_that_leaves_the_offer_unanswered(self) -> None:
+        """The agent goes on with the session that it has."""
+        session = self.fixture.request(self.alice)
+        self.fixture.answer(self.office, session)
+        self.fixture.node(Role.CONNECTOR, "annex", "web")
+        self.fixture.request(self.alice, tried=("office",))
+        self.fixture.timers.handle_timer(OFFER_TIMEOUT)
+        opened = self.told(self.alice, messages.SessionOpened)
+        self.assertEqual([session] * 2, [message.session for message in opened])
 
     def test_the_only_connector_that_does_not_answer_is_unreachable(self) -> None:
         """A slow path has more time."""

@@ -203,8 +203,7 @@ class PeerConnection(FakeConnection):
         self.signals: list[PathMessage] = []
         self.only: int | None = None
         session.set_connection(self)
-        if established:
-            session.prove()
+        session.is_proven = established
 
     @property
     def is_established(self) -> bool:
@@ -239,11 +238,15 @@ class PeerConnection(FakeConnection):
 
 
 class FakeAgent:
-    """A FinderOwner; it keeps what is emitted and prepared."""
+    """A FinderOwner; it keeps what is emitted and prepared.
+
+    :ivar silent: the connectors that do not answer, as the test chose.
+    """
 
     def __init__(self) -> None:
         self.events: list[events.Event] = []
         self.prepared: list[bytes] = []
+        self.silent: tuple[str, ...] = ()
         self._sessions = 0
 
     def policy_of(self, service: str) -> str:
@@ -254,6 +257,10 @@ class FakeAgent:
         """Numbers."""
         self._sessions += 1
         return self._sessions.to_bytes(16, "big")
+
+    def tried(self, now: float) -> tuple[str, ...]:
+        """As the test chose."""
+        return self.silent
 
     def prepare(self, session_id: bytes, now: float) -> Engine:
         """Anything will do, for nobody looks into it."""

@@ -115,7 +115,7 @@ class End(Host):
             if isinstance(event, quic_events.StreamEvent):
                 self.session.handle(event, now)
             elif isinstance(event, quic_events.HandshakeCompleted):
-                self.session.prove()
+                self.session.is_proven = True
 
     def datagrams(self, now: float) -> list[bytes]:
         """What is due."""

@@ -190,7 +190,7 @@ class SearchTests(FinderCase):
         for link in (self.near, self.far):
             link.bring_down("gone")
         self.wait()
-        self.finder.set_route("dns", self.session("dns"))
+        self.finder.add_route("dns", self.session("dns"))
         self.wait("dns")
         self.far.bring_up()
         self.finder.find_all(self.now)
@@ -251,7 +251,7 @@ class WaitingTests(FinderCase):
 
     def test_a_stream_waits_for_ten_seconds(self) -> None:
         """Others that came later go on waiting."""
-        self.finder.set_route("web", self.session())
+        self.finder.add_route("web", self.session())
         first = self.wait()
         self.run_to(1.0)
         second = self.wait()
@@ -281,7 +281,7 @@ class WaitingTests(FinderCase):
         self.assertEqual("unreachable: no answer yet", self.trouble_of_a_new_link())
         for link in (self.near, self.far):
             link.bring_up()
-        self.finder.set_route("web", self.session())
+        self.finder.add_route("web", self.session())
         stream = self.wait()
         self.run_to(self.now + REQUEST_TIMEOUT)
         self.assertEqual(
@@ -324,18 +324,18 @@ class RouteTests(FinderCase):
         """Until it is dropped."""
         session = self.session()
         for service in ("web", "dns"):
-            self.finder.set_route(service, session)
+            self.finder.add_route(service, session)
         self.assertEqual(["web", "dns"], self.finder.services_of(session))
-        self.finder.drop_route("web")
-        self.finder.drop_route("web")
+        self.finder.drop_route("web", session)
+        self.finder.drop_route("web", session)
         self.assertIsNone(self.finder.route("web"))
         self.assertIs(session, self.finder.route("dns"))
 
     def test_nothing_is_searched_for_while_there_is_a_route(self) -> None:
         """The stream waits for the handshake alone; without the route another is found."""
         session = self.session()
-        self.finder.set_route("web", session)
-        self.finder.set_route("dns", session)
+        self.finder.add_route("web", session)
+        self.finder.add_route("dns", session)
         self.wait()
         self.assertFalse(self.finder.awaits("web"))
         self.assertEqual([], self.near.sent)

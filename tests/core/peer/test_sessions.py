@@ -161,6 +161,19 @@ class RelayTests(SessionsCase):
         self.sessions.heard_relayed(self.session, self.first, 110.0)
         self.assertEqual(moves + 1, len(self.connection.moves))
 
+    def test_a_session_is_silent_from_its_first_unanswered_packet_on(self) -> None:
+        """Any packet of the peer, through a relay or directly, ends the silence."""
+        self.ways(99.0)
+        self.assertEqual(math.inf, self.session.unanswered_since)
+        self.connection.answer_due = True
+        assert self.first is not None
+        for hears in (self.sessions.heard_relayed, self.sessions.heard):
+            for now in (100.0, 101.0):
+                self.ways(now)
+            self.assertEqual(100.0, self.session.unanswered_since)
+            hears(self.session, self.first, 102.0)
+            self.assertEqual(math.inf, self.session.unanswered_since)
+
 
 class EndTests(SessionsCase):
     """How sessions end."""
