@@ -14,6 +14,9 @@ QUICK = tests/wire tests/traversal tests/quic tests/core tests/config tests/test
 	tests/test_pki.py
 COVERED ?= $(QUICK) tests/sim
 
+# Without the compiled modules each of the many processes of a run compiles p2pnet again.
+unexport PYTHONDONTWRITEBYTECODE
+
 BIN = $(VENV)/bin
 # What is installed, by the extras of setup.cfg: a demonstration needs none.
 DEMO = $(VENV)/.demo
