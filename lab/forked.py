@@ -34,7 +34,8 @@ def _run_twistd(
 ) -> None:
     """Do what the command `prefix`, ``twistd`` and `arguments` does, in a process just forked."""
     library = ctypes.CDLL(None, use_errno=True)
-    library.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if sys.platform == "linux":
+        library.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     for path in (word.removeprefix("--net=") for word in prefix if word.startswith("--net=")):
         with open(path) as namespace:
             if library.setns(namespace.fileno(), 0):
