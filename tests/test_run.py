@@ -51,7 +51,7 @@ DIES = """
 """
 
 
-# A new process is forked from one that has imported these, and nothing of a reactor.
+# Each process forks from a process that has imported these, and no reactor.
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["hypothesis", "twisted.trial.runner", *tests.run.PRELOADED])
 
