@@ -2,7 +2,8 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-JOBS ?= $(shell nproc)
+# Some test files wait more than they compute.
+JOBS ?= $(shell expr $$(nproc) + 1)
 TESTS ?= tests
 TRIALS ?= 20
 SEEDS ?= 2000
@@ -13,6 +14,9 @@ SIM_JOBS ?= $(shell nproc)
 QUICK = tests/wire tests/traversal tests/quic tests/core tests/config tests/observe tests/test_identity.py \
 	tests/test_pki.py
 COVERED ?= $(QUICK) tests/sim tests/hostile
+
+# Without the compiled modules each of the many processes of a run compiles p2pnet again.
+unexport PYTHONDONTWRITEBYTECODE
 
 BIN = $(VENV)/bin
 # What is installed, by the extras of setup.cfg: a demonstration needs none.

@@ -18,11 +18,12 @@ from collections.abc import Callable
 from typing import Any, Self
 
 from lab.flow import Flow, Requests
+from lab.forked import ForkedDeployment
 from lab.namespaces import Lab
 from lab.nat import BEHAVIORS
 from lab.topology import Topology
 from lab.wire import Conditions
-from p2pnet.testing.processes import POLL, Deployment, ProcessError, RoleProcess, Service
+from p2pnet.testing.processes import POLL, ProcessError, RoleProcess, Service
 from p2pnet.wire.address import parse_host_port
 
 NAT = BEHAVIORS["port-restricted"]
@@ -94,7 +95,7 @@ class Testbed:
             roaming = self.sites if self.setup.uplinks else ()
             self.uplinks = [self.topology.second_uplink(site, NAT) for site in roaming]
             lab.start_wires()
-            self.deployment = stack.enter_context(Deployment(lab.directory))
+            self.deployment = stack.enter_context(ForkedDeployment(lab.directory))
             self.intermediates = [
                 self.deployment.intermediate(name, f"{site.address}:{PORT}", site.host.prefix)
                 for name, site in zip(names, self.relays, strict=True)

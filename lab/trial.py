@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from lab.expectations import Outcome
+from lab.forked import ForkedDeployment
 from lab.namespaces import MTU, Lab
 from lab.nat import Behavior
 from lab.topology import Topology
@@ -26,7 +27,6 @@ from lab.wire import Conditions
 from p2pnet.testing.processes import (
     POLL,
     Deadline,
-    Deployment,
     ProcessError,
     RoleProcess,
     Service,
@@ -104,7 +104,7 @@ class Cell:
             )
             lab.start_wires()
             directory = self.conduct.logs or lab.directory
-            self.deployment = stack.enter_context(Deployment(directory))
+            self.deployment = stack.enter_context(ForkedDeployment(directory))
             self.deployment.intermediate(
                 "relay", f"{self.relay.address}:{PORT}", self.relay.host.prefix, drain_seconds=0.0
             )

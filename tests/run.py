@@ -14,6 +14,8 @@ each file tells how it ended; its output follows if a test failed (``-v``: alway
 """
 
 import argparse
+import contextlib
+import gc
 import importlib
 import json
 import os
@@ -26,6 +28,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import hypothesis
+from hypothesis import strategies
 from twisted.trial.reporter import TreeReporter
 from twisted.trial.runner import TestLoader, TrialRunner
 
@@ -33,7 +36,16 @@ _LINE = re.compile(r"^(\d+) passed, (\d+) failed, (\d+) skipped$", re.MULTILINE)
 # Seconds that each test file took the last time, by module.
 DURATIONS = Path("build/test-durations.json")
 # Where files of unknown duration are long: they start before the others.
-LONG = ("tests.integration", "tests.lab", "tests.quic", "tests.traversal")
+LONG = (
+    "tests.integration",
+    "tests.lab",
+    "tests.quic",
+    "tests.bench",
+    "tests.net.workers",
+    "tests.test_",
+)
+# What most test files import. None of these imports the reactor, which processes cannot share.
+PRELOADED = ("p2pnet.assembly", "p2pnet.testing.processes", "p2pnet.testing.realm")
 
 
 class Counts(NamedTuple):
@@ -81,6 +93,16 @@ def find_files(name: str) -> Iterator[str]:
         yield ".".join(path.with_suffix("").parts)
 
 
+def preload() -> None:
+    """Do once what each forked process would do: import PRELOADED, start Hypothesis."""
+    with contextlib.suppress(Exception):  # the tests of a module report that its import fails
+        for name in PRELOADED:
+            importlib.import_module(name)
+    # The first property of a process reads the constants in the source of every imported module.
+    hypothesis.settings(max_examples=1)(hypothesis.given(strategies.text())(lambda text: None))()
+    gc.freeze()  # else each process copies all objects in its first collection
+
+
 class Run(NamedTuple):
     """A test file under way in a process of its own."""
 
@@ -106,7 +128,7 @@ class Run(NamedTuple):
 
 
 class Runner:
-    """Runs test files in forked processes, which need not import trial and Hypothesis again."""
+    """Runs test files in forked processes, which need not import the same modules again."""
 
     def __init__(self, names: Sequence[str], options: argparse.Namespace) -> None:
         self.options = options
@@ -127,6 +149,7 @@ class Runner:
     def run(self) -> Counts:
         """Run all files and return the sum of their counts."""
         self.waiting.reverse()
+        preload()
         while self.waiting or self.running:
             while self.waiting and len(self.running) < self.options.jobs:
                 self._start(self.waiting.pop())

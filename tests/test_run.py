@@ -1,9 +1,11 @@
 """The test runner: what it counts, what it prints last, and when it fails."""
 
 import argparse
+import multiprocessing
 import os
-import subprocess
+import runpy
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -44,10 +46,27 @@ DIRTY = """
 """
 DIES = """
     def test_dies(self):
-        import argparse
-import os
+        import os
         os._exit(0)
 """
+
+
+# Each process forks from a process that has imported these, and no reactor.
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["hypothesis", "twisted.trial.runner", *tests.run.PRELOADED])
+
+
+def run_copy(directory: Path, arguments: Sequence[str]) -> None:
+    """Do what ``python -m tests.run`` does in that directory, with the output in its file."""
+    os.chdir(directory)
+    output = os.open("output", os.O_WRONLY | os.O_CREAT)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "tests"]:
+        del sys.modules[name]
+    sys.path.insert(0, str(directory))
+    sys.argv[1:] = arguments
+    runpy.run_module("tests.run", run_name="__main__", alter_sys=True)
 
 
 class RunTests(SynchronousTestCase):
@@ -55,7 +74,7 @@ class RunTests(SynchronousTestCase):
 
     def run_suite(self, *arguments: str, **modules: str) -> tuple[int, list[str]]:
         """Run a suite of these test modules (name to test methods); exit status and output."""
-        directory = Path(self.mktemp())
+        directory = Path(self.mktemp()).absolute()
         (directory / "tests").mkdir(parents=True)
         (directory / "tests" / "__init__.py").write_text("")
         (directory / "tests" / "run.py").write_text(Path(tests.run.__file__).read_text())
@@ -63,17 +82,11 @@ class RunTests(SynchronousTestCase):
             source = "from twisted.trial.unittest import SkipTest, TestCase\n"
             source += f"class SampleTests(TestCase):\n{body}" if body.startswith("\n") else body
             (directory / "tests" / f"{name}.py").write_text(source)
-        done = subprocess.run(
-            [sys.executable, "-m", "tests.run", *arguments],
-            cwd=directory,
-            env={**os.environ, "PYTHONPATH": ""},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=120,
-        )
-        return done.returncode, done.stdout.splitlines()
+        process = PROCESSES.Process(target=run_copy, args=(directory, arguments))
+        process.start()
+        process.join()
+        assert process.exitcode is not None
+        return process.exitcode, (directory / "output").read_text().splitlines()
 
     def assert_run(self, status: int, last: str, *arguments: str, **modules: str) -> list[str]:
         """Both ways to run the suite end with this status and this line."""

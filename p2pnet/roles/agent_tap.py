@@ -4,6 +4,7 @@ from twisted.application.service import IService
 
 from p2pnet.config.options import RoleOptions, plain_errors
 from p2pnet.config.roles import AgentConfig
+from p2pnet.roles.imports import without_collections
 
 
 class Options(RoleOptions):
@@ -19,9 +20,10 @@ def makeService(options: Options) -> IService:
 
     Raises SystemExit, with one line that says why, for unusable settings or certificates.
     """
-    from twisted.internet import reactor
+    with without_collections():
+        from twisted.internet import reactor
 
-    from p2pnet.roles.agent import AgentService
+        from p2pnet.roles.agent import AgentService
 
     with plain_errors(options):
         return AgentService(reactor, options.config)

@@ -6,6 +6,7 @@ from twisted.python import usage
 from p2pnet.config.options import RoleOptions, plain_errors
 from p2pnet.config.roles import ConnectorConfig, ServiceConfig
 from p2pnet.config.setting import declared_settings
+from p2pnet.roles.imports import without_collections
 
 
 class Options(RoleOptions):
@@ -29,9 +30,10 @@ def makeService(options: Options) -> IService:
 
     Raises SystemExit, with one line that says why, for unusable settings or certificates.
     """
-    from twisted.internet import reactor
+    with without_collections():
+        from twisted.internet import reactor
 
-    from p2pnet.roles.connector import ConnectorService
+        from p2pnet.roles.connector import ConnectorService
 
     with plain_errors(options):
         return ConnectorService(reactor, options.config)

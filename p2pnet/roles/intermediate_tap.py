@@ -4,6 +4,7 @@ from twisted.application.service import IService
 
 from p2pnet.config.options import RoleOptions, plain_errors
 from p2pnet.config.roles import IntermediateConfig
+from p2pnet.roles.imports import without_collections
 
 
 class Options(RoleOptions):
@@ -19,9 +20,10 @@ def makeService(options: Options) -> IService:
 
     Raises SystemExit, with one line that says why, for unusable settings or certificates.
     """
-    from twisted.internet import reactor
+    with without_collections():
+        from twisted.internet import reactor
 
-    from p2pnet.roles.intermediate import IntermediateService
+        from p2pnet.roles.intermediate import IntermediateService
 
     with plain_errors(options):
         return IntermediateService(reactor, options.config)

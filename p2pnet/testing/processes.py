@@ -121,7 +121,7 @@ class Process:
         self.directory = directory
         self.output_path = directory / f"{name}.out"
         self._command = guarded([*prefix, *command])
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Any = None  # a Popen, or what start() of a subclass has in its place
 
     def start(self) -> Self:
         """Start the process and return this object. Raises OSError."""
@@ -136,12 +136,14 @@ class Process:
     def pid(self) -> int:
         """The id of the started process."""
         assert self._process is not None
-        return self._process.pid
+        pid: int = self._process.pid
+        return pid
 
     @property
     def returncode(self) -> int | None:
         """The exit status of the process, None while it runs and before its start."""
-        return None if self._process is None else self._process.poll()
+        status: int | None = None if self._process is None else self._process.poll()
+        return status
 
     def output(self) -> str:
         """The text that the process has printed so far."""
@@ -183,7 +185,7 @@ class Process:
         """Wait for the end and return the exit status. Raises ProcessError after a Deadline."""
         assert self._process is not None
         deadline = Deadline(timeout)
-        while (status := self._process.poll()) is None:
+        while (status := self.returncode) is None:
             if deadline.passed:
                 raise ProcessError(
                     f"{self.name} is still running after {timeout} s\n{self._tail()}"
@@ -193,8 +195,8 @@ class Process:
 
     def terminate(self) -> None:
         """Send SIGTERM to the process if it runs, and do not wait for its end."""
-        if self._process is not None and self._process.poll() is None:
-            self._process.terminate()
+        if self._process is not None:
+            self._process.send_signal(signal.SIGTERM)
 
     def stop(self, timeout: float = STOP_TIMEOUT) -> None:
         """End the process with SIGTERM, or with SIGKILL after `timeout` seconds."""
@@ -209,7 +211,7 @@ class Process:
     def kill(self) -> None:
         """End the process with SIGKILL, if it runs."""
         if self._process is not None and self._process.poll() is None:
-            self._process.kill()
+            self._process.send_signal(signal.SIGKILL)
             self._process.wait()
 
     def _tail(self) -> str:
@@ -285,11 +287,13 @@ class Deployment:
     A `prefix` runs a process elsewhere, for example in a network namespace; see Process.
 
     :cvar defaults: settings of every role, which its own settings override.
+    :cvar role_process: the class of the roles' processes.
     :ivar processes: all processes, in the order of their start.
     :ivar intermediates: the addresses of the Intermediates, for later Connectors and Agents.
     """
 
     defaults: ClassVar[Mapping[str, object]] = {}
+    role_process: ClassVar[type[RoleProcess]] = RoleProcess
 
     def __init__(self, directory: Path, realm: str = "lab") -> None:
         self.directory = directory
@@ -349,7 +353,7 @@ class Deployment:
             )
             + "\n"
         )
-        process = RoleProcess(role, name, self.directory, config, prefix)
+        process = self.role_process(role, name, self.directory, config, prefix)
         process.start()
         self.processes.append(process)
         return process

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from p2pnet.testing.processes import Deployment, Process, Service, run_to_end, script
+from lab.forked import ForkedDeployment
+from p2pnet.testing.processes import Process, Service, run_to_end, script
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "agent_loop.py"
 TIMEOUT = 60.0  # seconds of a Deadline
@@ -58,7 +59,7 @@ class EmbeddingTests(SynchronousTestCase):
         """A realm with an Intermediate."""
         directory = Path(self.mktemp()).absolute()
         directory.mkdir()
-        self.deployment = Deployment(directory)
+        self.deployment = ForkedDeployment(directory)
         self.addCleanup(self.deployment.stop)
         self.deployment.intermediate("relay1")
 

@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from lab.forked import ForkedDeployment
 from p2pnet.testing.processes import (
     Deadline,
     Deployment,
@@ -121,7 +122,7 @@ class DeploymentTestCase(SynchronousTestCase):
         cls._left = {name for name in dir(cls) if name.startswith("test_")}
         cls.resources = contextlib.ExitStack()
         atexit.register(cls.resources.close)
-        deployment = Deployment(Path(self.mktemp()).absolute())
+        deployment = ForkedDeployment(Path(self.mktemp()).absolute())
         self.deploy(cls.resources.enter_context(deployment))
 
     def tearDown(self) -> None:

@@ -30,11 +30,12 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from twisted.internet.protocol import Factory, Protocol
 from twisted.trial.unittest import SynchronousTestCase
 
+from lab.forked import ForkedDeployment
 from p2pnet.endpoints import P2PClientEndpoint
 from p2pnet.identity import Credentials, Role, load_certificates
 from p2pnet.quic.profile import CONNECTION_ID_LENGTH, ConnectionProfile
 from p2pnet.testing.network import Link, SimulatedNetwork
-from p2pnet.testing.processes import Deployment, Service
+from p2pnet.testing.processes import Service
 from p2pnet.testing.realm import Simulation
 from p2pnet.wire.address import Address, parse_host_port
 from p2pnet.wire.demux import Kind, classify
@@ -338,7 +339,7 @@ class RealRelayTests(SynchronousTestCase):
 
     def test_no_plaintext_leaves_the_processes(self) -> None:
         """Not in the relay frames, and not around them either."""
-        deployment = Deployment(Path(self.mktemp()).absolute())
+        deployment = ForkedDeployment(Path(self.mktemp()).absolute())
         self.addCleanup(deployment.stop)
         relay = deployment.intermediate("relay1")
         tap = Tap(parse_host_port(relay.wait_for("listening")["address"]))

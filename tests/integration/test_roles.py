@@ -18,8 +18,9 @@ from pathlib import Path
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 import p2pnet
+from lab.forked import ForkedDeployment
 from p2pnet.identity import Role
-from p2pnet.testing.processes import Deployment, Process, RoleProcess, Service, run_to_end, script
+from p2pnet.testing.processes import Process, RoleProcess, Service, run_to_end, script
 from tests.integration.test_http import (
     ANY_PORT,
     TIMEOUT,
@@ -59,7 +60,7 @@ class RolesTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         """The realm."""
         self.directory = Path(self.mktemp()).absolute()
-        self.deployment = Deployment(self.directory)
+        self.deployment = ForkedDeployment(self.directory)
         self.addCleanup(self.deployment.stop)
 
 

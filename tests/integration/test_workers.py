@@ -16,8 +16,9 @@ from pathlib import Path
 from twisted.internet import reactor
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
+from lab.forked import ForkedDeployment
 from p2pnet.net.workers import pool as workers
-from p2pnet.testing.processes import Deployment, RoleProcess, Service
+from p2pnet.testing.processes import RoleProcess, Service
 from tests.integration.test_http import (
     ANY_PORT,
     MEBIBYTE,
@@ -49,7 +50,7 @@ class WorkersTests(SynchronousTestCase):
         if not workers.is_available(reactor):
             raise SkipTest("this system or this reactor cannot share a port among processes")
         self.directory = Path(self.mktemp()).absolute()
-        self.deployment = Deployment(self.directory)
+        self.deployment = ForkedDeployment(self.directory)
         self.addCleanup(self.deployment.stop)
         site = self.directory / "site"
         site.mkdir()
