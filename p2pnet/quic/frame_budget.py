@@ -48,5 +48,5 @@ class FrameBudget:
             )
 
     def pay(self) -> None:
-        """A frame brought something."""
+        """A useful frame came: it earns CREDIT frames that change nothing."""
         self.idle = max(0, self.idle - CREDIT)

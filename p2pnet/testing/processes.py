@@ -50,7 +50,7 @@ class Service:
 def slowness() -> float:
     """The factor by which a program may be slower now than on an idle machine, at least 1.
 
-    It is the mean number of runnable processes in the last minute for each processor.
+    It is the mean number of runnable processes of a minute for each processor.
     """
     return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
@@ -136,14 +136,12 @@ class Process:
     def pid(self) -> int:
         """The id of the started process."""
         assert self._process is not None
-        pid: int = self._process.pid
-        return pid
+        return int(self._process.pid)
 
     @property
     def returncode(self) -> int | None:
         """The exit status of the process, None while it runs and before its start."""
-        status: int | None = None if self._process is None else self._process.poll()
-        return status
+        return None if self._process is None else self._process.poll()
 
     def output(self) -> str:
         """The text that the process has printed so far."""
@@ -183,13 +181,11 @@ class Process:
 
     def wait(self, timeout: float = STOP_TIMEOUT) -> int:
         """Wait for the end and return the exit status. Raises ProcessError after a Deadline."""
-        assert self._process is not None
         deadline = Deadline(timeout)
         while (status := self.returncode) is None:
             if deadline.passed:
-                raise ProcessError(
-                    f"{self.name} is still running after {timeout} s\n{self._tail()}"
-                )
+                reason = f"still running after {timeout} s"
+                raise ProcessError(f"{self.name} is {reason}\n{self._tail()}")
             time.sleep(POLL)
         return status
 
@@ -210,7 +206,7 @@ class Process:
 
     def kill(self) -> None:
         """End the process with SIGKILL, if it runs."""
-        if self._process is not None and self._process.poll() is None:
+        if self._process is not None and self.returncode is None:
             self._process.send_signal(signal.SIGKILL)
             self._process.wait()
 
