@@ -253,6 +253,28 @@ class HandshakeTests(CoreCase):
         self.assertEqual([], self.connector.requested)
         self.assertEqual(ErrorCode.WRONG_PEER, self.outcome_code(stream))
 
+    def test_no_candidate_goes_out_before_the_agent_is_verified(self) -> None:
+        """An agent under another name gets none, and no check; an agent that proves its name does.
+
+        The handshake alone tells the agent nothing: the connector has no data before its end.
+        """
+        self.core._policy = "prefer-direct"
+        self.office._authorizer = AllowList({"web": ["*"]})
+        genuine = CoreCase.offer
+        self.patch(self, "offer", lambda number, session, **changes: genuine(
+            self, number, session, **{**changes, "agent": "carol"}
+        ))  # fmt: skip
+        self.stream()
+        self.run_for(2.0)
+        exchanged = reports.CandidatesExchanged
+        self.assertEqual("wrong_peer", self.ended().code)
+        self.assertEqual([], self.agent.happened(exchanged) + self.connector.happened(exchanged))
+        self.assertEqual([], self.connector.happened(reports.ChecksStarted))
+        self.patch(self, "offer", lambda *args, **changes: genuine(self, *args, **changes))
+        self.talk()
+        self.run_for(2.0)
+        self.assertEqual(1, len(self.agent.happened(exchanged)))
+
     def test_a_session_takes_one_connection(self) -> None:
         """And a packet for no session starts none."""
         self.offer(0, ID)
