@@ -40,7 +40,7 @@ from aioquic.quic.stream import QuicStream
 from p2pnet.identity import Identity
 from p2pnet.quic.flow_control import CONNECTION_WINDOW, STREAM_WINDOW, ReceiveWindows
 from p2pnet.quic.key_updates import KeyUpdates
-from p2pnet.quic.memory import discard, economize
+from p2pnet.quic.memory import check_crypto, discard, economize
 from p2pnet.quic.recovery import PathAwareRecovery, adopt
 from p2pnet.quic.tls import StrictContext, Verify
 from p2pnet.timing import TOLERANCE
@@ -250,16 +250,14 @@ class Engine(QuicConnection):
     def _handle_crypto_frame(
         self, context: QuicReceiveContext, frame_type: int, buf: Buffer
     ) -> None:
+        check_crypto(self._crypto_streams, context.epoch, frame_type, buf)
         super()._handle_crypto_frame(context, frame_type, buf)
         self._check_gaps(self._crypto_streams[context.epoch], MAX_CRYPTO_GAPS, frame_type)
 
     def _check_gaps(self, stream: QuicStream, limit: int, frame_type: int) -> None:
         if len(stream.receiver._ranges) > limit:
-            raise QuicConnectionError(
-                error_code=QuicErrorCode.PROTOCOL_VIOLATION,
-                frame_type=frame_type,
-                reason_phrase="too many gaps in a stream",
-            )
+            reason = "too many gaps in a stream"
+            raise QuicConnectionError(QuicErrorCode.PROTOCOL_VIOLATION, frame_type, reason)
 
     def _stream_limit_due(self, stream: QuicStream) -> bool:
         """Raise the stream's window by what was consumed; whether to announce it."""
@@ -365,7 +363,10 @@ class Engine(QuicConnection):
         for space in self._loss.spaces:
             if space.ack_at == now:
                 space.ack_at = math.nextafter(now, -math.inf)
-        return list(super().datagrams_to_send(now))
+        datagrams, path = list(super().datagrams_to_send(now)), self._network_paths[0]
+        is_over = not path.is_validated and path.bytes_sent > 3 * path.bytes_received
+        # aioquic forgets RFC 9000 section 8.1 when it closes a connection.
+        return [] if is_over and self.closing is not None else datagrams
 
     def handle_timer(self, now: float) -> None:
         """Do what is due. A moment later than asked for: at exactly the loss time, rounding can

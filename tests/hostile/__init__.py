@@ -1,0 +1,1 @@
+"""Attacks on p2pnet, each with the bound that it keeps."""
