@@ -11,10 +11,10 @@ from p2pnet.quic.connection import Connection
 from p2pnet.quic.sources import Sources
 
 LIFE = 3.0  # seconds that a handshake may take
-PATIENCE = 1.0  # seconds without a new packet, after which a handshake makes way for others
-HORIZON = 2.0  # seconds; no more handshakes are begun than finish in that time ...
-START = 64  # ... this number, until so many finished
-MOST = 1024
+PATIENCE = 2.0  # seconds without a new packet, after which a handshake makes way for others
+HORIZON = 2.0  # seconds; no more handshakes are begun than finish in that time
+START = 64  # ... while there is room for all, for then that number is not known
+LEAST, MOST = 16, 1024
 
 
 @dataclasses.dataclass(eq=False, slots=True)
@@ -58,8 +58,9 @@ class HalfOpenTable:
         self.begun = 0
         self._entries: dict[Connection, HalfOpen] = {}  # the oldest first
         self._sources: Sources[HalfOpen] = Sources()
-        self._finished = 0
+        self._finished = 0  # since ...
         self._counts_from = 0.0
+        self._was_full = False  # in that time
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -73,13 +74,12 @@ class HalfOpenTable:
         """Add a handshake that began at `entry.began_at`."""
         now = entry.news_at = entry.began_at
         entry.newest = entry.connection.engine.newest_packet
-        elapsed = now - self._counts_from
-        if elapsed >= HORIZON:
-            self.capacity = min(MOST, max(START, int(self._finished * HORIZON / elapsed)))
-            self._finished, self._counts_from = 0, now
+        if now - self._counts_from >= HORIZON:
+            self._adapt(now)
         self.begun += 1
         self._entries[entry.connection] = entry
         self._sources.add(entry)
+        self._was_full = self._was_full or self.is_full
 
     def end(self, connection: Connection, *, finished: bool) -> HalfOpen | None:
         """Remove a connection whose handshake completed or failed; None if it is not half-open.
@@ -92,7 +92,8 @@ class HalfOpenTable:
         self._sources.remove(entry)
         if finished:
             self._finished += 1
-            self.capacity = min(MOST, max(self.capacity, self._finished))
+            if self._finished > self.capacity:  # a larger table is wanted soon
+                self.capacity = min(MOST, self._finished)
         return entry
 
     def expired(self, now: float) -> list[Connection]:
@@ -118,6 +119,12 @@ class HalfOpenTable:
         if not self.is_full:
             return -math.inf
         return min(entry.news_at for entry in self._entries.values()) + PATIENCE
+
+    def _adapt(self, now: float) -> None:
+        """Give the table room for the handshakes that finished in the last HORIZON."""
+        finished = round(self._finished * HORIZON / (now - self._counts_from))
+        self.capacity = min(MOST, max(LEAST if self._was_full else START, finished))
+        self._finished, self._counts_from, self._was_full = 0, now, False
 
     def _older(self, age: float, now: float) -> Iterator[HalfOpen]:
         return itertools.takewhile(

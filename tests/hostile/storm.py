@@ -149,13 +149,24 @@ class Node:
 class Storm:
     """Nodes that lost their server at time 0, and the server, which is there again at once.
 
+    :param slowness: seconds that a datagram costs the processor that all nodes share.
     :ivar nodes: the nodes by address; `up_at` says when each is back.
     """
 
-    def __init__(self, processor: Processor, addresses: Iterable[Address], seed: int = 1) -> None:
+    def __init__(
+        self,
+        processor: Processor,
+        addresses: Iterable[Address],
+        *,
+        slowness: float = 0.0,
+        seed: int = 1,
+    ) -> None:
         rng = random.Random(seed)
         self.processor = processor
+        self._slowness = slowness
+        self._busy_until = 0.0
         self.nodes = {address: Node(address, rng, 0.0) for address in addresses}
+        self._away = set(self.nodes)
         self._agenda: list[tuple[float, int, Callable[[float], None]]] = []
         self._count = itertools.count()
         for node in self.nodes.values():
@@ -165,7 +176,7 @@ class Storm:
         """Let time pass until all are back, or so many seconds have passed. Returns when each node
         was back, in order."""
         now = 0.0
-        while now < seconds and any(node.up_at is None for node in self.nodes.values()):
+        while now < seconds and self._away:
             turn = self.processor.next_turn()
             if turn is not None and turn <= self._agenda[0][0]:
                 now = turn
@@ -191,6 +202,10 @@ class Storm:
             self._pump(node, now)
 
     def _deliver(self, address: Address, data: bytes, now: float) -> None:
+        self._busy_until = max(self._busy_until, now) + self._slowness
+        self._call_at(self._busy_until, functools.partial(self._take, address, data))
+
+    def _take(self, address: Address, data: bytes, now: float) -> None:
         node = self.nodes[address]
         node.mux.receive_datagram(data, SERVER, now)
         self._pump(node, now)
@@ -201,4 +216,6 @@ class Storm:
             arrive = functools.partial(self.processor.arrive, data, node.address)
             self._call_at(now + DELAY, arrive)
         node.take_events(now)
+        if node.up_at is not None:
+            self._away.discard(node.address)
         self._set_timer(node)
