@@ -121,6 +121,11 @@ class Engine(QuicConnection):
         return bool(self._state is QuicConnectionState.FIRSTFLIGHT)
 
     @property
+    def is_answered(self) -> bool:
+        """Whether a client got a Retry, or anything that it could decrypt."""
+        return bool(self._retry_count) or not self.is_first_flight
+
+    @property
     def can_transmit(self) -> bool:
         """Whether there is an address to send to (a fresh server connection has none)."""
         return bool(self._network_paths)

@@ -96,9 +96,13 @@ class Processor:
 
 
 class Node:
-    """A node that is away from `now` on, and comes back with the timers of a ControlLink."""
+    """A node that lost its server at time 0, and comes back with the timers of a ControlLink.
 
-    def __init__(self, address: Address, rng: random.Random, now: float) -> None:
+    :param has_sessions: whether sessions wait for the server, so that tries are quick.
+    :ivar up_at: when the node was back, None before.
+    """
+
+    def __init__(self, address: Address, rng: random.Random, *, has_sessions: bool) -> None:
         self.address = address
         self.up_at: float | None = None
         self.tries = 0
@@ -106,7 +110,9 @@ class Node:
         self._backoff = Backoff(rng.random)
         self._connection: Connection | None = None
         self._deadline = 0.0
-        self._start_at = now + self._backoff.failed(is_needed=False)
+        self._has_sessions = has_sessions
+        self._backoff.succeeded()  # before
+        self._start_at = self._backoff.failed(is_needed=has_sessions)
 
     def get_timer(self) -> float | None:
         """When handle_timer() is due, None for never."""
@@ -122,9 +128,13 @@ class Node:
             return
         if self._connection is None and now >= self._start_at:
             self.tries += 1
-            self._deadline = self._backoff.begin(now, 0.0, is_needed=False)
+            self._deadline = self._backoff.begin(now, 0.0, is_needed=self._has_sessions)
             self._connection = self.mux.connect(client_settings(), SERVER, now)
-        elif self._connection is not None and now >= self._deadline:
+        elif self._connection is None or now < self._deadline:
+            return
+        elif self._connection.is_answered and now < self._backoff.latest:
+            self._deadline = self._backoff.latest
+        else:
             self._connection.close(0, "no answer in time")
             self._failed(now)
 
@@ -143,13 +153,13 @@ class Node:
 
     def _failed(self, now: float) -> None:
         self._connection = None
-        self._start_at = now + self._backoff.failed(is_needed=False)
+        self._start_at = now + self._backoff.failed(is_needed=self._has_sessions)
 
 
 class Storm:
     """Nodes that lost their server at time 0, and the server, which is there again at once.
 
-    :param slowness: seconds that a datagram costs the processor that all nodes share.
+    :param has_sessions: of all nodes.
     :ivar nodes: the nodes by address; `up_at` says when each is back.
     """
 
@@ -158,14 +168,14 @@ class Storm:
         processor: Processor,
         addresses: Iterable[Address],
         *,
-        slowness: float = 0.0,
+        has_sessions: bool = False,
         seed: int = 1,
     ) -> None:
         rng = random.Random(seed)
         self.processor = processor
-        self._slowness = slowness
-        self._busy_until = 0.0
-        self.nodes = {address: Node(address, rng, 0.0) for address in addresses}
+        self.nodes = {
+            address: Node(address, rng, has_sessions=has_sessions) for address in addresses
+        }
         self._away = set(self.nodes)
         self._agenda: list[tuple[float, int, Callable[[float], None]]] = []
         self._count = itertools.count()
@@ -202,10 +212,6 @@ class Storm:
             self._pump(node, now)
 
     def _deliver(self, address: Address, data: bytes, now: float) -> None:
-        self._busy_until = max(self._busy_until, now) + self._slowness
-        self._call_at(self._busy_until, functools.partial(self._take, address, data))
-
-    def _take(self, address: Address, data: bytes, now: float) -> None:
         node = self.nodes[address]
         node.mux.receive_datagram(data, SERVER, now)
         self._pump(node, now)
