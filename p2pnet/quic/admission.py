@@ -16,9 +16,9 @@ from p2pnet.quic.sources import prefixes
 from p2pnet.wire.address import Address, PeerAddress
 
 MAX_UNREAD = 1024  # Initials that were not decrypted yet; later ones are dropped
-READ_A_TURN = 32  # Initials of some 0.05 ms each
+READ_A_TURN = 64  # Initials of some 0.05 ms each
 ASKED_A_TURN = 16  # newcomers for whom the table may make room
-BEGUN_A_TURN = 8  # handshakes of some 1.3 ms each
+BEGUN_A_TURN = 6  # handshakes of some 1.3 ms each
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
