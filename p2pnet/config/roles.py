@@ -158,7 +158,10 @@ class IntermediateConfig(RoleConfig, frozen=True, kw_only=True):
     ] = 10.0
     retry_above: Annotated[
         NotNegative,
-        Setting("Half-open handshakes above which Retry is demanded of newcomers."),
+        Setting(
+            "Half-open handshakes, and unproven ones a second that do not complete, above which"
+            " Retry is demanded of newcomers."
+        ),
     ] = 32
 
 

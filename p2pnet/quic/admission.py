@@ -1,16 +1,24 @@
-"""Whether a first packet becomes a connection: limits, and Retry under load."""
+"""Which clients of the open network get a connection, and when."""
 
 import collections
 import dataclasses
-import ipaddress
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 
-from aioquic.quic.packet import encode_quic_retry
-from aioquic.quic.retry import QuicRetryTokenHandler
-
+from p2pnet.quic.connection import Connection
+from p2pnet.quic.half_open import HalfOpen, HalfOpenTable
+from p2pnet.quic.initial import Opening, read_opening
+from p2pnet.quic.newcomers import MAX_WAIT, Newcomer, Turns, WaitingRoom
 from p2pnet.quic.packet import InitialHeader
-from p2pnet.quic.profile import CONNECTION_ID_LENGTH, ConnectionProfile
+from p2pnet.quic.profile import ConnectionProfile
+from p2pnet.quic.retry import Retry, UnprovenRate
+from p2pnet.quic.sources import prefixes
 from p2pnet.wire.address import Address, PeerAddress
+
+MAX_UNREAD = 1024  # Initials that were not decrypted yet; later ones are dropped
+READ_A_TURN = 64  # Initials of some 0.05 ms each
+ASKED_A_TURN = 16  # newcomers for whom the table may make room
+BEGUN_A_TURN = 6  # handshakes of some 1.3 ms each
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -18,49 +26,44 @@ class Limits:
     """How many connections a public server takes.
 
     :ivar connections: altogether.
-    :ivar retry_above: half-open connections from which on an address must be proven first
-        (RFC 9000 section 8.1.2); 0 demands that always.
-    :ivar half_open: in handshake, altogether; beyond it Initials are dropped.
-    :ivar half_open_per_source: in handshake from one IPv4 /24 or IPv6 /56.
+    :ivar retry_above: half-open connections, and unproven handshakes a second that do not complete,
+        from which on a client must prove its address first (RFC 9000 section 8.1.2); 0 demands that
+        always.
     """
 
     connections: int
     retry_above: int
-    half_open: int = 1024
-    half_open_per_source: int = 256
 
 
 NO_CONNECTIONS = Limits(connections=0, retry_above=0)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Admitted:
-    """An Initial that may become a connection, with what a Retry before it established.
+class Answer:
+    """A Retry for a client, which has no connection."""
 
-    :ivar profile: makes the connection's engine.
-    """
-
-    profile: ConnectionProfile
-    original_destination_connection_id: bytes
-    retry_source_connection_id: bytes | None = None
-
-
-def source_prefix(address: Address) -> bytes:
-    """The network that counts as one source: the /24 of an IPv4 address, the /56 of IPv6."""
-    packed = ipaddress.ip_address(address[0]).packed
-    return packed[:3] if len(packed) == 4 else packed[:7]
+    datagram: bytes
+    address: Address
 
 
 class Admission:
-    """Decides about Initials and counts the half-open connections from the open network.
+    """Decides about the Initials of clients that have no connection.
 
-    :param server: profile of connections from the open network, None to accept none.
+    An Initial is decrypted before anything is made for it. A client that must prove its address
+    gets a Retry. Any other waits for its turn, which comes at once without load.
+
+    :param server: profile of the connections, None to accept none.
     :param limits: how many of those; must be given with `server`.
     :param accept_peer: gives the profile for an Initial under a PeerAddress, None to drop it.
+    :param give_up: called with each half-open connection that takes too long or makes way.
     :param entropy: the source of random bytes.
     :ivar server: see above; may be replaced at any time.
-    :ivar retries_sent: Retry packets so far.
-    :ivar refused: Initials from the open network that were dropped for a limit or a bad token.
+    :ivar accept_peer: see above.
+    :ivar half_open: the connections in handshake.
+    :ivar retry: makes the Retry packets.
+    :ivar turns: when newcomers are served.
+    :ivar dropped: Initials that began no handshake.
+    :ivar refused: those of them that were dropped for a limit or a bad token.
     """
 
     def __init__(
@@ -68,94 +71,151 @@ class Admission:
         *,
         server: ConnectionProfile | None,
         limits: Limits,
-        accept_peer: Callable[[PeerAddress], ConnectionProfile | None] | None,
+        accept_peer: Callable[[PeerAddress], ConnectionProfile | None],
+        give_up: Callable[[Connection], None],
         entropy: Callable[[int], bytes],
     ) -> None:
         self.server = server
-        self.limits = limits
-        self._accept_peer = accept_peer
-        self.retries_sent = 0
-        self.refused = 0
-        self._entropy = entropy
-        self._tokens = QuicRetryTokenHandler()
-        self._half_open: collections.Counter[bytes] = collections.Counter()
+        self.accept_peer = accept_peer
+        self.half_open = HalfOpenTable()
+        self.retry = Retry(entropy)
+        self.turns = Turns()
+        self.dropped = self.refused = 0
+        self._limits = limits
+        self._give_up = give_up
+        self._unproven = UnprovenRate(limits.retry_above)
+        self._unread: collections.deque[tuple[bytes, InitialHeader, Address]] = collections.deque()
+        self._waiting = WaitingRoom()
 
-    @property
-    def half_open(self) -> int:
-        """Number of connections whose handshake has neither completed nor failed."""
-        return self._half_open.total()
+    def arrived(self, datagram: bytes, header: InitialHeader, address: Address, now: float) -> None:
+        """Take an Initial that belongs to no connection."""
+        if len(self._unread) < MAX_UNREAD:
+            self._unread.append((datagram, header, address))
+        else:
+            self._refuse()
+        self.turns.are_wanted = True
+        self.turns.begin(now)
 
-    def opened(self, address: Address) -> None:
-        """Count a handshake that began with the client at `address`."""
-        self._half_open[source_prefix(address)] += 1
+    def serve(self, now: float, connections: int) -> Iterator[Newcomer | Answer]:
+        """Serve newcomers for a turn: whom to begin a handshake with, or what to answer.
 
-    def settled(self, address: Address) -> None:
-        """Count off a handshake with `address` that completed or failed."""
-        prefix = source_prefix(address)
-        self._half_open[prefix] -= 1
-        if self._half_open[prefix] <= 0:
-            del self._half_open[prefix]
-
-    def judge(
-        self, header: InitialHeader, address: Address | PeerAddress, connections: int, now: float
-    ) -> Admitted | bytes | None:
-        """What to do with an Initial: admit it, answer with these bytes (a Retry), or drop it.
+        The caller calls began() for each handshake before it asks for more.
 
         :param connections: number of all connections that exist.
-        :param now: seconds of the caller's clock.
         """
-        if isinstance(address, PeerAddress):
-            profile = self._accept_peer(address) if self._accept_peer else None
-            if profile is None:
-                return None
-            return Admitted(profile, header.destination_connection_id)
-        profile = self.server
-        if profile is None:
-            return None
-        limits, half_open = self.limits, self.half_open
-        if connections >= limits.connections or half_open >= limits.half_open:
-            self.refused += 1
-            return None
+        for _ in range(min(READ_A_TURN, len(self._unread))):
+            answer = self._read(*self._unread.popleft(), now)
+            if answer is not None:
+                yield answer
+        begun = 0
+        while begun < BEGUN_A_TURN and (newcomer := self._next(now)) is not None:
+            if connections + begun >= self._limits.connections:
+                self._refuse()
+            else:
+                begun += 1
+                yield newcomer
+        self.turns.are_wanted = bool(self._unread or self._waiting)
+        self.turns.end(now, is_cut=bool(self._unread) or begun == BEGUN_A_TURN)
+
+    def began(self, connection: Connection, newcomer: Newcomer, now: float) -> None:
+        """Count the handshake that began with a newcomer."""
+        is_proven = newcomer.retry_source_connection_id is not None
+        self.half_open.begin(HalfOpen(connection, newcomer.source, is_proven, began_at=now))
+
+    def ended(self, connection: Connection, *, finished: bool) -> None:
+        """Count off a handshake that completed or failed; any other connection is no matter."""
+        entry = self.half_open.end(connection, finished=finished)
+        if finished and entry is not None and not entry.is_proven:
+            self._unproven.give_back()
+
+    def get_timer(self) -> float | None:
+        """When handle_timer() is to be called (s), None for never."""
+        timer = self.half_open.expires_at
+        if self._unread:
+            timer = min(timer, self.turns.resumes_at)
+        elif self._waiting:
+            timer = min(timer, max(self.turns.resumes_at, self.half_open.has_room_at))
+        return None if timer == math.inf else timer
+
+    def handle_timer(self, now: float) -> None:
+        """Give up the handshakes that took too long, and let newcomers have a turn."""
+        for connection in self.half_open.expired(now):
+            self._give_up(connection)
+        self.turns.begin(now)
+
+    # -- inside ----------------------------------------------------------------------------------
+
+    def _refuse(self) -> None:
+        self.refused += 1
+        self.dropped += 1
+
+    def _read(
+        self, datagram: bytes, header: InitialHeader, address: Address, now: float
+    ) -> Answer | None:
+        original = None
         if header.token:
-            return self._check_token(profile, header, address, now)
-        if half_open >= limits.retry_above:
-            return self._retry(header, address, now)
-        if self._half_open[source_prefix(address)] >= limits.half_open_per_source:
-            self.refused += 1
+            try:
+                original = self.retry.check(header, address, now)
+            except ValueError:
+                self._refuse()
+                return None
+        opening = read_opening(datagram, header)
+        known = self._waiting.find(header.destination_connection_id, address)
+        if opening is not Opening.HELLO:
+            self.dropped += 1
+            if known is not None and opening is Opening.CLOSE:
+                self._waiting.leave(known)
             return None
-        return Admitted(profile, header.destination_connection_id)
+        if known is not None:
+            return None  # the client repeats its Initial
+        if original is None and self._must_prove(now):
+            return Answer(self.retry.make(header, address, now), address)
+        self._enter(datagram, header, address, now, original)
+        return None
 
-    def _check_token(
-        self, profile: ConnectionProfile, header: InitialHeader, address: Address, now: float
-    ) -> Admitted | None:
-        try:
-            original = self._tokens.validate_token(
-                address=address,
-                destination_cid=header.destination_connection_id,
-                token=header.token,
-                now=now,
-            )
-        except ValueError:
-            self.refused += 1
-            return None
-        if self._half_open[source_prefix(address)] >= self.limits.half_open_per_source:
-            self.refused += 1
-            return None
-        return Admitted(profile, original, header.destination_connection_id)
+    def _must_prove(self, now: float) -> bool:
+        handshakes = len(self.half_open) + len(self._waiting)
+        return handshakes >= self._limits.retry_above or not self._unproven.take(now)
 
-    def _retry(self, header: InitialHeader, address: Address, now: float) -> bytes:
-        self.retries_sent += 1
-        source = self._entropy(CONNECTION_ID_LENGTH)
-        token = self._tokens.create_token(
+    def _next(self, now: float) -> Newcomer | None:
+        """The newcomer to begin with, None if the table has no room for those asked."""
+        asked = 0
+        while self._waiting and asked < ASKED_A_TURN:
+            newcomer = self._waiting.first()
+            if newcomer.arrived_at + MAX_WAIT <= now:
+                self._waiting.leave(newcomer)
+                self._refuse()
+                continue
+            if self.half_open.is_full:
+                other = self.half_open.makes_way(newcomer.source, now)
+                if other is None:
+                    asked += 1
+                    continue
+                self._give_up(other)
+            self._waiting.leave(newcomer)
+            return newcomer
+        return None
+
+    def _enter(
+        self,
+        datagram: bytes,
+        header: InitialHeader,
+        address: Address,
+        now: float,
+        original: bytes | None,
+    ) -> None:
+        destination = header.destination_connection_id
+        newcomer = Newcomer(
+            datagram=datagram,
             address=address,
-            original_destination_connection_id=header.destination_connection_id,
-            retry_source_connection_id=source,
-            now=now,
+            source=prefixes(address),
+            destination_connection_id=destination,
+            original_destination_connection_id=original or destination,
+            retry_source_connection_id=None if original is None else destination,
+            arrived_at=now,
         )
-        return encode_quic_retry(
-            version=header.version,
-            source_cid=source,
-            destination_cid=header.source_connection_id,
-            original_destination_cid=header.destination_connection_id,
-            retry_token=token,
-        )
+        self._waiting.enter(newcomer)
+        surplus = self._waiting.surplus()
+        if surplus is not None:
+            self._waiting.leave(surplus)
+            self._refuse()

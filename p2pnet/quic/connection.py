@@ -61,6 +61,11 @@ class Connection:
         return self._established and self.is_open
 
     @property
+    def is_answered(self) -> bool:
+        """Whether the server of this client sent anything, if only a Retry."""
+        return self.engine.is_answered
+
+    @property
     def smoothed_rtt(self) -> float | None:
         """Round-trip time in seconds (RFC 9002 section 5.3), None before the first sample."""
         return self.engine.smoothed_rtt

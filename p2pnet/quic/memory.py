@@ -8,9 +8,14 @@ from typing import Any
 
 from aioquic import tls
 from aioquic.buffer import Buffer  # type: ignore[attr-defined]
+from aioquic.quic.connection import QuicConnectionError
+from aioquic.quic.packet import QuicErrorCode
+from aioquic.quic.stream import QuicStream
 
 # Of TLS messages after the handshake we send none: no tickets, no certificates (RFC 8446 4.6).
 CRYPTO_BUFFER_SIZE = 512  # bytes, instead of 16 KiB for each of three epochs
+
+MAX_CRYPTO = 16 << 10  # bytes of TLS messages that a peer may send in all; ours have some 2 KiB
 
 # Each costs a frame and an entry of tables at both ends, and stock connections have eight. One is
 # used and one replaces it when the peer moves; the rest are for a peer that moves again at once.
@@ -67,3 +72,28 @@ def discard(connection: Any, epoch: tls.Epoch) -> None:
     buffers.pop(epoch, None)
     if epoch is tls.Epoch.HANDSHAKE:
         buffers[tls.Epoch.ONE_RTT] = Buffer(capacity=CRYPTO_BUFFER_SIZE)
+
+
+def check_crypto(
+    streams: dict[tls.Epoch, QuicStream], epoch: tls.Epoch, frame_type: int, buf: Buffer
+) -> None:
+    """Raise QuicConnectionError for a CRYPTO frame that ends beyond MAX_CRYPTO.
+
+    aioquic buffers half a MiB, and TLS as much as a message says that it has.
+    """
+    start = buf.tell()
+    end = int(buf.pull_uint_var()) + int(buf.pull_uint_var())
+    buf.seek(start)
+    others = (stream.receiver.highest_offset for key, stream in streams.items() if key != epoch)
+    if end + sum(others) > MAX_CRYPTO:
+        raise QuicConnectionError(
+            QuicErrorCode.CRYPTO_BUFFER_EXCEEDED, frame_type, "too large a handshake"
+        )
+
+
+def check_gaps(stream: QuicStream, limit: int, frame_type: int) -> None:
+    """Raise QuicConnectionError for a stream with more gaps: aioquic walks through them all."""
+    if len(stream.receiver._ranges) > limit:
+        raise QuicConnectionError(
+            QuicErrorCode.PROTOCOL_VIOLATION, frame_type, "too many gaps in a stream"
+        )

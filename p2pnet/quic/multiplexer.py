@@ -17,9 +17,10 @@ from typing import Any
 from aioquic.quic import events as quic_events
 
 from p2pnet.quic import events
-from p2pnet.quic.admission import NO_CONNECTIONS, Admission, Admitted, Limits
+from p2pnet.quic.admission import NO_CONNECTIONS, Admission, Answer, Limits
 from p2pnet.quic.connection import Connection
 from p2pnet.quic.engine import Engine
+from p2pnet.quic.newcomers import Newcomer
 from p2pnet.quic.packet import destination_connection_id, parse_initial, version_negotiation
 from p2pnet.quic.profile import ConnectionProfile
 from p2pnet.wire.address import Address, PeerAddress
@@ -27,8 +28,6 @@ from p2pnet.wire.address import Address, PeerAddress
 INTERNAL_ERROR = 0x01  # RFC 9000 section 20.1
 FAR = 4.0  # seconds; a timer that far away may fire a little late
 TOGETHER = 0.25  # seconds; far timers of idle connections fire together, at multiples of this
-
-ENDS_OF_HANDSHAKE = events.HandshakeCompleted, events.ConnectionClosed
 
 AnyAddress = Address | PeerAddress
 
@@ -107,7 +106,6 @@ class Multiplexer:
 
     The parameters are those of Admission, which decides about first packets.
 
-    :ivar dropped: datagrams that belonged to no connection and began none.
     :ivar failures: connections that ended because a datagram of the peer made the engine raise.
     :ivar is_idle: whether nothing arrived and no connection was used since datagrams_to_send()
         left nothing to do: then there are neither datagrams nor events.
@@ -122,13 +120,14 @@ class Multiplexer:
         entropy: Callable[[int], bytes] = os.urandom,
     ) -> None:
         self.admission = Admission(
-            server=server, limits=limits, accept_peer=accept_peer, entropy=entropy
-        )
-        self.dropped = 0
+            server=server, limits=limits, accept_peer=accept_peer or (lambda _: None),
+            give_up=self._give_up, entropy=entropy,
+        )  # fmt: skip
         self.failures = 0
         self.is_idle = True
+        self._dropped = 0
         self._by_id: dict[bytes, Connection] = {}
-        self._connections: dict[Connection, Address | None] = {}  # with a half-open one's source
+        self._connections: set[Connection] = set()
         self._dirty: dict[Connection, None] = {}  # may have something to send, oldest first
         self._received: dict[Connection, None] = {}  # took datagrams, and may have an answer
         self._fresh: dict[Connection, None] = {}  # may have events to collect
@@ -139,6 +138,11 @@ class Multiplexer:
     def __len__(self) -> int:
         return len(self._connections)
 
+    @property
+    def dropped(self) -> int:
+        """The number of datagrams that belonged to no connection and began none."""
+        return self._dropped + self.admission.dropped
+
     def connect(self, profile: ConnectionProfile, address: AnyAddress, now: float) -> Connection:
         """Start a connection to `address`; HandshakeCompleted or ConnectionClosed follows."""
         return self.begin(prepare(profile, address, now))
@@ -146,7 +150,7 @@ class Multiplexer:
     def begin(self, engine: Engine) -> Connection:
         """Start a connection that prepare() made; its events follow as those of connect()."""
         connection = Connection(engine, touch=self._touch)
-        self._connections[connection] = None
+        self._connections.add(connection)
         self._by_id[engine.host_cid] = connection
         connection.connection_ids.add(engine.host_cid)
         self._touch(connection)
@@ -155,22 +159,25 @@ class Multiplexer:
     # -- the five verbs --------------------------------------------------------------------------
 
     def receive_datagram(self, data: bytes, address: AnyAddress, now: float) -> Connection | None:
-        """Take one QUIC datagram. Returns the connection that it was for, None if dropped."""
+        """Take one QUIC datagram. Returns the connection that it was for, None if there is none:
+        a client of the open network gets one in its turn, in datagrams_to_send()."""
         self.is_idle = False
         connection_id = destination_connection_id(data)
         if connection_id is None:
-            self.dropped += 1
+            self._dropped += 1
             return None
         connection = self._by_id.get(connection_id)
         if connection is None:
             return self._first_packet(data, address, now)
+        if self.admission.turns.are_wanted:
+            self.admission.turns.begin(now)
         expected = connection.peer_address
         if isinstance(expected, PeerAddress) and not isinstance(address, PeerAddress):
             # A packet of a peer's that came directly, by whatever way: its own protection tells
             # whether it is genuine, and where to send is decided above.
             address = expected
         elif expected != address and isinstance(address, PeerAddress):
-            self.dropped += 1
+            self._dropped += 1
             return None
         engine = connection.engine
         newest = engine.newest_packet
@@ -185,6 +192,8 @@ class Multiplexer:
         All that are due, but the events that this causes may give more to send: see may_send.
         """
         self._collect_fresh()
+        if self.admission.turns.is_open:
+            self._serve_newcomers(now)
         datagrams, self._answers = self._answers, []
         self._find_due(now)
         dirty, self._dirty = self._dirty, {}
@@ -202,7 +211,7 @@ class Multiplexer:
     @property
     def may_send(self) -> bool:
         """Whether datagrams_to_send() may have some."""
-        return bool(self._dirty or self._received or self._answers)
+        return bool(self._dirty or self._received or self._answers or self.admission.turns.is_open)
 
     @property
     def has_events(self) -> bool:
@@ -217,10 +226,13 @@ class Multiplexer:
 
     def get_timer(self) -> float | None:
         """When handle_timer() is to be called, in seconds of the caller's clock, or None."""
-        return self._timers.get_timer()
+        timer, other = self._timers.get_timer(), self.admission.get_timer()
+        return other if timer is None or (other is not None and other < timer) else timer
 
     def handle_timer(self, now: float) -> None:
         """Let every connection act whose time has come."""
+        self.admission.handle_timer(now)
+        self.is_idle = self.is_idle and not self.admission.turns.is_open
         while (connection := self._timers.next_due(now)) is not None:
             connection.engine.handle_timer(now)
             self.is_idle = False
@@ -230,43 +242,71 @@ class Multiplexer:
 
     def _first_packet(self, data: bytes, address: AnyAddress, now: float) -> Connection | None:
         header = parse_initial(data)
-        verdict: Admitted | bytes | None = None
-        if header is not None:
-            verdict = self.admission.judge(header, address, len(self._connections), now)
-        elif self.admission.server is not None and not isinstance(address, PeerAddress):
+        if isinstance(address, PeerAddress):
+            profile = self.admission.accept_peer(address) if header is not None else None
+            if header is not None and profile is not None:
+                return self._accept(profile, data, address, now, header.destination_connection_id)
+        elif self.admission.server is not None:
+            if header is not None:
+                self.admission.arrived(data, header, address, now)
+                return None
             answer = version_negotiation(data)
             if answer is not None:
                 self._answers.append((answer, address))
-        if isinstance(verdict, Admitted):
-            return self._serve(verdict, data, address, now)
-        if verdict is None:
-            self.dropped += 1
-        else:
-            self._answers.append((verdict, address))
+        self._dropped += 1
         return None
 
-    def _serve(
-        self, admitted: Admitted, data: bytes, address: AnyAddress, now: float
+    def _serve_newcomers(self, now: float) -> None:
+        for served in self.admission.serve(now, len(self._connections)):
+            if isinstance(served, Answer):
+                self._answers.append((served.datagram, served.address))
+            else:
+                self._begin_handshake(served, now)
+
+    def _begin_handshake(self, newcomer: Newcomer, now: float) -> None:
+        profile = self.admission.server
+        assert profile is not None
+        if newcomer.destination_connection_id in self._by_id:
+            return  # the client repeated its Initial, and that one came first
+        connection = self._accept(
+            profile, newcomer.datagram, newcomer.address, now,
+            newcomer.original_destination_connection_id, newcomer.retry_source_connection_id,
+        )  # fmt: skip
+        if connection is not None:
+            self.admission.began(connection, newcomer, now)
+
+    def _accept(
+        self,
+        profile: ConnectionProfile,
+        data: bytes,
+        address: AnyAddress,
+        now: float,
+        original_destination: bytes,
+        retry_source: bytes | None = None,
     ) -> Connection | None:
-        engine = admitted.profile.make_engine(
+        """Make a connection of a client's first datagram, None if the datagram is not authentic."""
+        engine = profile.make_engine(
             is_client=False,
-            original_destination_connection_id=admitted.original_destination_connection_id,
-            retry_source_connection_id=admitted.retry_source_connection_id,
+            original_destination_connection_id=original_destination,
+            retry_source_connection_id=retry_source,
         )
         self._feed(engine, data, address, now)
         if engine.is_first_flight:  # nothing in it could be decrypted: forget it at once
-            self.dropped += 1
+            self._dropped += 1
             return None
         connection = self.begin(engine)
         first_id = destination_connection_id(data)
         assert first_id is not None
         self._by_id[first_id] = connection
         connection.connection_ids.add(first_id)
-        if not isinstance(address, PeerAddress):
-            self._connections[connection] = address
-            self.admission.opened(address)
-        self._collect(connection)
+        self._fresh[connection] = None
         return connection
+
+    def _give_up(self, connection: Connection) -> None:
+        """Forget a connection whose user does not know it, without a word to the client."""
+        self._forget(connection)
+        for queue in (self._dirty, self._received, self._fresh):
+            queue.pop(connection, None)
 
     def _feed(self, engine: Engine, data: bytes, address: AnyAddress, now: float) -> None:
         try:
@@ -314,21 +354,15 @@ class Multiplexer:
                 self._by_id.pop(event.connection_id, None)
                 connection.connection_ids.discard(event.connection_id)
             elif not isinstance(event, quic_events.QuicEvent):
-                if isinstance(event, ENDS_OF_HANDSHAKE):
-                    self._settle(connection)
+                if isinstance(event, events.HandshakeCompleted):
+                    self.admission.ended(connection, finished=True)
                 self._events.append((connection, event))
         if connection.engine.is_terminated:
             self._forget(connection)
 
-    def _settle(self, connection: Connection) -> None:
-        source = self._connections.get(connection)
-        if source is not None:
-            self._connections[connection] = None
-            self.admission.settled(source)
-
     def _forget(self, connection: Connection) -> None:
-        self._settle(connection)
-        self._connections.pop(connection, None)
+        self.admission.ended(connection, finished=False)
+        self._connections.discard(connection)
         for connection_id in connection.connection_ids:
             self._by_id.pop(connection_id, None)
         connection.connection_ids.clear()

@@ -19,12 +19,18 @@ SUPPORTED_VERSION = int(QuicProtocolVersion.VERSION_1)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class InitialHeader:
-    """The header of a client's Initial packet."""
+    """The header of a client's Initial packet.
+
+    :ivar number_at: where in the datagram the packet number begins.
+    :ivar end: where the packet ends.
+    """
 
     version: int
     destination_connection_id: bytes
     source_connection_id: bytes
     token: bytes
+    number_at: int
+    end: int
 
 
 def destination_connection_id(datagram: bytes) -> bytes | None:
@@ -45,15 +51,19 @@ def parse_initial(datagram: bytes) -> InitialHeader | None:
     """The header of an Initial of our version in a datagram that is large enough, else None."""
     if not datagram[0] & 0x80 or len(datagram) < SMALLEST_INITIAL:
         return None
+    buffer = Buffer(data=datagram)
     try:
-        header = pull_quic_header(Buffer(data=datagram), host_cid_length=CONNECTION_ID_LENGTH)
+        header = pull_quic_header(buffer, host_cid_length=CONNECTION_ID_LENGTH)
     except (ValueError, BufferReadError):
         return None
     if header.packet_type is not QuicPacketType.INITIAL or header.version != SUPPORTED_VERSION:
         return None
     if len(header.destination_cid) < SHORTEST_FIRST_ID:
         return None
-    return InitialHeader(header.version, header.destination_cid, header.source_cid, header.token)
+    return InitialHeader(
+        header.version, header.destination_cid, header.source_cid, header.token,
+        number_at=buffer.tell(), end=header.packet_length,
+    )  # fmt: skip
 
 
 def version_negotiation(datagram: bytes) -> bytes | None:

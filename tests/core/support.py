@@ -69,6 +69,7 @@ class FakeConnection(Connection):
 
     :ivar sent: the messages; `consumed`: received bytes that were used.
     :ivar rtt: the round-trip time in seconds; `backlog`: unsent bytes; both for tests to choose.
+    :ivar answered: whether the server sent anything; for tests to choose.
     :ivar closed: code and reason, once it is closed.
     """
 
@@ -79,6 +80,7 @@ class FakeConnection(Connection):
         self.sent: list[Message] = []
         self.consumed = self.pings = self.path_changes = self.backlog = 0
         self.rtt: float | None = 0.05
+        self.answered = False
         self.closed: tuple[int, str] | None = None
 
     @property
@@ -95,6 +97,11 @@ class FakeConnection(Connection):
     def is_open(self) -> bool:
         """Whether it was not closed yet."""
         return self.closed is None
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether a test says that the server answered."""
+        return self.answered
 
     @property
     def smoothed_rtt(self) -> float | None:

@@ -31,6 +31,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.trial.unittest import SynchronousTestCase
 
 from lab.forked import ForkedDeployment
+from p2pnet.core.peer.profiles import PEER_ALPN
 from p2pnet.endpoints import P2PClientEndpoint
 from p2pnet.identity import Credentials, Role, load_certificates
 from p2pnet.quic.profile import CONNECTION_ID_LENGTH, ConnectionProfile
@@ -267,7 +268,7 @@ class SimulatedRelayTests(SynchronousTestCase):
         self.assertEqual(Group.X25519, server_hello.key_share[0])
         self.assertEqual((None, None), (client_hello.pre_shared_key, server_hello.pre_shared_key))
         self.assertIsNone(client_hello.server_name)
-        self.assertEqual(["p2pnet-peer/1"], client_hello.alpn_protocols)
+        self.assertEqual([PEER_ALPN], client_hello.alpn_protocols)
         names = {SERVICE.encode(), AGENT.encode(), CONNECTOR.encode()}
         self.assertEqual(set(), find(names, streams))
 

@@ -6,6 +6,7 @@ test_contract_fast.py, the functions for packets are in test_packet.py. That the
 is checked in test_contract_boundary.py.
 """
 
+import dataclasses
 import inspect
 from typing import Any
 
@@ -29,7 +30,7 @@ from p2pnet.quic.engine import Engine
 from p2pnet.quic.flow_control import STREAM_WINDOW
 from p2pnet.quic.memory import CONNECTION_IDS
 from p2pnet.quic.tls import StrictContext
-from tests.quic.harness import CLIENT, Pair, client_settings, server_settings
+from tests.quic.harness import CLIENT, LIMITS, Pair, client_settings, server_settings
 
 
 class ContractTestCase(SynchronousTestCase):
@@ -86,6 +87,21 @@ class StateTests(ContractTestCase):
         self.assertEqual([], fresh._network_paths, message)
         self.assertEqual(CLIENT, self.server._network_paths[0].addr, message)
         self.assertEqual(CLIENT, self.server.get_peer_address())
+        path = self.server._network_paths[0]
+        self.assertTrue(path.is_validated, "is_validated: Engine._make_datagrams")
+        self.assertTrue(0 < path.bytes_sent <= 3 * path.bytes_received, "Engine._make_datagrams")
+
+    def test_retry_count(self) -> None:
+        """_retry_count of a client grows with the Retry."""
+        message = "_retry_count: Engine.is_answered"
+        self.assertEqual(0, self.client._retry_count, message)
+        pair = Pair(limits=dataclasses.replace(LIMITS, retry_above=0))
+        one = pair.dial()
+        pair.run_until(lambda: pair.server.mux.admission.retry.sent)
+        self.assertFalse(one.is_answered)
+        pair.run(1.5 * pair.delay)
+        self.assertEqual(1, one.engine._retry_count, message)
+        self.assertTrue(one.is_answered)
 
     def test_close_event(self) -> None:
         """_close_event is None, and set as soon as either end closes."""

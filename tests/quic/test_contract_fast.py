@@ -168,7 +168,7 @@ class TurnTests(FastContractTestCase):
     def test_challenges(self) -> None:
         """local_challenge_sent says whether a new path of the peer was asked."""
         self.server.receive_datagram(self.ping(), ("198.51.100.9", 9), self.pair.now)
-        path = self.server._network_paths[0]
+        path = self.server._network_paths[-1]  # the one in use stays the first
         self.assertEqual((False, False), (path.is_validated, path.local_challenge_sent))
         self.server.datagrams_to_send(self.pair.now)
         self.assertIs(True, path.local_challenge_sent, "_wants_probe")

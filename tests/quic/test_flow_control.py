@@ -111,8 +111,8 @@ class AttackTests(SynchronousTestCase):
         self.assertEqual(PROTOCOL_VIOLATION, closed.code)
 
     def test_a_handshake_full_of_gaps_is_ended(self) -> None:
-        """Before anybody is authenticated."""
-        pair = Pair()
+        """Before anybody is authenticated; one from the open network is not even begun."""
+        pair = Pair(peer=True)
         one = pair.dial()
         stream = one.engine._crypto_streams[next(iter(one.engine._crypto_streams))]
         stream.sender._pending.subtract(0, 1)
@@ -120,7 +120,6 @@ class AttackTests(SynchronousTestCase):
             stream.sender._pending.subtract(offset, offset + 1)
         pair.run_until_quiet()
         self.assertEqual(PROTOCOL_VIOLATION, pair.server.happened(events.ConnectionClosed)[0].code)
-        self.assertEqual(0, pair.server.mux.admission.half_open)
 
 
 class UndeliveredTests(SynchronousTestCase):

@@ -109,7 +109,7 @@ class HandshakeTestCase(SynchronousTestCase):
             self.assertIs(ErrorCode.BAD_CERTIFICATE, closed.error_code)
         self.assertEqual([], pair.server.happened(events.HandshakeCompleted))
         self.assertEqual([], pair.server.happened(events.StreamDataReceived))
-        self.assertEqual(0, pair.server.mux.admission.half_open)
+        self.assertEqual(0, len(pair.server.mux.admission.half_open))
         self.assertEqual(0, pair.server.mux.failures)
         self.assertFalse(one.is_established)
 

@@ -17,7 +17,7 @@ from p2pnet.wire.address import format_address
 from p2pnet.wire.codes import DecodeError, ErrorCode
 from p2pnet.wire.encoding import Message
 
-GREETING_TIMEOUT = 10.0  # seconds from the first packet to Hello
+GREETING_TIMEOUT = 10.0  # seconds from the end of the handshake to Hello
 
 
 class ControlConnections:
@@ -45,21 +45,19 @@ class ControlConnections:
 
     # -- packets and events of connections -------------------------------------------------------
 
-    def packet_arrived(self, connection: Connection, now: float) -> None:
-        """Handle the arrival of a packet: add a new node, or update the state of a known one."""
+    def packet_arrived(self, connection: Connection) -> None:
+        """Handle the arrival of a packet: update the state of the node that sent it, if any."""
         node = self._nodes.find(connection)
-        if node is not None:
-            if node.address != connection.peer_address:
-                self._moved(node)
-        elif connection.owner is None and connection.is_open:
-            node = self._nodes.add(connection)
-            self._timers.call_at(now + GREETING_TIMEOUT, lambda _: self._check_greeting(node))
+        if node is not None and node.address != connection.peer_address:
+            self._moved(node)
 
     def handle(self, connection: Connection, event: quic_events.Event, now: float) -> None:
         """Handle one event of a connection."""
         node = self._nodes.find(connection)
         match event:
-            case quic_events.HandshakeCompleted() if node is not None:
+            case quic_events.HandshakeCompleted():
+                node = self._nodes.add(connection)
+                self._timers.call_at(now + GREETING_TIMEOUT, lambda _: self._check_greeting(node))
                 self._admit(node)
             case quic_events.StreamDataReceived(stream_id, data, _) if node is not None:
                 self._receive(node, stream_id, data, now)

@@ -106,7 +106,7 @@ class IntermediateCore:
     @property
     def retries_sent(self) -> int:
         """The number of Retry packets sent to validate addresses (RFC 9000 section 8.1.2)."""
-        return self._mux.admission.retries_sent
+        return self._mux.admission.retry.sent
 
     # -- the five verbs --------------------------------------------------------------------------
 
@@ -121,7 +121,7 @@ class IntermediateCore:
         elif kind is Kind.QUIC:
             connection = self._mux.receive_datagram(data, address, now)
             if connection is not None:
-                self._control.packet_arrived(connection, now)
+                self._control.packet_arrived(connection)
         else:
             self._unwanted[kind.name.lower()] += 1
 

@@ -42,6 +42,12 @@ class Backoff:
             return now + max(QUICK_TIMEOUT, QUICK_ROUND_TRIPS * rtt)
         return now + CONNECT_TIMEOUT
 
+    @property
+    def latest(self) -> float:
+        """When even a try that was answered counts as failed. An Intermediate that answers is
+        there; if many nodes come back to it, another try would only have to queue again."""
+        return self.began_at + CONNECT_TIMEOUT
+
     def succeeded(self) -> None:
         """Count from the start: the Intermediate answered."""
         self.failures, self._quick_tries = 0, QUICK_TRIES

@@ -204,6 +204,10 @@ class ControlLink:
         self._stream = ControlStream(connection)
 
     def _give_up(self, now: float) -> None:
+        latest = self._backoff.latest
+        if self._stream is not None and self._stream.connection.is_answered and now < latest:
+            self._alarm.set(latest, self._give_up)
+            return
         doing = "looking up the name" if self.state is LinkState.RESOLVING else "connecting"
         seconds = round(now - self._backoff.began_at, 1)
         self._failed(f"no answer within {seconds:g} s of {doing}", now)

@@ -6,11 +6,7 @@ from typing import Any
 
 from aioquic import tls
 from aioquic.buffer import Buffer  # type: ignore[attr-defined]
-from aioquic.quic.connection import (
-    QuicConnectionError,
-    QuicConnectionState,
-    QuicReceiveContext,
-)
+from aioquic.quic.connection import QuicConnectionError, QuicConnectionState, QuicReceiveContext
 from aioquic.quic.events import DatagramFrameReceived, QuicEvent, StreamDataReceived
 from aioquic.quic.packet import QuicStreamFrame
 from aioquic.quic.packet_builder import QuicDeliveryState
@@ -23,6 +19,7 @@ from p2pnet.quic.fast.protect import SAMPLE, SAMPLE_AT, OneRtt, OtherKeys, Packe
 from p2pnet.quic.fast.ranges import add_last
 from p2pnet.quic.fast.streams import Chunks, Streams
 from p2pnet.quic.flow_control import STREAM_WINDOW
+from p2pnet.quic.memory import check_gaps
 
 ONE_RTT = tls.Epoch.ONE_RTT
 CONNECTED = QuicConnectionState.CONNECTED
@@ -252,7 +249,7 @@ class FastReceiver(Engine):
         delivered = receiver.starting_offset()
         if receiver.highest_offset != delivered or receiver.is_finished or self._undelivered:
             self._received(stream)
-            self._check_gaps(stream, MAX_GAPS, kind)
+            check_gaps(stream, MAX_GAPS, kind)
         # Whether the window is due depends on what is held of this, which is known by the next
         # packet.
         if delivered + STREAM_WINDOW * 3 // 4 >= stream.max_stream_data_local:

@@ -52,7 +52,6 @@ class ControlCase(SynchronousTestCase):
         """A node whose handshake succeeded."""
         identity = credentials(role, name).identity
         connection = FakeConnection(address, identity)
-        self.control.packet_arrived(connection, 0.0)
         self.control.handle(connection, quic_events.HandshakeCompleted(identity), 0.0)
         return connection
 
@@ -83,7 +82,7 @@ class ControlCase(SynchronousTestCase):
 
 
 class GreetingTests(ControlCase):
-    """From the first packet to a node that may say anything."""
+    """From the handshake to a node that may say anything."""
 
     def test_a_hello_is_answered_with_address_and_welcome(self) -> None:
         """In the lower of the two minor versions; and the node is reported."""
@@ -160,18 +159,16 @@ class GreetingTests(ControlCase):
             self.close(stranger, reason="no certificate")
             self.assertEqual(reports.NodeRefused(text, "no certificate"), self.events[-1])
 
-    def test_a_closed_connection_is_no_new_node(self) -> None:
-        """Though a last packet of it may come."""
-        connection = FakeConnection(AGENT)
-        connection.close(0, "over")
-        self.control.packet_arrived(connection, 0.0)
-        self.assertEqual(0, len(self.nodes))
+    def test_a_client_in_handshake_is_no_node(self) -> None:
+        """Strangers get as far as that."""
+        self.control.packet_arrived(FakeConnection(AGENT))
+        self.assertEqual((0, None), (len(self.nodes), self.timers.get_timer()))
 
     def test_a_node_that_left_does_not_come_back_by_a_late_packet(self) -> None:
         """Nor do later events of its connection count."""
         alice = self.connect(Role.AGENT, "alice", AGENT)
         self.close(alice)
-        self.control.packet_arrived(alice, 0.0)
+        self.control.packet_arrived(alice)
         self.close(alice)
         self.assertEqual(0, len(self.nodes))
         self.assertEqual([reports.NodeRefused("203.0.113.1:50000", "gone")], self.events)
@@ -184,7 +181,7 @@ class AddressTests(ControlCase):
         """And the frames of its sessions are forwarded from and to there."""
         alice, _ = self.pair()
         alice.address = ("203.0.113.7", 6000)
-        self.control.packet_arrived(alice, 1.0)
+        self.control.packet_arrived(alice)
         self.assertEqual(messages.ObservedAddress(1, "203.0.113.7", 6000), alice.sent[-1])
         moved = self.events[-1]
         assert isinstance(moved, reports.NodeMoved)
@@ -194,7 +191,7 @@ class AddressTests(ControlCase):
         """The Welcome will come with the new address."""
         alice = self.connect(Role.AGENT, "alice", AGENT)
         alice.address = ("203.0.113.7", 6000)
-        self.control.packet_arrived(alice, 1.0)
+        self.control.packet_arrived(alice)
         self.assertEqual(([], []), (alice.sent, self.events))
 
 

@@ -73,6 +73,18 @@ class BackoffTests(LinkCase):
         now, _ = next(self.losses())
         self.assertLess(abs(now - begun - QUICK_RETRY - QUICK_TIMEOUT), 0.1)
 
+    def test_a_quick_try_that_was_answered_goes_on(self) -> None:
+        """The Intermediate is there, and another try would queue behind this one's place."""
+        self.start()
+        self.come_up()
+        self.node.is_needed = True
+        self.handle(quic_events.ConnectionClosed(ErrorCode.PEER_LOST, "gone", True))
+        self.run_to(self.now + 2 * QUICK_RETRY)
+        self.connection.answered = True
+        begun = self.now
+        now, _ = next(self.losses())
+        self.assertLess(abs(now - begun - CONNECT_TIMEOUT), 2 * QUICK_RETRY)
+
 
 class ResolutionTests(LinkCase):
     """An Intermediate that is given by name."""

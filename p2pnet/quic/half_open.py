@@ -1,0 +1,132 @@
+"""The half-open connections of a server: how many, for how long, and which go first."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterator
+
+from p2pnet.quic.connection import Connection
+from p2pnet.quic.sources import Sources
+
+LIFE = 3.0  # seconds that a handshake may take
+PATIENCE = 2.0  # seconds without a new packet, after which a handshake makes way for others
+HORIZON = 2.0  # seconds; no more handshakes are begun than finish in that time
+START = 64  # ... while there is room for all, for then that number is not known
+LEAST, MOST = 16, 1024
+
+
+@dataclasses.dataclass(eq=False, slots=True)
+class HalfOpen:
+    """A connection whose handshake has neither completed nor failed.
+
+    :ivar source: the sources.prefixes() of the client.
+    :ivar is_proven: whether a token proved the client's address before the handshake.
+    :ivar newest: the engine's newest packet when has_progressed() was last called.
+    :ivar news_at: when the handshake was last seen to make progress, in seconds.
+    """
+
+    connection: Connection
+    source: tuple[bytes, ...]
+    is_proven: bool
+    began_at: float
+    newest: int = 0
+    news_at: float = 0.0
+
+    def is_stale(self, now: float) -> bool:
+        """Whether the client has sent nothing new for PATIENCE."""
+        newest = self.connection.engine.newest_packet
+        if newest > self.newest:
+            self.newest, self.news_at = newest, now
+        return self.news_at + PATIENCE <= now
+
+
+class HalfOpenTable:
+    """The half-open connections from the open network.
+
+    The table is a budget in time: it has room for as many handshakes as finished in HORIZON. A
+    table that is full makes room only at the cost of a handshake without progress, or of a source
+    that has more of the table than the newcomer's.
+
+    :ivar capacity: how many handshakes may be half-open at a time.
+    :ivar begun: handshakes so far.
+    """
+
+    def __init__(self) -> None:
+        self.capacity = START
+        self.begun = 0
+        self._entries: dict[Connection, HalfOpen] = {}  # the oldest first
+        self._sources: Sources[HalfOpen] = Sources()
+        self._finished = 0  # since ...
+        self._counts_from = 0.0
+        self._was_full = False  # in that time
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether another handshake needs the room of one that is there."""
+        return len(self._entries) >= self.capacity
+
+    def begin(self, entry: HalfOpen) -> None:
+        """Add a handshake that began at `entry.began_at`."""
+        now = entry.news_at = entry.began_at
+        entry.newest = entry.connection.engine.newest_packet
+        if now - self._counts_from >= HORIZON:
+            self._adapt(now)
+        self.begun += 1
+        self._entries[entry.connection] = entry
+        self._sources.add(entry)
+        self._was_full = self._was_full or self.is_full
+
+    def end(self, connection: Connection, *, finished: bool) -> HalfOpen | None:
+        """Remove a connection whose handshake completed or failed; None if it is not half-open.
+
+        :param finished: whether the handshake completed.
+        """
+        entry = self._entries.pop(connection, None)
+        if entry is None:
+            return None
+        self._sources.remove(entry)
+        if finished:
+            self._finished += 1
+            if self._finished > self.capacity:  # a larger table is wanted soon
+                self.capacity = min(MOST, self._finished)
+        return entry
+
+    def expired(self, now: float) -> list[Connection]:
+        """The connections that are to be given up for their age."""
+        return [entry.connection for entry in self._older(LIFE, now)]
+
+    def makes_way(self, source: tuple[bytes, ...], now: float) -> Connection | None:
+        """The connection to give up for a newcomer from `source`, None if there is none."""
+        for entry in self._older(PATIENCE, now):
+            if entry.is_stale(now):
+                return entry.connection
+        fuller = self._sources.oldest_of_fuller(source)
+        return None if fuller is None else fuller.connection
+
+    @property
+    def expires_at(self) -> float:
+        """When expired() has the next connection, in seconds; infinity for never."""
+        return next((entry.began_at + LIFE for entry in self._entries.values()), math.inf)
+
+    @property
+    def has_room_at(self) -> float:
+        """When a newcomer of any source may begin: infinity for never, minus infinity for now."""
+        if not self.is_full:
+            return -math.inf
+        return min(entry.news_at for entry in self._entries.values()) + PATIENCE
+
+    def _adapt(self, now: float) -> None:
+        """Give the table room for the handshakes that finished in the last HORIZON."""
+        finished = round(self._finished * HORIZON / (now - self._counts_from))
+        self.capacity = min(MOST, max(LEAST if self._was_full else START, finished))
+        self._finished, self._counts_from, self._was_full = 0, now, False
+
+    def _older(self, age: float, now: float) -> Iterator[HalfOpen]:
+        return itertools.takewhile(
+            lambda entry: entry.began_at + age <= now, self._entries.values()
+        )

@@ -1,0 +1,97 @@
+"""Tests of p2pnet.quic.half_open."""
+
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from p2pnet.quic.half_open import (
+    HORIZON,
+    LEAST,
+    LIFE,
+    MOST,
+    PATIENCE,
+    START,
+    HalfOpen,
+    HalfOpenTable,
+)
+from p2pnet.quic.sources import prefixes
+
+
+class FakeEngine:
+    """An engine of which only the newest packet counts."""
+
+    newest_packet = 0
+
+
+class FakeConnection:
+    """A connection in handshake."""
+
+    def __init__(self) -> None:
+        self.engine = FakeEngine()
+
+
+class HalfOpenTests(SynchronousTestCase):
+    """How many handshakes may be half-open, and which make way."""
+
+    def setUp(self) -> None:
+        self.table = HalfOpenTable()
+
+    def begin(self, host: str, now: float) -> Any:
+        """Begin a handshake with a client."""
+        connection: Any = FakeConnection()
+        self.table.begin(HalfOpen(connection, prefixes((host, 1)), False, began_at=now))
+        return connection
+
+    def fill(self, now: float, finish: int = 0) -> None:
+        """Fill the table, and finish so many handshakes."""
+        connections = []
+        while not self.table.is_full:
+            connections.append(self.begin("10.0.0.1", now))
+        for connection in connections[:finish]:
+            self.table.end(connection, finished=True)
+
+    def test_the_capacity_is_what_finished_in_the_horizon(self) -> None:
+        """Once the table was full; never less than LEAST, nor more than MOST."""
+        self.assertEqual(START, self.table.capacity)
+        self.fill(HORIZON, finish=LEAST + 4)
+        self.begin("10.0.0.1", 2 * HORIZON)
+        self.assertEqual(LEAST + 4, self.table.capacity)
+        self.begin("10.0.0.1", 4 * HORIZON)
+        self.assertEqual(LEAST, self.table.capacity)
+        for _ in range(2 * MOST):
+            self.table.end(self.begin("10.0.0.1", 4 * HORIZON), finished=True)
+        self.assertEqual(MOST, self.table.capacity)
+
+    def test_a_table_with_room_says_nothing_about_the_capacity(self) -> None:
+        """A single client in a minute is not all that the processor can do."""
+        for now in range(0, 60, 5):
+            self.table.end(self.begin("10.0.0.1", float(now)), finished=True)
+        self.assertEqual(START, self.table.capacity)
+
+    def test_handshakes_expire_in_the_order_of_their_beginning(self) -> None:
+        """After LIFE, whatever came from the client meanwhile."""
+        first, second = self.begin("10.0.0.1", 1.0), self.begin("10.0.0.2", 2.0)
+        self.assertEqual(1.0 + LIFE, self.table.expires_at)
+        self.assertEqual([first], self.table.expired(1.0 + LIFE))
+        self.assertEqual([first, second], self.table.expired(2.0 + LIFE))
+
+    def test_a_silent_handshake_makes_way_for_anybody(self) -> None:
+        """After PATIENCE without a new packet; otherwise only one of a fuller source."""
+        oldest = self.begin("10.0.0.1", 0.0)
+        self.fill(0.5)
+        mine, other = prefixes(("10.0.0.1", 1)), prefixes(("10.1.0.1", 1))
+        self.assertIsNone(self.table.makes_way(mine, PATIENCE - 0.1))
+        self.assertIs(oldest, self.table.makes_way(other, PATIENCE - 0.1))
+        self.assertEqual(PATIENCE, self.table.has_room_at)
+        oldest.engine.newest_packet = 1
+        self.assertIsNone(self.table.makes_way(mine, PATIENCE))
+        self.assertIsNot(oldest, self.table.makes_way(mine, PATIENCE + 0.5))
+        self.assertIsNotNone(self.table.makes_way(mine, PATIENCE + 0.5))
+
+    def test_a_connection_is_counted_off_once(self) -> None:
+        """Any other is no matter."""
+        connection = self.begin("10.0.0.1", 0.0)
+        entry = self.table.end(connection, finished=False)
+        self.assertIs(connection, entry and entry.connection)
+        self.assertIsNone(self.table.end(connection, finished=True))
+        self.assertEqual(0, len(self.table))
