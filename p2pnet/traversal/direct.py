@@ -113,7 +113,7 @@ class DirectSearch:
     def candidates_changed(self, now: float) -> None:
         """Send the new candidates of this node to the peer; without a path, begin a round."""
         if self._rounds.checks is not None:
-            self._rounds.update()
+            self._rounds.update(now)
             self.begin(now)
 
     def network_changed(self, now: float) -> None:

@@ -15,6 +15,8 @@ import math
 from collections.abc import Callable, Iterable
 
 from p2pnet.reports import CandidatesExchanged, ChecksFailed, ChecksStarted
+from p2pnet.timing import Throttle
+from p2pnet.traversal.budget import Cause, SendBudget
 from p2pnet.traversal.candidate import Candidate, CandidateType
 from p2pnet.traversal.checklist import CheckList, IceCredentials
 from p2pnet.traversal.own_candidates import OwnCandidates
@@ -34,6 +36,9 @@ PUNCHING_DELAY = 0.05  # seconds at least from an answer to the first check of b
 # Seconds from the controlling end's first openers to its first check: they have to leave its NAT
 # before the peer's check arrives, also where the way there takes longer than the way back.
 HEAD_START = 0.02
+# Offers that an end makes or takes, and updates in each direction: seconds between two, and how
+# many may come at once. Of those that wait the newest counts, which has all that is new.
+MESSAGE_INTERVAL, MESSAGE_BURST = 1.0, 3
 
 
 class Step(enum.Enum):
@@ -72,6 +77,7 @@ class CandidateExchange:
     :param controlling: whether this end offers (RFC 8445 section 6.1.1).
     :param own: the candidates of this node.
     :param policy: the name of the path policy, which an offer tells the other end.
+    :param budget: of the node, for packets to unproven addresses.
     :param entropy: the source of random bytes.
     :ivar tag: starts the transaction id of every check of this end.
     :ivar failures: rounds that failed since the last success.
@@ -87,6 +93,7 @@ class CandidateExchange:
         controlling: bool,
         own: OwnCandidates,
         policy: str,
+        budget: SendBudget,
         entropy: Callable[[int], bytes],
     ) -> None:
         self.session = session
@@ -102,7 +109,11 @@ class CandidateExchange:
         self._deadline: Deadline | None = None  # of the present round
         self._second_openers_at = math.inf
         self._own = own
+        self._budget = budget
         self._entropy = entropy
+        self._rates = _MessageRates()
+        # Messages that the peer owes: an answer to each offer, and then the beginning of checks.
+        self._owed: collections.Counter[type[messages.PathMessage]] = collections.Counter()
         self.events: collections.deque[Event] = collections.deque()
 
     # -- rounds ----------------------------------------------------------------------------------
@@ -124,12 +135,19 @@ class CandidateExchange:
         The other end waits for the offer.
         """
         if self._controlling:
-            self._deadline = Deadline(now + EXCHANGE_TIMEOUT, Step.MISS_ANSWER)
-            self.events.append(messages.CandidateOffer(*self._description(), self.policy))
+            self._rates.offers.call(self._offer, now)
 
-    def update(self) -> None:
+    def _offer(self, now: float) -> None:
+        self._deadline = Deadline(now + EXCHANGE_TIMEOUT, Step.MISS_ANSWER)
+        self._owed[messages.CandidateAnswer] += 1
+        self.events.append(messages.CandidateOffer(*self._description(), self.policy))
+
+    def update(self, now: float) -> None:
         """Send the present candidates to a peer that has earlier ones."""
-        self.events.append(messages.CandidateUpdate(to_wire(self._own.gather())))
+        self._rates.own_updates.call(lambda _: self.events.append(self._update()), now)
+
+    def _update(self) -> messages.CandidateUpdate:
+        return messages.CandidateUpdate(to_wire(self._own.gather()))
 
     def take_signal(self, message: messages.PathMessage, rtt: float, now: float) -> None:
         """Take a message of the peer. Ignore a message that the peer's role does not send.
@@ -138,28 +156,45 @@ class CandidateExchange:
         """
         match message:
             case messages.CandidateOffer() if not self._controlling:
-                self._take_remote(message)
-                self.events.append(messages.CandidateAnswer(*self._description()))
-                self._start_both(rtt, now)
-            case messages.CandidateAnswer() if self._controlling and self.has_begun:
+                self._rates.offers.call(lambda at: self._answer(message, rtt, at), now)
+            case messages.CandidateAnswer() if self._pays(message):
                 self._deadline = None
-                self._take_remote(message)
-            case messages.CandidateUpdate(candidates=candidates) if self.checks is not None:
-                self.checks.add_remote(from_wire(candidates))
-                self._open_nats(self.checks, FIRST_TTL)
-            case messages.StartPunching(delay=delay) if (
-                self._controlling and self.checks is not None
+                self._owed[messages.StartPunching] += 1
+                self._take_remote(message, now)
+            case messages.CandidateUpdate() if self.checks is not None:
+                self._rates.updates.call(lambda at: self._add(message, at), now)
+            case messages.StartPunching(delay=delay) if self.checks is not None and self._pays(
+                message
             ):
                 self._start(self.checks, delay / 1000, now)
             case messages.PunchingResult(direct=False, reason=reason):
                 self.events.append(ChecksFailed(self.session.hex(), f"peer: {reason}", None))
+
+    def _pays(self, message: messages.PathMessage) -> bool:
+        """Whether the peer owed `message`, which only the controlling end may be owed."""
+        is_owed = self._owed[type(message)] > 0
+        if is_owed:
+            self._owed[type(message)] -= 1
+        return is_owed
+
+    def _answer(self, offer: messages.CandidateOffer, rtt: float, now: float) -> None:
+        self._take_remote(offer, now)
+        self.events.append(messages.CandidateAnswer(*self._description()))
+        self._start_both(rtt, now)
+
+    def _add(self, update: messages.CandidateUpdate, now: float) -> None:
+        if self.checks is not None:
+            self.checks.add_remote(from_wire(update.candidates))
+            self._open_nats(self.checks, FIRST_TTL, now)
 
     def _description(self) -> tuple[str, str, tuple[messages.CandidateInfo, ...]]:
         """Return what an offer and an answer say: credentials and candidates."""
         ours = self._credentials
         return ours.username_fragment, ours.password, to_wire(self._own.gather())
 
-    def _take_remote(self, message: messages.CandidateOffer | messages.CandidateAnswer) -> None:
+    def _take_remote(
+        self, message: messages.CandidateOffer | messages.CandidateAnswer, now: float
+    ) -> None:
         theirs = IceCredentials(message.username_fragment, message.password)
         if self.checks is None or self.checks.remote != theirs:
             tag, entropy = self.tag, self._entropy
@@ -168,12 +203,16 @@ class CandidateExchange:
                 local=self._credentials,
                 remote=theirs,
                 policy=self._own.policy,
+                budget=self._budget,
+                session=self.session,
                 entropy=lambda size: tag + entropy(size - TAG_LENGTH),
             )
         self.checks.pairs.use_bases(self._own.bases())
         remote = from_wire(message.candidates)
         self.checks.add_remote(remote)
-        self._open_nats(self.checks, FIRST_TTL)
+        for pair in self.checks.pairs.values():
+            pair.opened = 0
+        self._open_nats(self.checks, FIRST_TTL, now)
         ours = _texts(self._own.gather())
         self.events.append(CandidatesExchanged(self.session.hex(), ours, _texts(remote)))
 
@@ -193,10 +232,17 @@ class CandidateExchange:
         if not checks.pairs:
             self.fail("the peer has no candidate that may be checked", now)
 
-    def _open_nats(self, checks: CheckList, ttl: int) -> None:
-        """Queue openers. IPv6 needs none: where no NAT translates, no port can be lost."""
+    def _open_nats(self, checks: CheckList, ttl: int, now: float) -> None:
+        """Queue openers that the present round lacks; without a budget checks open NATs as well.
+
+        IPv6 needs none: where no NAT translates, no port can be lost.
+        """
+        budget = self._budget
         for address, pair in checks.pairs.items():
-            if not pair.is_valid and not pair.remote.is_ipv6:
+            if pair.is_valid or pair.remote.is_ipv6 or pair.opened >= ttl:
+                continue
+            if budget.take_spare(now) and budget.allows(address, Cause.NAMED, now):
+                pair.opened = ttl
                 self.openers.append(Outgoing(encode_opener(self._entropy(12)), address, ttl))
 
     def succeed(self) -> None:
@@ -206,6 +252,8 @@ class CandidateExchange:
         """
         self.failures = 0
         self._deadline = None
+        if self._controlling:
+            self._rates.offers.cancel()
 
     def fail(self, reason: str, now: float) -> None:
         """End the round without a direct path; the controlling end offers again, later each time.
@@ -225,10 +273,11 @@ class CandidateExchange:
     def get_timer(self) -> float:
         """Return the time to call handle_timer() at, math.inf for never."""
         deadline = self._deadline.at if self._deadline is not None else math.inf
-        return min(deadline, self._second_openers_at)
+        return min(deadline, self._second_openers_at, self._rates.get_timer())
 
     def handle_timer(self, now: float) -> None:
         """Begin the next round, miss an answer, or queue the second openers, whatever is due."""
+        self._rates.handle_timer(now)
         deadline = self._deadline
         if deadline is not None and now >= deadline.at:
             self._deadline = None
@@ -238,7 +287,26 @@ class CandidateExchange:
                 self.fail(f"no answer to the candidates within {EXCHANGE_TIMEOUT:.0f} s", now)
         if self.checks is not None and now >= self._second_openers_at:
             self._second_openers_at = math.inf
-            self._open_nats(self.checks, SECOND_TTL)
+            self._open_nats(self.checks, SECOND_TTL, now)
+
+
+class _MessageRates:
+    """How often an end makes or takes offers, takes updates, and sends its own."""
+
+    def __init__(self) -> None:
+        self.offers = Throttle(MESSAGE_INTERVAL, MESSAGE_BURST)
+        self.updates = Throttle(MESSAGE_INTERVAL, MESSAGE_BURST)
+        self.own_updates = Throttle(MESSAGE_INTERVAL, MESSAGE_BURST)
+
+    def get_timer(self) -> float:
+        """Return the time to call handle_timer() at, math.inf for never."""
+        throttles = self.offers, self.updates, self.own_updates
+        return min(throttle.get_timer() for throttle in throttles)
+
+    def handle_timer(self, now: float) -> None:
+        """Make and take the messages that are due."""
+        for throttle in (self.offers, self.updates, self.own_updates):
+            throttle.handle_timer(now)
 
 
 def tag_of(username_fragment: str) -> bytes:

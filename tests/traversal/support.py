@@ -13,6 +13,7 @@ from p2pnet.interfaces import Datagrams
 from p2pnet.testing.nat import NATBox
 from p2pnet.testing.network import Link, SimulatedNetwork
 from p2pnet.traversal import checklist
+from p2pnet.traversal.budget import SendBudget
 from p2pnet.traversal.candidate import (
     Candidate,
     CandidatePolicy,
@@ -98,6 +99,8 @@ class End:
             remote=remote,
             bases=[self.local],
             policy=self.policy,
+            budget=SendBudget(),
+            session=b"",
             entropy=self._entropy,
         )
 

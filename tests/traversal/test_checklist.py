@@ -21,7 +21,7 @@ from tests.traversal.support import (
     introduce,
 )
 
-NOWHERE = [("192.0.2.100", 2000 + number) for number in range(16)]
+NOWHERE = [(f"192.0.2.{100 + number}", 2000 + number) for number in range(16)]
 
 
 def gaps(times: Iterable[float]) -> list[int]:

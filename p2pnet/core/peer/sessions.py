@@ -14,6 +14,7 @@ from p2pnet.core.timers import Deadlines, Timers
 from p2pnet.interfaces import IPathSelector
 from p2pnet.quic.events import StreamDataReceived, StreamEvent, StreamWritable
 from p2pnet.traversal import path_events
+from p2pnet.traversal.budget import SendBudget
 from p2pnet.traversal.exchange import TAG_LENGTH, CandidateExchange, tag_of
 from p2pnet.traversal.own_candidates import OwnCandidates
 from p2pnet.traversal.paths import Paths
@@ -142,6 +143,7 @@ class Sessions:
         self._controlling = controlling
         self._own = own
         self._entropy = entropy
+        self._budget = SendBudget()
         self._deadlines = Deadlines(timers, self._due)
         self._incoming: dict[Session, MessageBuffer[PathMessage]] = {}
 
@@ -174,7 +176,7 @@ class Sessions:
         """Begin the session with paths of its own, among which `selector` chooses."""
         exchange = CandidateExchange(
             session.id, controlling=self._controlling, own=self._own,
-            policy=selector.name, entropy=self._entropy,
+            policy=selector.name, budget=self._budget, entropy=self._entropy,
         )  # fmt: skip
         self.table.add(session, Paths(exchange, selector))
         self._incoming[session] = MessageBuffer(decode_path_message, MAX_PATH_MESSAGE)
@@ -205,6 +207,7 @@ class Sessions:
         paths = self.paths_of(session)
         self.table.remove(session)
         self._deadlines.forget(session)
+        self._budget.leave(session.id)
         del self._incoming[session]
         self._timers.call_at(now + LINGER, lambda _: self.table.forget(session.address, paths))
         name = code.name.lower()

@@ -1,0 +1,1 @@
+"""Attacks, each with the bound that holds against it."""
