@@ -70,6 +70,7 @@ class End:
     :ivar events: all that it reported.
     :ivar answered: where authentic answers to its own transactions came from.
     :ivar refused: how many messages it did not take.
+    :ivar budget: of its node. `name`: of its session there.
     """
 
     def __init__(
@@ -87,6 +88,8 @@ class End:
         self.events: list[checklist.Event] = []
         self.answered: set[Address] = set()
         self.refused = 0
+        self.budget = SendBudget()
+        self.name = b"session"
         self.checks: CheckList
         self._entropy = entropy
         self._asked: dict[bytes, Address] = {}
@@ -99,8 +102,8 @@ class End:
             remote=remote,
             bases=[self.local],
             policy=self.policy,
-            budget=SendBudget(),
-            session=b"",
+            budget=self.budget,
+            session=self.name,
             entropy=self._entropy,
         )
 
