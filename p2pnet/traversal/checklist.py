@@ -13,7 +13,7 @@ import dataclasses
 from collections.abc import Callable, Iterable
 
 from p2pnet.timing import TOLERANCE
-from p2pnet.traversal.budget import PACING, Cause, SendBudget
+from p2pnet.traversal.budget import Cause
 from p2pnet.traversal.candidate import (
     Candidate,
     CandidatePolicy,
@@ -21,6 +21,7 @@ from p2pnet.traversal.candidate import (
     calculate_priority,
     peer_reflexive_candidate,
 )
+from p2pnet.traversal.pace import Pace
 from p2pnet.traversal.pair import CandidatePair, PairState
 from p2pnet.traversal.pair_table import PairTable
 from p2pnet.traversal.transactions import Transaction, Transactions
@@ -87,8 +88,7 @@ class CheckList:
 
     :param controlling: whether this side nominates (RFC 8445 section 6.1.1); the Agent does.
     :param bases: the local candidate that stands for each address family of the socket.
-    :param budget: of the node, for checks and answers to unproven addresses.
-    :param session: the name of the session in the budget.
+    :param pace: when the session may send, and where to.
     :ivar selected: the nominated pair, None before.
     :ivar has_news: whether there may be datagrams or events, or an earlier timer, since
         get_timer() was called last.
@@ -102,8 +102,7 @@ class CheckList:
         remote: IceCredentials,
         bases: Iterable[Candidate] = (),
         policy: CandidatePolicy,
-        budget: SendBudget,
-        session: bytes,
+        pace: Pace,
         entropy: Callable[[int], bytes],
     ) -> None:
         self.controlling = controlling
@@ -113,14 +112,11 @@ class CheckList:
         self.pairs.use_bases(bases)
         self.selected: CandidatePair | None = None
         self.has_news = True
-        self._budget = budget
-        self._session = session
+        self._pace = pace
         self._transactions = Transactions(entropy)
         self._out: list[tuple[bytes, Address]] = []
         self._events: collections.deque[Event] = collections.deque()
         self._start_at: float | None = None
-        self._next_send = 0.0
-        self._turn_at = 0.0  # when a check of an unproven pair may be sent
         self._nomination: _Nomination | None = None  # while no answer to it came
 
     # -- pairs -----------------------------------------------------------------------------------
@@ -155,29 +151,26 @@ class CheckList:
         in_progress = self.pairs.in_state(PairState.IN_PROGRESS)
         due = [pair.next_at for pair in in_progress]
         if self.pairs.triggered:
-            due.append(self._next_send)
+            due.append(self._pace.free_at)
         if self._start_at is not None and self.pairs.next_ordinary() is not None:
             due.append(self._start_at)
         times = [pair.started_at + GIVE_UP for pair in in_progress]
         if due:
-            times.append(max(min(due), self._next_send, self._turn_at))
+            times.append(max(min(due), self._pace.free_at, self._pace.turn_at))
         if self._nomination is not None:
             times.append(self._nomination.started_at + GIVE_UP)
-            times.append(max(self._nomination.next_at, self._next_send))
+            times.append(max(self._nomination.next_at, self._pace.free_at))
         return min(times, default=None)
 
     def handle_timer(self, now: float) -> None:
         """Send the checks that are due, one each PACING, or fewer while other sessions check."""
         self._expire(now)
-        if now < self._next_send:
+        if now < self._pace.free_at:
             return
         if self._nomination is not None and now >= self._nomination.next_at:
             self._nominate(self._nomination, now)
-        elif now >= self._turn_at - TOLERANCE and (pair := self._next_pair(now)) is not None:
-            turn = self._budget.turn(self._session, now)
-            if turn > now:
-                self._turn_at = turn
-            elif self.pairs.triggered:
+        elif (pair := self._next_pair(now)) is not None and self._pace.take_turn(now):
+            if self.pairs.triggered:
                 self._send(self.pairs.triggered.popleft(), Cause.ASKED, now)
             else:
                 self._send(pair, Cause.NAMED, now)
@@ -194,8 +187,9 @@ class CheckList:
             again = None
         if self._start_at is None or now < self._start_at:
             return again
-        has_waited = self._turn_at > self._next_send + TOLERANCE
-        return (self.pairs.next_ordinary() if again is None or has_waited else None) or again
+        if again is None or self._pace.has_waited:
+            return self.pairs.next_ordinary() or again
+        return again
 
     def _expire(self, now: float) -> None:
         in_progress = self.pairs.in_state(PairState.IN_PROGRESS)
@@ -230,14 +224,14 @@ class CheckList:
             pair.started_at, pair.sends = now, 0
         pair.next_at = now + _interval(pair.sends)
         pair.sends += 1
-        if self._budget.allows(pair.address, cause, now):
+        if self._pace.allows(pair.address, cause, now):
             self._transmit(pair, False, now)
         else:  # as if it got lost
-            self._next_send = now + PACING
+            self._pace.sent(now)
             self.has_news = True
 
     def _transmit(self, pair: CandidatePair, nominates: bool, now: float, size: int = 0) -> None:
-        self._next_send = now + PACING
+        self._pace.sent(now)
         self.has_news = True
         transaction = Transaction(pair, now, self.controlling, nominates, size)
         request = Check(
@@ -273,7 +267,7 @@ class CheckList:
         if source != transaction.pair.address:
             return False
         del self._transactions[check.transaction_id]
-        self._budget.answered(source, now)
+        self._pace.answered(source, now)
         if check.kind is CheckKind.ERROR:
             self.has_news = True
             if check.error_code == ROLE_CONFLICT:
@@ -313,7 +307,7 @@ class CheckList:
         return True
 
     def _answer(self, answer: bytes, address: Address, now: float) -> None:
-        if self._budget.allows(address, Cause.ASKED, now):
+        if self._pace.allows(address, Cause.ASKED, now):
             self._out.append((answer, address))
 
     def _resolve_conflict(self, check: Check) -> bool:

@@ -20,6 +20,7 @@ from p2pnet.traversal.budget import Cause, SendBudget
 from p2pnet.traversal.candidate import Candidate, CandidateType
 from p2pnet.traversal.checklist import CheckList, IceCredentials
 from p2pnet.traversal.own_candidates import OwnCandidates
+from p2pnet.traversal.pace import Pace
 from p2pnet.wire import path_messages as messages
 from p2pnet.wire.address import Address, format_address
 from p2pnet.wire.check import encode_opener
@@ -112,8 +113,6 @@ class CandidateExchange:
         self._budget = budget
         self._entropy = entropy
         self._rates = _MessageRates()
-        # Messages that the peer owes: an answer to each offer, and then the beginning of checks.
-        self._owed: collections.Counter[type[messages.PathMessage]] = collections.Counter()
         self.events: collections.deque[Event] = collections.deque()
 
     # -- rounds ----------------------------------------------------------------------------------
@@ -139,7 +138,7 @@ class CandidateExchange:
 
     def _offer(self, now: float) -> None:
         self._deadline = Deadline(now + EXCHANGE_TIMEOUT, Step.MISS_ANSWER)
-        self._owed[messages.CandidateAnswer] += 1
+        self._rates.owe(messages.CandidateAnswer)
         self.events.append(messages.CandidateOffer(*self._description(), self.policy))
 
     def update(self, now: float) -> None:
@@ -157,25 +156,17 @@ class CandidateExchange:
         match message:
             case messages.CandidateOffer() if not self._controlling:
                 self._rates.offers.call(lambda at: self._answer(message, rtt, at), now)
-            case messages.CandidateAnswer() if self._pays(message):
+            case messages.CandidateAnswer() if self._rates.is_owed(message):
                 self._deadline = None
-                self._owed[messages.StartPunching] += 1
+                self._rates.owe(messages.StartPunching)
                 self._take_remote(message, now)
             case messages.CandidateUpdate() if self.checks is not None:
                 self._rates.updates.call(lambda at: self._add(message, at), now)
-            case messages.StartPunching(delay=delay) if self.checks is not None and self._pays(
-                message
-            ):
+            case messages.StartPunching(delay=delay) if self._rates.is_owed(message):
+                assert self.checks is not None  # since the answer
                 self._start(self.checks, delay / 1000, now)
             case messages.PunchingResult(direct=False, reason=reason):
                 self.events.append(ChecksFailed(self.session.hex(), f"peer: {reason}", None))
-
-    def _pays(self, message: messages.PathMessage) -> bool:
-        """Whether the peer owed `message`, which only the controlling end may be owed."""
-        is_owed = self._owed[type(message)] > 0
-        if is_owed:
-            self._owed[type(message)] -= 1
-        return is_owed
 
     def _answer(self, offer: messages.CandidateOffer, rtt: float, now: float) -> None:
         self._take_remote(offer, now)
@@ -203,8 +194,7 @@ class CandidateExchange:
                 local=self._credentials,
                 remote=theirs,
                 policy=self._own.policy,
-                budget=self._budget,
-                session=self.session,
+                pace=Pace(self._budget, self.session),
                 entropy=lambda size: tag + entropy(size - TAG_LENGTH),
             )
         self.checks.pairs.use_bases(self._own.bases())
@@ -291,12 +281,26 @@ class CandidateExchange:
 
 
 class _MessageRates:
-    """How often an end makes or takes offers, takes updates, and sends its own."""
+    """How often an end makes or takes offers, takes updates, and sends its own.
+
+    The controlling end also takes one answer to each offer, and one beginning for each answer.
+    """
 
     def __init__(self) -> None:
         self.offers = Throttle(MESSAGE_INTERVAL, MESSAGE_BURST)
         self.updates = Throttle(MESSAGE_INTERVAL, MESSAGE_BURST)
         self.own_updates = Throttle(MESSAGE_INTERVAL, MESSAGE_BURST)
+        self._owed: collections.Counter[type[messages.PathMessage]] = collections.Counter()
+
+    def owe(self, kind: type[messages.PathMessage]) -> None:
+        """The peer owes one more message of a kind, but does not save up many."""
+        self._owed[kind] = min(self._owed[kind] + 1, MESSAGE_BURST)
+
+    def is_owed(self, message: messages.PathMessage) -> bool:
+        """Whether the peer owed `message`, which it has paid now."""
+        is_owed = self._owed[type(message)] > 0
+        self._owed[type(message)] -= is_owed
+        return is_owed
 
     def get_timer(self) -> float:
         """Return the time to call handle_timer() at, math.inf for never."""

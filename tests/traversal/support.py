@@ -23,6 +23,7 @@ from p2pnet.traversal.candidate import (
     gather_reflexive_candidate,
 )
 from p2pnet.traversal.checklist import CheckList, IceCredentials
+from p2pnet.traversal.pace import Pace
 from p2pnet.wire.address import Address
 from p2pnet.wire.check import Check, CheckKind, decode_check
 from p2pnet.wire.codes import DecodeError
@@ -102,8 +103,7 @@ class End:
             remote=remote,
             bases=[self.local],
             policy=self.policy,
-            budget=self.budget,
-            session=self.name,
+            pace=Pace(self.budget, self.name),
             entropy=self._entropy,
         )
 
