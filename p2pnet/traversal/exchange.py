@@ -12,7 +12,7 @@ import collections
 import dataclasses
 import enum
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from p2pnet.reports import CandidatesExchanged, ChecksFailed, ChecksStarted
 from p2pnet.timing import Throttle
@@ -21,6 +21,7 @@ from p2pnet.traversal.candidate import Candidate, CandidateType
 from p2pnet.traversal.checklist import CheckList, IceCredentials
 from p2pnet.traversal.own_candidates import OwnCandidates
 from p2pnet.traversal.pace import Pace
+from p2pnet.traversal.pair import CandidatePair
 from p2pnet.wire import path_messages as messages
 from p2pnet.wire.address import Address, format_address
 from p2pnet.wire.check import encode_opener
@@ -69,6 +70,42 @@ class Outgoing:
 Event = messages.PathMessage | CandidatesExchanged | ChecksStarted | ChecksFailed
 
 
+class Openers:
+    """The openers of one session.
+
+    :param budget: of the node.
+    :param entropy: the source of random bytes.
+    :ivar due: the openers to send. The sender removes them.
+    :ivar second_at: when to open NATs with SECOND_TTL, math.inf for never.
+    """
+
+    def __init__(self, budget: SendBudget, entropy: Callable[[int], bytes]) -> None:
+        self.due: list[Outgoing] = []
+        self.second_at = math.inf
+        self._budget = budget
+        self._entropy = entropy
+        self._opened: dict[Address, int] = {}  # in this round, with the largest TTL
+
+    def begin(self, pairs: Collection[CandidatePair], now: float) -> None:
+        """Begin a round: queue the first opener to each pair."""
+        self._opened.clear()
+        self.open(pairs, FIRST_TTL, now)
+
+    def open(self, pairs: Collection[CandidatePair], ttl: int, now: float) -> None:
+        """Queue the openers that the round lacks, if the budget has room: checks open NATs too.
+
+        IPv6 needs none: where no NAT translates, no port can be lost.
+        """
+        self._opened = {pair.address: self._opened.get(pair.address, 0) for pair in pairs}
+        for pair in pairs:
+            if pair.is_valid or pair.remote.is_ipv6 or self._opened[pair.address] >= ttl:
+                continue
+            budget, address = self._budget, pair.address
+            if budget.take_spare(now) and budget.allows(address, Cause.NAMED, now):
+                self._opened[address] = ttl
+                self.due.append(Outgoing(encode_opener(self._entropy(12)), address, ttl))
+
+
 class CandidateExchange:
     """The rounds of one session, as one end makes them.
 
@@ -80,11 +117,9 @@ class CandidateExchange:
     :param policy: the name of the path policy, which an offer tells the other end.
     :param budget: of the node, for packets to unproven addresses.
     :param entropy: the source of random bytes.
-    :ivar tag: starts the transaction id of every check of this end.
     :ivar failures: rounds that failed since the last success.
     :ivar checks: the check list, None before the first exchange of candidates.
     :ivar events: messages for the peer, and reports, in order. The reader removes them.
-    :ivar openers: the openers that are due. The sender removes them.
     """
 
     def __init__(
@@ -103,12 +138,10 @@ class CandidateExchange:
         self._credentials = IceCredentials(  # the same for all rounds
             base64.b64encode(entropy(6)).decode(), base64.b64encode(entropy(18)).decode()
         )
-        self.tag = tag_of(self._credentials.username_fragment)
         self.failures = 0
         self.checks: CheckList | None = None
-        self.openers: list[Outgoing] = []
+        self.openers = Openers(budget, entropy)
         self._deadline: Deadline | None = None  # of the present round
-        self._second_openers_at = math.inf
         self._own = own
         self._budget = budget
         self._entropy = entropy
@@ -116,6 +149,11 @@ class CandidateExchange:
         self.events: collections.deque[Event] = collections.deque()
 
     # -- rounds ----------------------------------------------------------------------------------
+
+    @property
+    def tag(self) -> bytes:
+        """The start of the transaction id of every check of this end."""
+        return tag_of(self._credentials.username_fragment)
 
     @property
     def has_begun(self) -> bool:
@@ -176,7 +214,7 @@ class CandidateExchange:
     def _add(self, update: messages.CandidateUpdate, now: float) -> None:
         if self.checks is not None:
             self.checks.add_remote(from_wire(update.candidates))
-            self._open_nats(self.checks, FIRST_TTL, now)
+            self.openers.open(self.checks.pairs.values(), FIRST_TTL, now)
 
     def _description(self) -> tuple[str, str, tuple[messages.CandidateInfo, ...]]:
         """Return what an offer and an answer say: credentials and candidates."""
@@ -200,9 +238,7 @@ class CandidateExchange:
         self.checks.pairs.use_bases(self._own.bases())
         remote = from_wire(message.candidates)
         self.checks.add_remote(remote)
-        for pair in self.checks.pairs.values():
-            pair.opened = 0
-        self._open_nats(self.checks, FIRST_TTL, now)
+        self.openers.begin(self.checks.pairs.values(), now)
         ours = _texts(self._own.gather())
         self.events.append(CandidatesExchanged(self.session.hex(), ours, _texts(remote)))
 
@@ -217,23 +253,10 @@ class CandidateExchange:
 
     def _start(self, checks: CheckList, delay: float, now: float) -> None:
         checks.start(now + delay)
-        self._second_openers_at = now + max(0.0, delay - HEAD_START / 2)
+        self.openers.second_at = now + max(0.0, delay - HEAD_START / 2)
         self.events.append(ChecksStarted(self.session.hex(), delay, len(checks.pairs)))
         if not checks.pairs:
             self.fail("the peer has no candidate that may be checked", now)
-
-    def _open_nats(self, checks: CheckList, ttl: int, now: float) -> None:
-        """Queue openers that the present round lacks; without a budget checks open NATs as well.
-
-        IPv6 needs none: where no NAT translates, no port can be lost.
-        """
-        budget = self._budget
-        for address, pair in checks.pairs.items():
-            if pair.is_valid or pair.remote.is_ipv6 or pair.opened >= ttl:
-                continue
-            if budget.take_spare(now) and budget.allows(address, Cause.NAMED, now):
-                pair.opened = ttl
-                self.openers.append(Outgoing(encode_opener(self._entropy(12)), address, ttl))
 
     def succeed(self) -> None:
         """End the round with a direct path: the next failed round counts as the first.
@@ -263,7 +286,7 @@ class CandidateExchange:
     def get_timer(self) -> float:
         """Return the time to call handle_timer() at, math.inf for never."""
         deadline = self._deadline.at if self._deadline is not None else math.inf
-        return min(deadline, self._second_openers_at, self._rates.get_timer())
+        return min(deadline, self.openers.second_at, self._rates.get_timer())
 
     def handle_timer(self, now: float) -> None:
         """Begin the next round, miss an answer, or queue the second openers, whatever is due."""
@@ -275,9 +298,9 @@ class CandidateExchange:
                 self.begin(now)
             else:
                 self.fail(f"no answer to the candidates within {EXCHANGE_TIMEOUT:.0f} s", now)
-        if self.checks is not None and now >= self._second_openers_at:
-            self._second_openers_at = math.inf
-            self._open_nats(self.checks, SECOND_TTL, now)
+        if self.checks is not None and now >= self.openers.second_at:
+            self.openers.second_at = math.inf
+            self.openers.open(self.checks.pairs.values(), SECOND_TTL, now)
 
 
 class _MessageRates:

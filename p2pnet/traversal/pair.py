@@ -60,7 +60,6 @@ class CandidatePair:
     :ivar rtt: of the last answered check in seconds, None before.
     :ivar answered_at: when our last transaction on it was answered, None before.
     :ivar next_at: when to check it again while it is in progress.
-    :ivar opened: TTL of its last opener in the present round, 0 before.
     :ivar mtu: how large our packets on it may be.
     """
 
@@ -74,7 +73,6 @@ class CandidatePair:
     started_at: float = 0.0
     next_at: float = 0.0
     sends: int = 0
-    opened: int = 0
     address: Address = dataclasses.field(init=False)
     mtu: PathMtu = dataclasses.field(init=False)
 
