@@ -29,7 +29,6 @@ from p2pnet.quic import events as quic_events
 from p2pnet.quic.connection import Connection
 from p2pnet.quic.multiplexer import Multiplexer
 from p2pnet.quic.profile import ConnectionProfile
-from p2pnet.timing import Throttle
 from p2pnet.traversal.own_candidates import OwnCandidates
 from p2pnet.traversal.paths import Paths
 from p2pnet.wire.address import Address, PeerAddress, format_address
@@ -39,9 +38,6 @@ from p2pnet.wire.demux import FIRST_BYTE, Kind
 from p2pnet.wire.encoding import Message
 from p2pnet.wire.path_messages import PATHS_STREAM
 from p2pnet.wire.relay_frame import RELAY_OVERHEAD
-
-# Observed addresses of one Intermediate: seconds between two, and how many may come at once.
-OBSERVATION_INTERVAL, OBSERVATION_BURST = 1.0, 3
 
 
 class PeerCore:
@@ -95,9 +91,6 @@ class PeerCore:
             controlling=self.controlling, own=self.own, entropy=entropy,
         )  # fmt: skip
         self._mux = Multiplexer(accept_peer=self._accept_peer, entropy=entropy)
-        self._observations: dict[ControlLink, Throttle] = collections.defaultdict(
-            lambda: Throttle(OBSERVATION_INTERVAL, OBSERVATION_BURST)
-        )
         self._relayed_at: dict[Address, float] = {}  # when the last frame came, by Intermediate
         self._heard: tuple[PeerAddress, Address, float] | None = None  # directly, most recently
         self._now = 0.0  # of the verb that was called last
@@ -269,9 +262,9 @@ class PeerCore:
 
     def address_observed(self, link: ControlLink, address: Address, now: float) -> None:
         """The Intermediate sees this node at another address than before."""
-        throttle = self._observations[link]
-        if throttle.call(lambda at: self._moved(link, address, at), now):
-            self.timers.call_at(throttle.get_timer(), throttle.handle_timer)
+        observations = link.observations
+        if observations.call(lambda at: self._moved(link, address, at), now):
+            self.timers.call_at(observations.get_timer(), observations.handle_timer)
 
     def _moved(self, link: ControlLink, address: Address, now: float) -> None:
         self.emit(reports.AddressObserved(link.name, format_address(address)))
