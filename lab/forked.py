@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
-from p2pnet.testing.processes import Deployment, RoleProcess, script
+from p2pnet.testing.processes import Deployment, RoleProcess, guarded, script
 
 _PR_SET_PDEATHSIG = 1
 _PRELOADED = [
@@ -78,12 +78,15 @@ class _Forked:
 
 
 class ForkedRole(RoleProcess):
-    """A role that forks instead of starting twistd anew."""
+    """A role that forks instead of starting twistd anew, unless its prefix is another program."""
 
     def start(self) -> Self:
         """Fork the process and return this object. Raises OSError."""
-        at = self._command.index(script("twistd"))
-        prefix, arguments = self._command[:at], self._command[at + 1 :]
+        at, guard = self._command.index(script("twistd")), len(guarded([]))
+        prefix, arguments = self._command[guard:at], self._command[at + 1 :]
+        if prefix and not any(word.startswith("--net=") for word in prefix):
+            super().start()  # a limit, or a tool that watches
+            return self
         process = _PROCESSES.Process(
             target=_run_twistd,
             args=(arguments, self.directory, self.output_path, prefix),

@@ -23,8 +23,8 @@ DIRECT_WITHIN = 60.0  # seconds, where a direct way is possible
 BLAMED_FOR = 45.0  # seconds after a fault in which a stream may break because of it
 NOTICED_WITHIN = 30.0  # seconds after a fault in which a control connection may be lost over it
 FRESH = 2.0  # seconds
-# Tables that may keep something: what ended lately, and what is tidied lazily.
-KEPT = {"_ended", "_heap", "_timers", "_by_id", "_buckets"}
+# Tables that may keep something: what ended lately, what is tidied lazily, and counts of hosts.
+KEPT = {"_ended", "_heap", "_timers", "_by_id", "_buckets", "_hosts"}
 
 
 def sizes(thing: Any, name: str = "", depth: int = 3) -> dict[str, int]:

@@ -1,11 +1,13 @@
 """Transport addresses that a node may be reached at (RFC 8445 section 5.1)."""
 
+import collections
 import dataclasses
 import enum
 import hashlib
 import ipaddress
 from collections.abc import Iterable
 
+from p2pnet.traversal.budget import MAX_PORTS, host_of
 from p2pnet.wire.address import Address, canonical_address
 
 COMPONENT = 1  # there is one socket
@@ -127,7 +129,10 @@ class CandidatePolicy:
 
 
 def sanitize(candidates: Iterable[Candidate], policy: CandidatePolicy) -> list[Candidate]:
-    """Return the allowed candidates, each address once, the best MAX_CANDIDATES of them."""
+    """Return the allowed candidates, each address once, the best MAX_CANDIDATES of them.
+
+    A host has MAX_PORTS of them at most.
+    """
     by_address: dict[Address, Candidate] = {}
     for candidate in candidates:
         if not policy.allows(candidate.address):
@@ -135,5 +140,11 @@ def sanitize(candidates: Iterable[Candidate], policy: CandidatePolicy) -> list[C
         known = by_address.get(candidate.address)
         if known is None or candidate.priority > known.priority:
             by_address[candidate.address] = candidate
-    best = sorted(by_address.values(), key=lambda c: -c.priority)
+    best = []
+    ports: collections.Counter[str] = collections.Counter()
+    for candidate in sorted(by_address.values(), key=lambda c: -c.priority):
+        host = host_of(candidate.address)
+        ports[host] += 1
+        if ports[host] <= MAX_PORTS:
+            best.append(candidate)
     return best[:MAX_CANDIDATES]

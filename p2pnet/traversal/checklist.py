@@ -13,6 +13,7 @@ import dataclasses
 from collections.abc import Callable, Iterable
 
 from p2pnet.timing import TOLERANCE
+from p2pnet.traversal.budget import Cause
 from p2pnet.traversal.candidate import (
     Candidate,
     CandidatePolicy,
@@ -20,6 +21,7 @@ from p2pnet.traversal.candidate import (
     calculate_priority,
     peer_reflexive_candidate,
 )
+from p2pnet.traversal.pace import Pace
 from p2pnet.traversal.pair import CandidatePair, PairState
 from p2pnet.traversal.pair_table import PairTable
 from p2pnet.traversal.transactions import Transaction, Transactions
@@ -33,7 +35,6 @@ from p2pnet.wire.check import (
     encode_success,
 )
 
-PACING = 0.02  # seconds between checks, Ta (RFC 8445 section 14.2 asks for 50 ms; we have few)
 FIRST_RETRANSMISSION = 0.05  # seconds, doubled each time ...
 LAST_RETRANSMISSION = 1.0  # ... up to this
 GIVE_UP = 8.0  # seconds of checks without an answer, then the pair failed
@@ -87,6 +88,7 @@ class CheckList:
 
     :param controlling: whether this side nominates (RFC 8445 section 6.1.1); the Agent does.
     :param bases: the local candidate that stands for each address family of the socket.
+    :param pace: when the session may send, and where to.
     :ivar selected: the nominated pair, None before.
     :ivar has_news: whether there may be datagrams or events, or an earlier timer, since
         get_timer() was called last.
@@ -100,6 +102,7 @@ class CheckList:
         remote: IceCredentials,
         bases: Iterable[Candidate] = (),
         policy: CandidatePolicy,
+        pace: Pace,
         entropy: Callable[[int], bytes],
     ) -> None:
         self.controlling = controlling
@@ -109,11 +112,11 @@ class CheckList:
         self.pairs.use_bases(bases)
         self.selected: CandidatePair | None = None
         self.has_news = True
+        self._pace = pace
         self._transactions = Transactions(entropy)
         self._out: list[tuple[bytes, Address]] = []
         self._events: collections.deque[Event] = collections.deque()
         self._start_at: float | None = None
-        self._next_send = 0.0
         self._nomination: _Nomination | None = None  # while no answer to it came
 
     # -- pairs -----------------------------------------------------------------------------------
@@ -145,33 +148,48 @@ class CheckList:
     def get_timer(self) -> float | None:
         """Return the time to call handle_timer() at, None without anything to do."""
         self.has_news = False
-        due = [
-            min(started.next_at, started.started_at + GIVE_UP)
-            for started in (*self.pairs.in_state(PairState.IN_PROGRESS), self._nomination)
-            if started is not None
-        ]
+        in_progress = self.pairs.in_state(PairState.IN_PROGRESS)
+        due = [pair.next_at for pair in in_progress]
         if self.pairs.triggered:
-            due.append(self._next_send)
+            due.append(self._pace.free_at)
         if self._start_at is not None and self.pairs.next_ordinary() is not None:
             due.append(self._start_at)
-        return max(min(due), self._next_send) if due else None
+        times = [pair.started_at + GIVE_UP for pair in in_progress]
+        if due:
+            times.append(max(min(due), self._pace.free_at, self._pace.turn_at))
+        if self._nomination is not None:
+            times.append(self._nomination.started_at + GIVE_UP)
+            times.append(max(self._nomination.next_at, self._pace.free_at))
+        return min(times, default=None)
 
     def handle_timer(self, now: float) -> None:
-        """Send the checks that are due, one each PACING."""
+        """Send the checks that are due, one each PACING, or fewer while other sessions check."""
         self._expire(now)
-        if now < self._next_send:
+        if now < self._pace.free_at:
             return
-        started = self._start_at is not None and now >= self._start_at
         if self._nomination is not None and now >= self._nomination.next_at:
             self._nominate(self._nomination, now)
-        elif self.pairs.triggered:
-            self._send(self.pairs.triggered.popleft(), now)
-        else:
-            pair = self.pairs.next_retransmission()
-            if pair is None or pair.next_at > now:
-                pair = self.pairs.next_ordinary() if started else None
-            if pair is not None:
-                self._send(pair, now)
+        elif (pair := self._next_pair(now)) is not None and self._pace.take_turn(now):
+            if self.pairs.triggered:
+                self._send(self.pairs.triggered.popleft(), Cause.ASKED, now)
+            else:
+                self._send(pair, Cause.NAMED, now)
+
+    def _next_pair(self, now: float) -> CandidatePair | None:
+        """Return the pair to check now: a triggered one, one that is due again, or a new one.
+
+        While sessions wait for each other, each pair is checked before any is checked again.
+        """
+        if self.pairs.triggered:
+            return self.pairs.triggered[0]
+        again = self.pairs.next_retransmission()
+        if again is not None and again.next_at > now:
+            again = None
+        if self._start_at is None or now < self._start_at:
+            return again
+        if again is None or self._pace.has_waited:
+            return self.pairs.next_ordinary() or again
+        return again
 
     def _expire(self, now: float) -> None:
         in_progress = self.pairs.in_state(PairState.IN_PROGRESS)
@@ -198,7 +216,7 @@ class CheckList:
         nomination.sends += 1
         self._transmit(nomination.pair, True, now)
 
-    def _send(self, pair: CandidatePair, now: float) -> None:
+    def _send(self, pair: CandidatePair, cause: Cause, now: float) -> None:
         if pair.state is PairState.FAILED:
             pair.advance(PairState.WAITING)
         if pair.state in (PairState.FROZEN, PairState.WAITING):
@@ -206,10 +224,14 @@ class CheckList:
             pair.started_at, pair.sends = now, 0
         pair.next_at = now + _interval(pair.sends)
         pair.sends += 1
-        self._transmit(pair, False, now)
+        if self._pace.allows(pair.address, cause, now):
+            self._transmit(pair, False, now)
+        else:  # as if it got lost
+            self._pace.sent(now)
+            self.has_news = True
 
     def _transmit(self, pair: CandidatePair, nominates: bool, now: float, size: int = 0) -> None:
-        self._next_send = now + PACING
+        self._pace.sent(now)
         self.has_news = True
         transaction = Transaction(pair, now, self.controlling, nominates, size)
         request = Check(
@@ -237,7 +259,7 @@ class CheckList:
     def receive(self, check: Check, source: Address, now: float) -> bool:
         """Take a check that came from `source`. Returns False for one that is not authentic."""
         if check.kind is CheckKind.REQUEST:
-            return self._receive_request(check, source)
+            return self._receive_request(check, source, now)
         transaction = self._transactions.get(check.transaction_id)
         if transaction is None or not check.is_authentic(self.remote.password):
             return False
@@ -245,6 +267,7 @@ class CheckList:
         if source != transaction.pair.address:
             return False
         del self._transactions[check.transaction_id]
+        self._pace.answered(source, now)
         if check.kind is CheckKind.ERROR:
             self.has_news = True
             if check.error_code == ROLE_CONFLICT:
@@ -255,7 +278,7 @@ class CheckList:
         self._succeeded(transaction, now)
         return True
 
-    def _receive_request(self, check: Check, source: Address) -> bool:
+    def _receive_request(self, check: Check, source: Address, now: float) -> bool:
         if not check.is_authentic(self.local.password):
             return False
         pair = self.pairs.get(source)
@@ -266,11 +289,10 @@ class CheckList:
             answer = encode_error(
                 check.transaction_id, ROLE_CONFLICT, "Role Conflict", self.local.password
             )
-            self._out.append((answer, source))
+            self._answer(answer, source, now)
             return True
-        self._out.append(
-            (encode_success(check.transaction_id, source, self.local.password), source)
-        )
+        answer = encode_success(check.transaction_id, source, self.local.password)
+        self._answer(answer, source, now)
         if pair is None:
             remote = peer_reflexive_candidate(source, check.priority)
             pair = self.pairs.pair(remote, controlling=self.controlling)
@@ -283,6 +305,10 @@ class CheckList:
             if pair.state is PairState.SUCCEEDED:
                 self._nominated(pair)
         return True
+
+    def _answer(self, answer: bytes, address: Address, now: float) -> None:
+        if self._pace.allows(address, Cause.ASKED, now):
+            self._out.append((answer, address))
 
     def _resolve_conflict(self, check: Check) -> bool:
         """RFC 8445 section 7.3.1.1: the larger tie-breaker controls. False: the peer must yield."""

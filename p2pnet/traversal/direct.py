@@ -113,7 +113,7 @@ class DirectSearch:
     def candidates_changed(self, now: float) -> None:
         """Send the new candidates of this node to the peer; without a path, begin a round."""
         if self._rounds.checks is not None:
-            self._rounds.update()
+            self._rounds.update(now)
             self.begin(now)
 
     def network_changed(self, now: float) -> None:
@@ -305,7 +305,7 @@ class DirectSearch:
         return bool(
             self._events
             or rounds.events
-            or rounds.openers
+            or rounds.openers.due
             or (rounds.checks is not None and rounds.checks.has_news)
         )
 
@@ -332,7 +332,7 @@ class DirectSearch:
     def datagrams_to_send(self) -> list[Outgoing]:
         """Return the openers, checks and answers that are due."""
         rounds = self._rounds
-        out, rounds.openers = rounds.openers, []
+        out, rounds.openers.due = rounds.openers.due, []
         if rounds.checks is not None:
             out += [Outgoing(*datagram) for datagram in rounds.checks.datagrams_to_send()]
         return out

@@ -12,12 +12,16 @@ import collections
 import dataclasses
 import enum
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from p2pnet.reports import CandidatesExchanged, ChecksFailed, ChecksStarted
+from p2pnet.timing import Throttle
+from p2pnet.traversal.budget import Cause, SendBudget
 from p2pnet.traversal.candidate import Candidate, CandidateType
 from p2pnet.traversal.checklist import CheckList, IceCredentials
 from p2pnet.traversal.own_candidates import OwnCandidates
+from p2pnet.traversal.pace import Pace
+from p2pnet.traversal.pair import CandidatePair
 from p2pnet.wire import path_messages as messages
 from p2pnet.wire.address import Address, format_address
 from p2pnet.wire.check import encode_opener
@@ -35,6 +39,9 @@ PUNCHING_DELAY = 0.05  # seconds at least from an answer to the first check of b
 # Seconds from the controlling end's first openers to its first check: they have to leave its NAT
 # before the peer's check arrives, also where the way there takes longer than the way back.
 HEAD_START = 0.02
+# Offers that an end makes or takes, and updates in each direction: seconds between two, and how
+# many may come at once. Of those that wait the newest counts, which has all that is new.
+MESSAGE_INTERVAL, MESSAGE_BURST = 1.0, 3
 
 
 class Step(enum.Enum):
@@ -64,6 +71,42 @@ class Outgoing:
 Event = messages.PathMessage | CandidatesExchanged | ChecksStarted | ChecksFailed
 
 
+class Openers:
+    """The openers of one session.
+
+    :param budget: of the node.
+    :param entropy: the source of random bytes.
+    :ivar due: the openers to send. The sender removes them.
+    :ivar second_at: when to open NATs with SECOND_TTL, math.inf for never.
+    """
+
+    def __init__(self, budget: SendBudget, entropy: Callable[[int], bytes]) -> None:
+        self.due: list[Outgoing] = []
+        self.second_at = math.inf
+        self._budget = budget
+        self._entropy = entropy
+        self._opened: dict[Address, int] = {}  # in this round, with the largest TTL
+
+    def begin(self, pairs: Collection[CandidatePair], now: float) -> None:
+        """Begin a round: queue the first opener to each pair."""
+        self._opened.clear()
+        self.open(pairs, FIRST_TTL, now)
+
+    def open(self, pairs: Collection[CandidatePair], ttl: int, now: float) -> None:
+        """Queue the openers that the round lacks, if the budget has room: checks open NATs too.
+
+        IPv6 needs none: where no NAT translates, no port can be lost.
+        """
+        self._opened = {pair.address: self._opened.get(pair.address, 0) for pair in pairs}
+        for pair in pairs:
+            if pair.is_valid or pair.remote.is_ipv6 or self._opened[pair.address] >= ttl:
+                continue
+            budget, address = self._budget, pair.address
+            if budget.take_spare(now) and budget.allows(address, Cause.NAMED, now):
+                self._opened[address] = ttl
+                self.due.append(Outgoing(encode_opener(self._entropy(12)), address, ttl))
+
+
 class CandidateExchange:
     """The rounds of one session, as one end makes them.
 
@@ -73,11 +116,11 @@ class CandidateExchange:
     :param controlling: whether this end offers (RFC 8445 section 6.1.1).
     :param own: the candidates of this node.
     :param policy: the name of the path policy, which an offer tells the other end.
+    :param budget: of the node, for packets to unproven addresses.
     :param entropy: the source of random bytes.
     :ivar failures: rounds that failed since the last success.
     :ivar checks: the check list, None before the first exchange of candidates.
     :ivar events: messages for the peer, and reports, in order. The reader removes them.
-    :ivar openers: the openers that are due. The sender removes them.
     """
 
     def __init__(
@@ -87,6 +130,7 @@ class CandidateExchange:
         controlling: bool,
         own: OwnCandidates,
         policy: PolicyName,
+        budget: SendBudget,
         entropy: Callable[[int], bytes],
     ) -> None:
         self.session = session
@@ -97,11 +141,12 @@ class CandidateExchange:
         )
         self.failures = 0
         self.checks: CheckList | None = None
-        self.openers: list[Outgoing] = []
+        self.openers = Openers(budget, entropy)
         self._deadline: Deadline | None = None  # of the present round
-        self._second_openers_at = math.inf
         self._own = own
+        self._budget = budget
         self._entropy = entropy
+        self._rates = _MessageRates()
         self.events: collections.deque[Event] = collections.deque()
 
     @property
@@ -128,12 +173,19 @@ class CandidateExchange:
         The other end waits for the offer.
         """
         if self._controlling:
-            self._deadline = Deadline(now + EXCHANGE_TIMEOUT, Step.MISS_ANSWER)
-            self.events.append(messages.CandidateOffer(*self._description(), self.policy))
+            self._rates.offers.call(self._offer, now)
 
-    def update(self) -> None:
+    def _offer(self, now: float) -> None:
+        self._deadline = Deadline(now + EXCHANGE_TIMEOUT, Step.MISS_ANSWER)
+        self._rates.owe(messages.CandidateAnswer)
+        self.events.append(messages.CandidateOffer(*self._description(), self.policy))
+
+    def update(self, now: float) -> None:
         """Send the present candidates to a peer that has earlier ones."""
-        self.events.append(messages.CandidateUpdate(to_wire(self._own.gather())))
+        self._rates.own_updates.call(lambda _: self.events.append(self._update()), now)
+
+    def _update(self) -> messages.CandidateUpdate:
+        return messages.CandidateUpdate(to_wire(self._own.gather()))
 
     def take_signal(self, message: messages.PathMessage, rtt: float, now: float) -> None:
         """Take a message of the peer. Ignore a message that the peer's role does not send.
@@ -142,28 +194,37 @@ class CandidateExchange:
         """
         match message:
             case messages.CandidateOffer() if not self._controlling:
-                self._take_remote(message)
-                self.events.append(messages.CandidateAnswer(*self._description()))
-                self._start_both(rtt, now)
-            case messages.CandidateAnswer() if self._controlling and self.has_begun:
+                self._rates.offers.call(lambda at: self._answer(message, rtt, at), now)
+            case messages.CandidateAnswer() if self._rates.is_owed(message):
                 self._deadline = None
-                self._take_remote(message)
-            case messages.CandidateUpdate(candidates=candidates) if self.checks is not None:
-                self.checks.add_remote(from_wire(candidates))
-                self._open_nats(self.checks, FIRST_TTL)
-            case messages.StartPunching(delay=delay) if (
-                self._controlling and self.checks is not None
-            ):
+                self._rates.owe(messages.StartPunching)
+                self._take_remote(message, now)
+            case messages.CandidateUpdate() if self.checks is not None:
+                self._rates.updates.call(lambda at: self._add(message, at), now)
+            case messages.StartPunching(delay=delay) if self._rates.is_owed(message):
+                assert self.checks is not None  # since the answer
                 self._start(self.checks, delay / 1000, now)
             case messages.PunchingResult(direct=False, reason=reason):
                 self.events.append(ChecksFailed(self.session.hex(), f"peer: {reason}", None))
+
+    def _answer(self, offer: messages.CandidateOffer, rtt: float, now: float) -> None:
+        self._take_remote(offer, now)
+        self.events.append(messages.CandidateAnswer(*self._description()))
+        self._start_both(rtt, now)
+
+    def _add(self, update: messages.CandidateUpdate, now: float) -> None:
+        if self.checks is not None:
+            self.checks.add_remote(from_wire(update.candidates))
+            self.openers.open(self.checks.pairs.values(), FIRST_TTL, now)
 
     def _description(self) -> tuple[str, str, tuple[messages.CandidateInfo, ...]]:
         """Return what an offer and an answer say: credentials and candidates."""
         ours = self._credentials
         return ours.username_fragment, ours.password, to_wire(self._own.gather())
 
-    def _take_remote(self, message: messages.CandidateOffer | messages.CandidateAnswer) -> None:
+    def _take_remote(
+        self, message: messages.CandidateOffer | messages.CandidateAnswer, now: float
+    ) -> None:
         theirs = IceCredentials(message.username_fragment, message.password)
         if self.checks is None or self.checks.remote != theirs:
             tag, entropy = self.tag, self._entropy
@@ -172,12 +233,13 @@ class CandidateExchange:
                 local=self._credentials,
                 remote=theirs,
                 policy=self._own.policy,
+                pace=Pace(self._budget, self.session),
                 entropy=lambda size: tag + entropy(size - TAG_LENGTH),
             )
         self.checks.pairs.use_bases(self._own.bases())
         remote = from_wire(message.candidates)
         self.checks.add_remote(remote)
-        self._open_nats(self.checks, FIRST_TTL)
+        self.openers.begin(self.checks.pairs.values(), now)
         ours = _texts(self._own.gather())
         self.events.append(CandidatesExchanged(self.session.hex(), ours, _texts(remote)))
 
@@ -192,16 +254,10 @@ class CandidateExchange:
 
     def _start(self, checks: CheckList, delay: float, now: float) -> None:
         checks.start(now + delay)
-        self._second_openers_at = now + max(0.0, delay - HEAD_START / 2)
+        self.openers.second_at = now + max(0.0, delay - HEAD_START / 2)
         self.events.append(ChecksStarted(self.session.hex(), delay, len(checks.pairs)))
         if not checks.pairs:
             self.fail("the peer has no candidate that may be checked", now)
-
-    def _open_nats(self, checks: CheckList, ttl: int) -> None:
-        """Queue openers. IPv6 needs none: where no NAT translates, no port can be lost."""
-        for address, pair in checks.pairs.items():
-            if not pair.is_valid and not pair.remote.is_ipv6:
-                self.openers.append(Outgoing(encode_opener(self._entropy(12)), address, ttl))
 
     def succeed(self) -> None:
         """End the round with a direct path: the next failed round counts as the first.
@@ -210,6 +266,8 @@ class CandidateExchange:
         """
         self.failures = 0
         self._deadline = None
+        if self._controlling:
+            self._rates.offers.cancel()
 
     def fail(self, reason: str, now: float) -> None:
         """End the round without a direct path; the controlling end offers again, later each time.
@@ -229,10 +287,11 @@ class CandidateExchange:
     def get_timer(self) -> float:
         """Return the time to call handle_timer() at, math.inf for never."""
         deadline = self._deadline.at if self._deadline is not None else math.inf
-        return min(deadline, self._second_openers_at)
+        return min(deadline, self.openers.second_at, self._rates.get_timer())
 
     def handle_timer(self, now: float) -> None:
         """Begin the next round, miss an answer, or queue the second openers, whatever is due."""
+        self._rates.handle_timer(now)
         deadline = self._deadline
         if deadline is not None and now >= deadline.at:
             self._deadline = None
@@ -240,9 +299,42 @@ class CandidateExchange:
                 self.begin(now)
             else:
                 self.fail(f"no answer to the candidates within {EXCHANGE_TIMEOUT:.0f} s", now)
-        if self.checks is not None and now >= self._second_openers_at:
-            self._second_openers_at = math.inf
-            self._open_nats(self.checks, SECOND_TTL)
+        if self.checks is not None and now >= self.openers.second_at:
+            self.openers.second_at = math.inf
+            self.openers.open(self.checks.pairs.values(), SECOND_TTL, now)
+
+
+class _MessageRates:
+    """How often an end makes or takes offers, takes updates, and sends its own.
+
+    The controlling end also takes one answer to each offer, and one beginning for each answer.
+    """
+
+    def __init__(self) -> None:
+        self.offers = Throttle(MESSAGE_INTERVAL, MESSAGE_BURST)
+        self.updates = Throttle(MESSAGE_INTERVAL, MESSAGE_BURST)
+        self.own_updates = Throttle(MESSAGE_INTERVAL, MESSAGE_BURST)
+        self._owed: collections.Counter[type[messages.PathMessage]] = collections.Counter()
+
+    def owe(self, kind: type[messages.PathMessage]) -> None:
+        """The peer owes one more message of a kind, but does not save up many."""
+        self._owed[kind] = min(self._owed[kind] + 1, MESSAGE_BURST)
+
+    def is_owed(self, message: messages.PathMessage) -> bool:
+        """Whether the peer owed `message`, which it has paid now."""
+        is_owed = self._owed[type(message)] > 0
+        self._owed[type(message)] -= is_owed
+        return is_owed
+
+    def get_timer(self) -> float:
+        """Return the time to call handle_timer() at, math.inf for never."""
+        throttles = self.offers, self.updates, self.own_updates
+        return min(throttle.get_timer() for throttle in throttles)
+
+    def handle_timer(self, now: float) -> None:
+        """Make and take the messages that are due."""
+        for throttle in (self.offers, self.updates, self.own_updates):
+            throttle.handle_timer(now)
 
 
 def tag_of(username_fragment: str) -> bytes:

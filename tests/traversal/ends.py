@@ -13,6 +13,7 @@ import random
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
+from p2pnet.traversal.budget import SendBudget
 from p2pnet.traversal.direct import DirectSearch
 from p2pnet.traversal.exchange import CandidateExchange, Outgoing
 from p2pnet.traversal.own_candidates import OwnCandidates
@@ -123,7 +124,7 @@ class End(Generic[Machine]):
         self.own.set_addresses([address[0]], address[1])
         self.rounds = CandidateExchange(
             SESSION, controlling=controlling, own=self.own,
-            policy=self.policy, entropy=world.random.randbytes,
+            policy=self.policy, budget=SendBudget(), entropy=world.random.randbytes,
         )  # fmt: skip
         self.machine: Machine = self.make()
         self.events: list[tuple[float, Any]] = []

@@ -13,6 +13,7 @@ from p2pnet.interfaces import Datagrams
 from p2pnet.testing.nat import NATBox
 from p2pnet.testing.network import Link, SimulatedNetwork
 from p2pnet.traversal import checklist
+from p2pnet.traversal.budget import SendBudget
 from p2pnet.traversal.candidate import (
     Candidate,
     CandidatePolicy,
@@ -22,6 +23,7 @@ from p2pnet.traversal.candidate import (
     gather_reflexive_candidate,
 )
 from p2pnet.traversal.checklist import CheckList, IceCredentials
+from p2pnet.traversal.pace import Pace
 from p2pnet.wire.address import Address
 from p2pnet.wire.check import Check, CheckKind, decode_check
 from p2pnet.wire.codes import DecodeError
@@ -69,6 +71,7 @@ class End:
     :ivar events: all that it reported.
     :ivar answered: where authentic answers to its own transactions came from.
     :ivar refused: how many messages it did not take.
+    :ivar budget: of its node. `name`: of its session there.
     """
 
     def __init__(
@@ -86,6 +89,8 @@ class End:
         self.events: list[checklist.Event] = []
         self.answered: set[Address] = set()
         self.refused = 0
+        self.budget = SendBudget()
+        self.name = b"session"
         self.checks: CheckList
         self._entropy = entropy
         self._asked: dict[bytes, Address] = {}
@@ -98,6 +103,7 @@ class End:
             remote=remote,
             bases=[self.local],
             policy=self.policy,
+            pace=Pace(self.budget, self.name),
             entropy=self._entropy,
         )
 

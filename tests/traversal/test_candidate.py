@@ -8,6 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from p2pnet.traversal.budget import MAX_PORTS, host_of
 from p2pnet.traversal.candidate import (
     MAX_CANDIDATES,
     Candidate,
@@ -205,20 +206,38 @@ class SanitizeTests(SynchronousTestCase):
         self, offered: list[Candidate], policy: CandidatePolicy
     ) -> None:
         """By priority, also where an address is offered twice."""
-        kept = [candidate.priority for candidate in sanitize(offered, policy)]
+        kept = sanitize(offered, policy)
+        priorities = [candidate.priority for candidate in kept]
+        self.assertEqual(sorted(priorities, reverse=True), priorities)
         best: dict[Address, int] = {}
         for candidate in offered:
             if policy.allows(candidate.address):
                 known = best.get(candidate.address, 0)
                 best[candidate.address] = max(known, candidate.priority)
-        self.assertEqual(sorted(best.values(), reverse=True)[:MAX_CANDIDATES], kept)
+        for address in best.keys() - set(addresses(kept)):
+            better = [each for each in kept if each.priority >= best[address]]
+            of_host = [each for each in better if host_of(each.address) == host_of(address)]
+            self.assertTrue(len(better) == MAX_CANDIDATES or len(of_host) == MAX_PORTS)
+        for each in kept:
+            self.assertEqual(best[each.address], each.priority)
 
     def test_a_hundred_candidates_become_sixteen(self) -> None:
         """The number that a session may cost."""
         offered = [
-            dataclasses.replace(host(("198.51.100.1", 2000 + number)), priority=number)
+            dataclasses.replace(host((f"198.51.100.{number}", 2000)), priority=number)
             for number in range(100)
         ]
         kept = sanitize(offered, CandidatePolicy())
         self.assertEqual(16, MAX_CANDIDATES)
         self.assertEqual([*range(99, 83, -1)], [candidate.priority for candidate in kept])
+
+    def test_a_host_has_four_of_them(self) -> None:
+        """A /64 is one host: nobody has a node look for open ports."""
+        for name in ("198.51.100.1", "2a00::1", "2a00::2"):
+            offered = [
+                dataclasses.replace(host((name, 2000 + number)), priority=number)
+                for number in range(8)
+            ]
+            offered.append(dataclasses.replace(host(("2a00::9", 5000)), priority=9))
+            kept = [candidate.priority for candidate in sanitize(offered, CandidatePolicy())]
+            self.assertEqual([9, 7, 6, 5] if ":" in name else [9, 7, 6, 5, 4], kept)

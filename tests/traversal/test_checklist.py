@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from p2pnet.testing.nat import Filtering, Mapping, NATBox
 from p2pnet.testing.network import Link
+from p2pnet.traversal.budget import SendBudget
 from p2pnet.traversal.candidate import Candidate, CandidateType, gather_relay_candidate
 from p2pnet.traversal.checklist import GIVE_UP, ChecksExhausted, PairNominated, PairSucceeded
 from p2pnet.traversal.pair import PairState
@@ -21,7 +22,7 @@ from tests.traversal.support import (
     introduce,
 )
 
-NOWHERE = [("192.0.2.100", 2000 + number) for number in range(16)]
+NOWHERE = [(f"192.0.2.{100 + number}", 2000 + number) for number in range(16)]
 
 
 def gaps(times: Iterable[float]) -> list[int]:
@@ -163,6 +164,41 @@ class TimingTests(CheckListCase):
         one.start()
         self.net.run_until(lambda: one.happened(ChecksExhausted))
         self.assertAlmostEqual(GIVE_UP, self.net.clock.seconds() - one.requests[0].at)
+
+    def test_a_host_that_does_not_answer_gets_no_more_checks(self) -> None:
+        """Its pairs fail as if the checks got lost; so does an answer too many."""
+        one, _ = self.meet()
+        port = host(NOWHERE[0])
+        one.learn(port)
+        for _ in range(20):
+            one.start()
+            self.net.run(10.0)
+        self.assertLess(len(one.requests), 75 + 200 / 8 + 1)
+        self.assertEqual(20, len(one.happened(ChecksExhausted)))
+        self.assert_quiet(one)
+
+    def test_regression_lists_share_the_pace_of_their_node(self) -> None:
+        """Each had its own. While they wait, each pair is checked before any is checked again."""
+        self.meet()
+        budget = SendBudget()
+        while budget.take_spare(0.0):
+            pass
+        lists = []
+        for number in range(4):
+            one = Peer(self.net, f"198.51.100.{10 + number}", controlling=True)
+            one.budget, one.name = budget, bytes([number])
+            one.meet(self.other.credentials)
+            hosts = [f"198.18.{number}.{n}" for n in range(16)]
+            one.learn(*(candidate(CandidateType.HOST, (name, 2000)) for name in hosts))
+            one.start()
+            lists.append(one)
+        self.net.run(1.5)
+        times = sorted(sent.at for one in lists for sent in one.requests)
+        self.assertLessEqual(len(times), 1.5 / 0.02 + 1)
+        for one in lists:
+            self.assertApproximates(len(times) / 4, len(one.requests), 1)
+            checked = [sent.destination for sent in one.requests]
+            self.assertEqual(len(checked[:16]), len(set(checked[:16])))
 
     def test_the_best_pairs_are_checked_first(self) -> None:
         """Each once before any is repeated, as long as there is something new."""

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from p2pnet.reports import ChecksFailed
-from p2pnet.traversal.exchange import FIRST_TTL, HEAD_START, PUNCHING_DELAY, RETRIES
+from p2pnet.traversal.exchange import (
+    FIRST_TTL,
+    HEAD_START,
+    PUNCHING_DELAY,
+    RETRIES,
+    SECOND_TTL,
+)
 from p2pnet.wire import path_messages as messages
 from p2pnet.wire.address import Address
-from tests.traversal.ends import CONNECTOR
+from tests.traversal.ends import AGENT, CONNECTOR
 from tests.traversal.path_ends import PathsCase
 
 MOVED: Address = ("198.51.100.1", 6000)
@@ -168,3 +174,95 @@ class CandidateTests(PathsCase):
             self.assertEqual(offers, len(self.agent.signalled(messages.CandidateOffer)))
             status = self.agent.machine.snapshot().direct
             self.assertEqual((0, None), (status.failures, status.next_round))
+
+
+class RateTests(PathsCase):
+    """Offers and updates: three at once, then one a second, and the newest is never lost."""
+
+    def updates(self, number: int) -> messages.CandidateUpdate:
+        """An update with one address of its own."""
+        info = messages.CandidateInfo("host", f"198.18.0.{number}", 5000, 1, f"f{number}")
+        return messages.CandidateUpdate((info,))
+
+    def test_the_newest_update_of_the_peer_is_taken_in_time(self) -> None:
+        """Those between are replaced by it."""
+        self.connect()
+        for number in range(10):
+            self.agent.do(self.agent.machine.take_signal, self.updates(number), 0.0)
+        self.world.run(3.0)
+        pairs = {p.address[0] for p in self.agent.machine.snapshot().direct.pairs}
+        named = [number for number in range(10) if f"198.18.0.{number}" in pairs]
+        self.assertEqual([0, 1, 2, 9], named)
+
+    def test_own_updates_are_three_and_then_one_a_second(self) -> None:
+        """Whatever the Intermediates say; the last one has the present candidates."""
+        self.connect()
+        for number in range(10):
+            self.agent.own.set_addresses([AGENT[0], f"203.0.113.{100 + number}"], 5000)
+            self.agent.do(self.agent.machine.candidates_changed)
+        self.world.run(3.0)
+        sent = self.agent.signalled(messages.CandidateUpdate)
+        self.assertEqual(4, len(sent))
+        self.assertIn("203.0.113.109", [info.host for info in sent[-1].candidates])
+
+    def test_every_offer_of_an_honest_peer_leads_to_an_answer(self) -> None:
+        """It makes no more of them than are taken."""
+        self.begin()
+        self.world.direct.is_cut = True
+        for _ in range(20):
+            self.agent.do(self.agent.machine.candidates_changed)
+            self.world.run(0.1)
+        self.world.run(2.0)
+        offers = len(self.agent.signalled(messages.CandidateOffer))
+        self.assertLessEqual(offers, 3 + 4)
+        self.assertEqual(offers, len(self.connector.signalled(messages.CandidateAnswer)))
+
+    def test_offers_beyond_the_rate_are_answered_once(self) -> None:
+        """The newest of them."""
+        self.begin()
+        self.world.run(10.0)
+        before = len(self.connector.signalled(messages.CandidateAnswer))
+        for number in range(10):
+            offer = messages.CandidateOffer(f"fragment{number}", "p" * 24, (), "prefer-direct")
+            self.connector.do(self.connector.machine.take_signal, offer, 0.0)
+        self.world.run(5.0)
+        answers = len(self.connector.signalled(messages.CandidateAnswer))
+        self.assertEqual(before + 4, answers)
+        checks = self.connector.rounds.checks
+        assert checks is not None
+        self.assertEqual("fragment9", checks.remote.username_fragment)
+
+    def test_a_way_that_is_found_cancels_the_offer_that_waits(self) -> None:
+        """With a path no round begins."""
+        self.begin()
+        for _ in range(5):
+            self.agent.do(self.agent.machine.begin)
+        self.world.run(5.0)
+        self.assert_ways("direct")
+        self.assertEqual(3, len(self.agent.signalled(messages.CandidateOffer)))
+
+    def test_what_the_peer_does_not_owe_is_ignored(self) -> None:
+        """One answer for an offer, and one beginning for an answer."""
+        self.connect()
+        before = len(self.agent.events), len(self.agent.sent)
+        stray = messages.CandidateAnswer("mallory+", "m" * 24, self.updates(66).candidates)
+        for message in (stray, messages.StartPunching(0)):
+            self.agent.do(self.agent.machine.take_signal, message, 0.0)
+        self.assertEqual(before, (len(self.agent.events), len(self.agent.sent)))
+
+    def test_regression_updates_repeat_no_openers(self) -> None:
+        """An empty update had them sent to every pair again; a new round does."""
+        self.begin()
+        self.world.direct.is_cut = True
+        self.world.run(1.0)
+
+        def opened() -> list[int | None]:
+            return [out.ttl for _, out in self.agent.sent if out.ttl is not None]
+
+        self.assertEqual([FIRST_TTL, SECOND_TTL], opened())
+        for _ in range(3):
+            self.agent.do(self.agent.machine.take_signal, messages.CandidateUpdate(()), 0.0)
+        self.assertEqual([FIRST_TTL, SECOND_TTL], opened())
+        self.world.run(15.0)
+        self.assertGreater(len(opened()), 2)
+        self.assertEqual([FIRST_TTL, SECOND_TTL], opened()[-2:])

@@ -205,7 +205,7 @@ class LimitTests(ForgeryCase):
         one, other = self.meet()
         begin(one, other)
         for move in range(3):
-            gone = [("198.18.0.1", 2000 + 16 * move + n) for n in range(16)]
+            gone = [(f"198.18.{move}.{n}", 2000) for n in range(16)]
             one.learn(*(candidate(CandidateType.HOST, address) for address in gone))
             self.net.run(20.0)
         self.assertEqual(MAX_PAIRS, len(one.checks.pairs))
@@ -216,8 +216,9 @@ class LimitTests(ForgeryCase):
     def test_unanswered_transactions_are_forgotten(self) -> None:
         """After so many, an answer to the first comes too late."""
         one, _ = self.meet()
-        one.learn(*(candidate(CandidateType.HOST, ("198.18.0.1", 2000 + n)) for n in range(16)))
-        one.learn(*(candidate(CandidateType.HOST, ("198.18.0.2", 2000 + n)) for n in range(16)))
+        for net in range(2):
+            hosts = [f"198.18.{net}.{n}" for n in range(16)]
+            one.learn(*(candidate(CandidateType.HOST, (name, 2000)) for name in hosts))
         one.start()
         self.net.run(20.0)
         self.assertGreater(len(one.requests), MAX_TRANSACTIONS)

@@ -18,7 +18,8 @@ from hypothesis.stateful import (
 )
 from twisted.trial.unittest import SynchronousTestCase
 
-from p2pnet.traversal.checklist import GIVE_UP, PACING
+from p2pnet.traversal.budget import PACING
+from p2pnet.traversal.checklist import GIVE_UP
 from p2pnet.traversal.pair import CandidatePair, PairState
 from p2pnet.traversal.pair_table import MAX_PAIRS
 from p2pnet.wire.address import Address

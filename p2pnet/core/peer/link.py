@@ -13,11 +13,14 @@ from p2pnet.core.peer.liveness import Due, Liveness
 from p2pnet.core.timers import Alarm, Timers
 from p2pnet.quic import events as quic_events
 from p2pnet.quic.connection import Connection
+from p2pnet.timing import Throttle
 from p2pnet.wire import messages
 from p2pnet.wire.address import Address, canonical_address, is_ip_literal, parse_host_port
 from p2pnet.wire.codes import DecodeError, ErrorCode
 from p2pnet.wire.encoding import Message, MessageBuffer, encode_message
 
+# Observed addresses that the node follows: seconds between two, and how many may come at once.
+OBSERVATION_INTERVAL, OBSERVATION_BURST = 1.0, 3
 HANDSHAKE_ROUND_TRIPS = 2  # from the first packet to a Welcome
 
 
@@ -122,6 +125,7 @@ class ControlLink:
     :param random: returns a number from 0 to 1, for jitter.
     :ivar address: where it was last connected to, None before.
     :ivar draining: whether the Intermediate is about to stop.
+    :ivar observations: how often the node follows another observed address.
     :ivar last_error: why the last try failed, "" after a success.
     """
 
@@ -138,6 +142,7 @@ class ControlLink:
         self.state = LinkState.IDLE
         self.address: Address | None = None
         self.draining = False
+        self.observations = Throttle(OBSERVATION_INTERVAL, OBSERVATION_BURST)
         self.last_error = ""
         self._target = parse_host_port(name)
         self._owner = owner

@@ -268,6 +268,11 @@ class PeerCore:
 
     def address_observed(self, link: ControlLink, address: Address, now: float) -> None:
         """The Intermediate sees this node at another address than before."""
+        observations = link.observations
+        if observations.call(lambda at: self._moved(link, address, at), now):
+            self.timers.call_at(observations.get_timer(), observations.handle_timer)
+
+    def _moved(self, link: ControlLink, address: Address, now: float) -> None:
         self.emit(reports.AddressObserved(link.name, format_address(address)))
         self.sessions.renew(link, now)
         self.sessions.candidates_changed(now)

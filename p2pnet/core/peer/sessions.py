@@ -16,6 +16,7 @@ from p2pnet.core.timers import Deadlines, Timers
 from p2pnet.interfaces import IPathSelector
 from p2pnet.quic.events import StreamDataReceived, StreamEvent, StreamWritable
 from p2pnet.traversal import path_events
+from p2pnet.traversal.budget import SendBudget
 from p2pnet.traversal.exchange import CandidateExchange
 from p2pnet.traversal.own_candidates import OwnCandidates
 from p2pnet.traversal.paths import Paths
@@ -74,6 +75,7 @@ class Sessions:
         self._controlling = controlling
         self._own = own
         self._entropy = entropy
+        self._budget = SendBudget()
         self._deadlines = Deadlines(timers, self._due)
         self._incoming: dict[Session, PathsBuffer] = {}
 
@@ -106,7 +108,7 @@ class Sessions:
         """Begin the session with paths of its own, among which `selector` chooses."""
         exchange = CandidateExchange(
             session.id, controlling=self._controlling, own=self._own,
-            policy=selector.name, entropy=self._entropy,
+            policy=selector.name, budget=self._budget, entropy=self._entropy,
         )  # fmt: skip
         self.table.add(session, Paths(exchange, selector))
         self._incoming[session] = PathsBuffer()
@@ -138,6 +140,7 @@ class Sessions:
         paths = self.paths_of(session)
         self.table.remove(session)
         self._deadlines.forget(session)
+        self._budget.leave(session.id)
         del self._incoming[session]
         self._timers.call_at(now + LINGER, lambda _: self.table.forget(session.address, paths))
         name = code.name.lower()

@@ -162,6 +162,14 @@ class SessionTests(RelayedCase):
         (observed,) = self.agent.happened(reports.AddressObserved)
         self.assertEqual("203.0.113.9:1", observed.address)
 
+    def test_regression_observed_addresses_are_three_and_then_one_a_second(self) -> None:
+        """Each that an Intermediate made up was a message to every peer, and a line in the log."""
+        for port in range(1, 101):
+            self.core.address_observed(self.agent.links[0], ("203.0.113.9", port), self.now)
+        self.run_for(5.0)
+        observed = [report.address for report in self.agent.happened(reports.AddressObserved)]
+        self.assertEqual([f"203.0.113.9:{port}" for port in (1, 2, 3, 100)], observed)
+
     def test_a_stop_tells_the_peer_why(self) -> None:
         """And the links."""
         self.core.close(self.now, "enough")
