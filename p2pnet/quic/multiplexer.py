@@ -226,7 +226,10 @@ class Multiplexer:
 
     def get_timer(self) -> float | None:
         """When handle_timer() is to be called, in seconds of the caller's clock, or None."""
-        timer, other = self._timers.get_timer(), self.admission.get_timer()
+        timer = self._timers.get_timer()
+        if self.admission.server is None:
+            return timer
+        other = self.admission.get_timer()
         return other if timer is None or (other is not None and other < timer) else timer
 
     def handle_timer(self, now: float) -> None:

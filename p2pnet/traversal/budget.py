@@ -127,11 +127,12 @@ class SendBudget:
         """Whether a packet may go to `address`; if so, it counts as sent."""
         return self._host(host_of(address), now).take(address, cause, now)
 
-    def answered(self, address: Address, now: float) -> None:
-        """A check was answered from `address`: its host is no third party for a while."""
+    def answered(self, address: Address, at: float) -> None:
+        """A check was answered from `address` at that time: for a while its host is no third
+        party."""
         host = self._hosts.get(host_of(address))
         if host is not None:
-            host.answered_at = now
+            host.answered_at = max(host.answered_at, at)
 
     def _host(self, name: str, now: float) -> _Host:
         if name in self._hosts:

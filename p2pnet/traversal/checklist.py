@@ -267,9 +267,9 @@ class CheckList:
         if source != transaction.pair.address:
             return False
         del self._transactions[check.transaction_id]
-        self._pace.answered(source, now)
         if check.kind is CheckKind.ERROR:
             self.has_news = True
+            self._pace.answered(source, now)
             if check.error_code == ROLE_CONFLICT:
                 # To the role that this request did not claim: others like it may be under way.
                 self._switch_role(not transaction.controlling)
@@ -335,7 +335,9 @@ class CheckList:
             self.has_news = True
             self._events.append(PairSucceeded(pair))
             self.pairs.unfreeze(pair.foundation)
+            self._pace.answered(pair.address, now)  # and fail() says when the last answer came
         if pair.state is not PairState.SUCCEEDED:  # it failed meanwhile
+            self._pace.answered(pair.address, now)
             return
         if transaction.nominates if self.controlling else pair.nominated:
             self._nominated(pair)
@@ -361,6 +363,7 @@ class CheckList:
             return
         for other in self.pairs.values():
             if other.is_valid and (other.answered_at or 0.0) <= (pair.answered_at or 0.0):
+                self._pace.answered(other.address, other.answered_at or 0.0)
                 other.advance(PairState.FAILED)
                 other.nominated = False
                 if other is not pair:

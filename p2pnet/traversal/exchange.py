@@ -76,6 +76,7 @@ class Openers:
 
     :param budget: of the node.
     :param entropy: the source of random bytes.
+    :ivar budget: which checks use too.
     :ivar due: the openers to send. The sender removes them.
     :ivar second_at: when to open NATs with SECOND_TTL, math.inf for never.
     """
@@ -83,7 +84,7 @@ class Openers:
     def __init__(self, budget: SendBudget, entropy: Callable[[int], bytes]) -> None:
         self.due: list[Outgoing] = []
         self.second_at = math.inf
-        self._budget = budget
+        self.budget = budget
         self._entropy = entropy
         self._opened: dict[Address, int] = {}  # in this round, with the largest TTL
 
@@ -101,7 +102,7 @@ class Openers:
         for pair in pairs:
             if pair.is_valid or pair.remote.is_ipv6 or self._opened[pair.address] >= ttl:
                 continue
-            budget, address = self._budget, pair.address
+            budget, address = self.budget, pair.address
             if budget.take_spare(now) and budget.allows(address, Cause.NAMED, now):
                 self._opened[address] = ttl
                 self.due.append(Outgoing(encode_opener(self._entropy(12)), address, ttl))
@@ -144,7 +145,6 @@ class CandidateExchange:
         self.openers = Openers(budget, entropy)
         self._deadline: Deadline | None = None  # of the present round
         self._own = own
-        self._budget = budget
         self._entropy = entropy
         self._rates = _MessageRates()
         self.events: collections.deque[Event] = collections.deque()
@@ -233,7 +233,7 @@ class CandidateExchange:
                 local=self._credentials,
                 remote=theirs,
                 policy=self._own.policy,
-                pace=Pace(self._budget, self.session),
+                pace=Pace(self.openers.budget, self.session),
                 entropy=lambda size: tag + entropy(size - TAG_LENGTH),
             )
         self.checks.pairs.use_bases(self._own.bases())

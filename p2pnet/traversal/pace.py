@@ -41,6 +41,6 @@ class Pace:
         """Whether a packet may go to `address`; if so, it counts as sent."""
         return self._budget.allows(address, cause, now)
 
-    def answered(self, address: Address, now: float) -> None:
-        """A check was answered from `address`."""
-        self._budget.answered(address, now)
+    def answered(self, address: Address, at: float) -> None:
+        """A check was answered from `address` at that time."""
+        self._budget.answered(address, at)

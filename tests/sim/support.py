@@ -20,8 +20,7 @@ from p2pnet.core.intermediate.nodes import ConnectedNodes
 from p2pnet.core.intermediate.registry import MemoryDirectory
 from p2pnet.core.ledger import Ledger
 from p2pnet.core.peer.finder import ServiceFinder
-from p2pnet.core.peer.session_table import SessionTable
-from p2pnet.core.peer.sessions import Sessions
+from p2pnet.core.peer.sessions import Sessions, SessionTable
 from p2pnet.core.timers import Timers
 from p2pnet.endpoints import P2PClientEndpoint, P2PServerEndpoint
 from p2pnet.interfaces import Datagrams

@@ -144,7 +144,7 @@ class ControlLink:
         self.draining = False
         self.observations = Throttle(OBSERVATION_INTERVAL, OBSERVATION_BURST)
         self.last_error = ""
-        self._target = parse_host_port(name)
+        parse_host_port(name)  # raises ValueError now rather than later
         self._owner = owner
         self._instance = instance
         self._stream: ControlStream | None = None
@@ -171,6 +171,10 @@ class ControlLink:
     def observed(self) -> Address | None:
         """This node's own address as the Intermediate sees it, None before it said so."""
         return None if self._stream is None else self._stream.observed
+
+    @property
+    def _target(self) -> Address:
+        return parse_host_port(self.name)
 
     def _advance(self, state: LinkState) -> None:
         assert state in TRANSITIONS[self.state], (self.state, state)

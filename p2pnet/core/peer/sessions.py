@@ -1,4 +1,4 @@
-"""The sessions of a peer, each with its paths, and what the paths ask for."""
+"""The sessions of a peer: the session that a datagram belongs to, and the requests of its paths."""
 
 from __future__ import annotations
 
@@ -11,24 +11,90 @@ from p2pnet import reports
 from p2pnet.core import events
 from p2pnet.core.peer.link import ControlLink
 from p2pnet.core.peer.session import Session
-from p2pnet.core.peer.session_table import SessionTable
 from p2pnet.core.timers import Deadlines, Timers
 from p2pnet.interfaces import IPathSelector
 from p2pnet.quic.events import StreamDataReceived, StreamEvent, StreamWritable
 from p2pnet.traversal import path_events
 from p2pnet.traversal.budget import SendBudget
-from p2pnet.traversal.exchange import CandidateExchange
+from p2pnet.traversal.exchange import TAG_LENGTH, CandidateExchange, tag_of
 from p2pnet.traversal.own_candidates import OwnCandidates
 from p2pnet.traversal.paths import Paths
 from p2pnet.traversal.way import name_of
 from p2pnet.wire import messages
 from p2pnet.wire.address import Address, PeerAddress
-from p2pnet.wire.check import Check
+from p2pnet.wire.check import Check, CheckKind
 from p2pnet.wire.codes import DecodeError, ErrorCode
 from p2pnet.wire.encoding import encode_message
 from p2pnet.wire.path_messages import PATHS_STREAM, PathsBuffer
+from p2pnet.wire.relay_frame import RELAY_OVERHEAD, relay_header
+
+Channel = tuple[Address, bytes]
+"""The Intermediate that relays in a channel, and the header of the channel's frames."""
+
+Introduced = messages.SessionOffer | messages.SessionOpened
 
 LINGER = 3.0  # seconds for which a closed session can still repeat its CONNECTION_CLOSE
+
+
+class SessionTable:
+    """The living sessions, by the address that QUIC knows, by relay channel and by check tag.
+
+    :ivar living: the sessions, by PeerAddress.
+    :ivar paths: their paths, and those of sessions that ended a moment ago: their last packets
+        still find the way.
+    """
+
+    def __init__(self) -> None:
+        self.living: dict[PeerAddress, Session] = {}
+        self.paths: dict[PeerAddress, Paths] = {}
+        self._channels: dict[Channel, Session] = {}
+        self._headers: dict[tuple[Session, Address], bytes] = {}  # of the frames from there
+        self._tags: dict[bytes, Session] = {}
+
+    def add(self, session: Session, paths: Paths) -> None:
+        """Find the session, which begins, by its address and by the tag of its checks."""
+        self.living[session.address] = session
+        self.paths[session.address] = paths
+        self._tags[paths.tag] = session
+
+    def remove(self, session: Session) -> None:
+        """Find the session, which is over, no more; forget() drops its paths later."""
+        paths = self.paths[session.address]
+        del self.living[session.address]
+        if self._tags.get(paths.tag) is session:  # tags are short: another may have the same
+            del self._tags[paths.tag]
+        for intermediate in paths.relays:
+            self.remove_channel(session, intermediate)
+
+    def forget(self, address: PeerAddress, paths: Paths) -> None:
+        """Drop the paths of a session that is over, unless a later session has its address."""
+        if self.paths.get(address) is paths and address not in self.living:
+            del self.paths[address]
+
+    def add_channel(self, session: Session, intermediate: Address, channel: bytes) -> None:
+        """Frames of the session arrive in this channel (8 bytes) from that Intermediate."""
+        self.remove_channel(session, intermediate)
+        header = self._headers[session, intermediate] = relay_header(channel)
+        self._channels[intermediate, header] = session
+
+    def remove_channel(self, session: Session, intermediate: Address) -> None:
+        """The Intermediate relays the session no more."""
+        header = self._headers.pop((session, intermediate), b"")
+        if self._channels.get((intermediate, header)) is session:
+            del self._channels[intermediate, header]
+
+    def of_frame(self, frame: bytes, source: Address) -> Session | None:
+        """The session of a relay frame that came from `source`, None if it has none."""
+        return self._channels.get((source, frame[:RELAY_OVERHEAD]))
+
+    def of_check(self, check: Check) -> Session | None:
+        """The session that a STUN message names, None if it names none. It may be forged."""
+        if check.kind is not CheckKind.REQUEST:
+            return self._tags.get(check.transaction_id[:TAG_LENGTH])
+        try:
+            return self._tags.get(tag_of(check.username.partition(":")[0]))
+        except ValueError:
+            return None
 
 
 class SessionsOwner(Protocol):
@@ -126,10 +192,8 @@ class Sessions:
             self.follow(session, now)
 
     def end(self, session: Session, code: ErrorCode, reason: str, now: float) -> None:
-        """Close the session's connection and forget it; only its last packets still find the way.
-
-        Nothing happens to a session that ended before.
-        """
+        """Close the session's connection and forget the session, unless it ended before; only its
+        last packets still find the way."""
         if not self.is_living(session):
             return
         if session.has_connection:
@@ -150,12 +214,7 @@ class Sessions:
     # -- relays ----------------------------------------------------------------------------------
 
     def add_relay(
-        self,
-        session: Session,
-        link: ControlLink,
-        offer: messages.SessionOffer | messages.SessionOpened,
-        cost: float,
-        now: float,
+        self, session: Session, link: ControlLink, offer: Introduced, cost: float, now: float
     ) -> None:
         """The Intermediate of `link` relays the session, in the channels that it names.
 
@@ -209,19 +268,18 @@ class Sessions:
 
     def receive_signals(self, session: Session, event: StreamEvent, now: float) -> None:
         """Take what came on the stream of messages about paths; it ends with the session alone."""
-        if isinstance(event, StreamWritable):
-            return
-        connection, paths = session.connection, self.paths_of(session)
-        try:
-            if not isinstance(event, StreamDataReceived) or event.end:
-                raise DecodeError("the stream of messages about paths ended")
-            connection.consume(PATHS_STREAM, len(event.data))
-            for message in self._incoming[session].feed(event.data):
-                paths.take_signal(message, connection.smoothed_rtt or 0.0, now)
-        except DecodeError as error:
-            self.end(session, ErrorCode.PROTOCOL_ERROR, str(error), now)
-        else:
+        if isinstance(event, StreamDataReceived) and not event.end:
+            session.connection.consume(PATHS_STREAM, len(event.data))
+            rtt = session.connection.smoothed_rtt or 0.0
+            try:
+                for message in self._incoming[session].feed(event.data):
+                    self.paths_of(session).take_signal(message, rtt, now)
+            except DecodeError as error:
+                self.end(session, ErrorCode.PROTOCOL_ERROR, str(error), now)
             self.follow(session, now)
+        elif not isinstance(event, StreamWritable):
+            reason = "the stream of messages about paths ended"
+            self.end(session, ErrorCode.PROTOCOL_ERROR, reason, now)
 
     def candidates_changed(self, now: float) -> None:
         """Offer the candidates of this node, which changed, to the peers of all sessions."""
