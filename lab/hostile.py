@@ -220,7 +220,7 @@ class Insider(Outsider):
 
 
 class BlackHole(Hostile):
-    """A connector with the same grants that accepts offers and shakes hands with nobody."""
+    """A connector with the same grants accepts offers without a handshake, or refuses them."""
 
     def _place(self, simulation: ProcessSimulation) -> None:
         peer = Peer(HOSTILE, services=self.services)
@@ -237,7 +237,8 @@ class BlackHole(Hostile):
         return isinstance(message, messages.SessionOffer)
 
     def _answer(self, link: ControlLink, offer: messages.SessionOffer) -> None:
-        link.send(messages.SessionAnswer(offer.session))
+        code = self.draw.choice((ErrorCode.NO_ERROR, ErrorCode.NOT_AUTHORIZED))
+        link.send(messages.SessionAnswer(offer.session, code))
 
     def _attack(self) -> None:
         for link in self._links():
