@@ -12,7 +12,9 @@ from lab import invariants
 from lab.chaos import Chaos, run
 from lab.commands.sim import shrink
 from lab.scenario import Fault, FaultKind, HostileKind, Peer, Scenario, generate, simpler
+from p2pnet.core.intermediate.introductions import Introductions
 from p2pnet.core.peer import agent, connector, ends
+from p2pnet.wire.codes import ErrorCode
 
 SEEDS = (2, 3, 14)
 
@@ -100,6 +102,11 @@ class NoticeTests(SynchronousTestCase):
         self.assertIn("packets that it never answered", self.problems(HostileKind.INSIDER))
 
     def test_a_connector_that_keeps_agents_from_a_good_one(self) -> None:
-        """Without the race, and without the memory of those that were tried."""
+        """Without the race, and with an Intermediate that believes the first refusal."""
+
+        def believe(self: Any, introduction: Any, request: Any, answer: Any, _: float) -> None:
+            self._refuse(introduction.agent, request.request, ErrorCode.of(answer.code), "no")
+
+        self.patch(Introductions, "_refused", believe)
         self.patch(agent, "RACE_AFTER", 1000.0)
         self.assertNotEqual("", self.problems(HostileKind.BLACK_HOLE))
