@@ -23,6 +23,7 @@ from twisted.internet.defer import maybeDeferred
 from twisted.logger import ILogObserver, LogEvent, LogLevel, globalLogPublisher
 from zope.interface import implementer
 
+from lab.hostile import hostile_of
 from lab.invariants import Watch, sizes
 from lab.scenario import Fault, FaultKind, Scenario
 from lab.site import FrugalRealm, ProcessSimulation, SimulatedSite, Weather, build
@@ -98,6 +99,7 @@ class Chaos:
     """One run.
 
     :ivar packets: how many were sent.
+    :ivar hostile: who attacks, None for nobody.
     """
 
     def __init__(self, scenario: Scenario) -> None:
@@ -113,8 +115,8 @@ class Chaos:
         }
         self.watch = Watch(scenario, self.network, self._sites)
         self.conversations = self.watch.conversations
-        self.talkers = self.watch.talkers
-        self.talkers += [
+        self.hostile = hostile_of(scenario, self._simulation)
+        self.watch.talkers += [
             Talker(agent, service, self.conversations, self.watch.broke, self.network.random)
             for agent in self.agents
             for service in agent.peer.services
@@ -147,6 +149,8 @@ class Chaos:
                 return
 
     def _begin(self) -> None:
+        if self.hostile is not None:
+            self.hostile.appear()
         for site in (*self.relays, *self.connectors):
             site.start()
         self._until(self._is_registered, REGISTERED_WITHIN, "not registered")
@@ -157,16 +161,18 @@ class Chaos:
         }
         for agent in self.agents:
             agent.start()
+        if self.hostile is not None:
+            self.hostile.start()
         for fault in self.scenario.faults:
             self.network.clock.callLater(max(0.0, fault.at - self.now), self._strike, fault)
-        for talker in self.talkers:
+        for talker in self.watch.talkers:
             talker.start()
         self.watch.start()
 
     def _is_registered(self) -> bool:
         """Whether every Connector is known to every Intermediate."""
         return all(
-            len(self._simulation.reported(site.node, reports.Registered)) == len(self.relays)
+            len(self._simulation.reported(site.node, reports.Registered)) == len(site.intermediates)
             for site in self.connectors
             if site.node is not None
         )
@@ -184,14 +190,18 @@ class Chaos:
             self.watch.problem(f"{otherwise} within {seconds:.0f} s")
 
     def _finish(self) -> None:
-        for talker in self.talkers:
+        for talker in self.watch.talkers:
             talker.finish()
         self._until(
-            lambda: all(t.is_over for t in self.talkers), FINISHED_WITHIN, "streams did not end"
+            lambda: all(t.is_over for t in self.watch.talkers),
+            FINISHED_WITHIN,
+            "streams did not end",
         )
         self.watch.stop()
 
     def _leave(self) -> None:
+        if self.hostile is not None:
+            self.hostile.stop()
         for number, agent in enumerate(self.agents):
             if (number + self.scenario.seed) % 2:
                 agent.crash()
@@ -214,6 +224,8 @@ class Chaos:
     def _end(self) -> None:
         for site in (*self.connectors, *self.relays):
             site.stop()
+        if self.hostile is not None and self.hostile.site is not None:
+            self.hostile.site.stop()
         self.network.run(GONE_WITHIN)
         calls = self.network.clock.getDelayedCalls()
         if calls:
@@ -261,6 +273,6 @@ class Chaos:
     def _return(self, site: SimulatedSite) -> None:
         site.downs -= 1
         site.start()
-        for talker in self.talkers:
+        for talker in self.watch.talkers:
             if talker.agent is site:
                 talker.start()

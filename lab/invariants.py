@@ -3,26 +3,46 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from twisted.internet.task import LoopingCall
 
 from lab.scenario import Scenario
 from lab.site import ConnectorSite, IntermediateSite, NodeSite, SimulatedSite, Weather
 from p2pnet import reports
+from p2pnet.config.roles import ConnectorConfig, IntermediateConfig
+from p2pnet.core.intermediate.core import IntermediateCore
+from p2pnet.core.intermediate.shares import MAX_OFFERS
+from p2pnet.core.peer.connector import MAX_AGENT_SESSIONS, MAX_UNPROVEN, ConnectorCore
+from p2pnet.core.peer.ends import HEADER_TIMEOUT
 from p2pnet.core.peer.session import Session
+from p2pnet.core.peer.stream import StreamState
 from p2pnet.errors import ServiceError
 from p2pnet.node.base import Node
+from p2pnet.traversal import budget
 
 if TYPE_CHECKING:
     from lab.talker import Conversation, Talker
+
+
+def default_of(config: type[msgspec.Struct], setting: str) -> Any:
+    """The shipped default of a setting."""
+    return next(f.default for f in msgspec.structs.fields(config) if f.name == setting)
+
 
 SILENT_FOR = 30.0  # seconds without a byte at most, while there is a way
 DIRECT_WITHIN = 60.0  # seconds, where a direct way is possible
 BLAMED_FOR = 45.0  # seconds after a fault in which a stream may break because of it
 NOTICED_WITHIN = 30.0  # seconds after a fault in which a control connection may be lost over it
 FRESH = 2.0  # seconds
+# Seconds until a new stream is answered where no packet is lost and nothing broke lately: a
+# connector that leaves the offer alone costs 2, one that never shakes hands 1.
+ANSWERED_WITHIN = 10.0
+MAX_STREAMS = default_of(ConnectorConfig, "max_streams")
+MAX_SESSIONS = default_of(IntermediateConfig, "max_sessions_per_node")
+VICTIM_PACKETS = budget.MAX_UNPROVEN  # that a host without a node gets of a node in a run
 # Tables that may keep something: what ended lately, what is tidied lazily, and counts of hosts.
 KEPT = {"_ended", "_heap", "_timers", "_by_id", "_buckets", "_hosts"}
 
@@ -38,6 +58,35 @@ def sizes(thing: Any, name: str = "", depth: int = 3) -> dict[str, int]:
         if depth and type(value).__module__.startswith("p2pnet.") and key.strip("_") != "node":
             found.update(sizes(value, f"{name}{key}.", depth - 1))
     return found
+
+
+def excesses(core: Any, now: float) -> Iterator[str]:
+    """The tables of a core that hold more than their caps (docs/limits.md), for people."""
+    if isinstance(core, ConnectorCore):
+        unproven = collections.Counter(s.peer_name for s in core.sessions if not s.is_proven)
+        proven = collections.Counter(s.peer_name for s in core.sessions if s.is_proven)
+        streams = [(session, s) for session in core.sessions for s in session.streams.values()]
+        opened = collections.Counter(session.peer_name for session, _ in streams)
+        late = [s for _, s in streams if now - s.created > HEADER_TIMEOUT + FRESH]
+        waiting = sum(stream.state is StreamState.WAITING for stream in late)
+        yield from _over("sessions without handshake", unproven, MAX_UNPROVEN * len(core.links))
+        yield from _over("sessions", proven, MAX_AGENT_SESSIONS)
+        yield from _over("streams", opened, MAX_STREAMS)
+        yield from _over("headers", {"all agents": waiting}, 0)
+    elif isinstance(core, IntermediateCore):
+        introductions = list(core.introductions._introductions.values())
+        agents = collections.Counter(each.agent.identity.name for each in introductions)
+        offers = collections.Counter(
+            (each.agent.identity.name, each.connector.identity.name)
+            for each in introductions
+            if not each.answered
+        )
+        yield from _over("sessions", agents, MAX_SESSIONS)
+        yield from _over("unanswered offers", offers, MAX_OFFERS)
+
+
+def _over(what: str, counts: Mapping[Any, int], cap: int) -> Iterator[str]:
+    return (f"{n} {what} of {who}, the cap is {cap}" for who, n in counts.items() if n > cap)
 
 
 class Watch:
@@ -87,10 +136,15 @@ class Watch:
                 self._look_at_links(site, site.node)
                 for session in site.node.core.sessions:
                     self._look_at_paths(site, session)
+            if site.node is not None:
+                for text in excesses(site.node.core, self.now):
+                    self.problem(f"{site.name}: {text}")
+        self._look_at_victims()
         for talker in self.talkers:
             if talker.agent.node is not None:
                 self._look_for_silence(talker)
                 self._look_for_direct(talker)
+                self._look_for_answer(talker)
         self.verify()
 
     # -- each of them ----------------------------------------------------------------------------
@@ -116,6 +170,24 @@ class Watch:
         if self.now - since > SILENT_FOR:
             where = "agent" if talker.heard_at[0] < talker.heard_at[1] else "connector"
             self.problem(f"{talker}: the {where} has heard nothing for {self.now - since:.1f} s")
+
+    def _look_for_answer(self, talker: Talker) -> None:
+        """No connector that leaves offers or handshakes alone keeps an agent from a good one."""
+        conversation = talker.current
+        if self._scenario.link.loss or conversation is None or conversation.is_answered:
+            return
+        since = max(conversation.began, self._trouble_since(talker) + BLAMED_FOR)
+        if self.now - since > ANSWERED_WITHIN:
+            self.problem(f"{talker}: no answer within {ANSWERED_WITHIN:.0f} s")
+
+    def _look_at_victims(self) -> None:
+        """Hosts that have no part in it get few packets."""
+        for (host, sender), count in self._network.struck.items():
+            if count > VICTIM_PACKETS:
+                self.problem(f"{host} got {count} packets of {sender} that it never answered")
+        for host, size in self._network.owed.items():
+            if size > 0:
+                self.problem(f"{host} got {size} bytes more than three times those in its name")
 
     def _connectors(self, talker: Talker) -> list[ConnectorSite]:
         """Whom the talker talks to, or all whom it may come to talk to."""
@@ -164,7 +236,9 @@ class Watch:
         session = talker.current.session if talker.current is not None else None
         if session is None:
             return False
-        site = self._sites[session.peer_name]
+        site = self._sites.get(session.peer_name)
+        if site is None:
+            return False  # a hostile connector's: no stream stays there
         if not self._scenario.can_be_direct(talker.agent.name, site.name):
             return True
         theirs = site.node.core.sessions.find(session.id) if site.node is not None else None

@@ -24,6 +24,7 @@ POLICIES = ("prefer-direct",) * 6 + ("lowest-rtt", "relay-only")
 PLAIN = Link()
 BEGINNING = 5.0  # seconds in which all find together, before the first fault
 FAULTS_WITHIN = 30.0  # seconds after that in which they begin
+HOSTILE_SHARE = 1 / 3  # of the seeds
 DRAINING = 10.0  # seconds that an Intermediate may take to stop
 
 
@@ -45,6 +46,20 @@ class FaultKind(enum.StrEnum):
 
 INSTANT = (FaultKind.REBIND, FaultKind.MOVE)
 EVERYWHERE = (FaultKind.LOSS, FaultKind.NARROW)
+
+
+class HostileKind(enum.StrEnum):
+    """Who may attack the others; lab.hostile says how."""
+
+    STRANGER = "stranger"
+    OUTSIDER = "outsider"
+    INSIDER = "insider"
+    BLACK_HOLE = "black-hole"
+    FLAPPER = "flapper"
+    FORGER = "forger"
+
+    def __repr__(self) -> str:
+        return f"HostileKind.{self.name}"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -92,6 +107,7 @@ class Scenario:
     """A run. `seed` is that of everything that is not written here, such as what gets lost.
 
     :ivar talkative: whether all speak without a lull.
+    :ivar hostile: who attacks the others, None for nobody.
     """
 
     seed: int
@@ -102,6 +118,7 @@ class Scenario:
     policy: str = "prefer-direct"
     faults: tuple[Fault, ...] = ()
     talkative: bool = False
+    hostile: HostileKind | None = None
 
     @property
     def last(self) -> float:
@@ -128,7 +145,8 @@ class Scenario:
         lines = [
             f"seed {self.seed}, {self.policy}" + ", talkative" * self.talkative,
             f"Intermediates: {', '.join(self.intermediates)}",
-            *sides, str(self.link), *map(str, self.faults),
+            *sides, *([f"hostile: {self.hostile}"] if self.hostile else []),
+            str(self.link), *map(str, self.faults),
         ]  # fmt: skip
         return "\n".join(lines)
 
@@ -158,8 +176,16 @@ def generate(seed: int) -> Scenario:
     faults = [_fault(draw, scenario) for _ in range(draw.choice((1, 1, 2, 2, 3, 4, 6)))]
     talkative = draw.random() < 0.06 and scenario.link.loss < 0.03  # else they cannot keep up
     return dataclasses.replace(
-        scenario, faults=tuple(sorted(faults, key=lambda f: f.at)), talkative=talkative
+        scenario,
+        faults=tuple(sorted(faults, key=lambda f: f.at)),
+        talkative=talkative,
+        hostile=_hostile(random.Random(f"hostile {seed}")),
     )
+
+
+def _hostile(draw: random.Random) -> HostileKind | None:
+    """Who attacks, if anybody: with draws of its own, so that the rest of a seed stays."""
+    return draw.choice(list(HostileKind)) if draw.random() < HOSTILE_SHARE else None
 
 
 def _link(draw: random.Random) -> Link:
@@ -206,6 +232,7 @@ def simpler(scenario: Scenario) -> Iterator[Scenario]:
     def change(**changes: Any) -> Scenario:
         return dataclasses.replace(scenario, **changes)
 
+    yield change(hostile=None)
     for fault in scenario.faults:
         yield change(faults=tuple(f for f in scenario.faults if f is not fault))
     nodes = [peer.name for peer in (*scenario.agents, *scenario.connectors)]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from lab.nat import BEHAVIORS
-from lab.scenario import Peer, Scenario
+from lab.scenario import AGENTS, HostileKind, Peer, Scenario
 from lab.voices import HARDLY_ANY, PAUSES, Listener, Listeners
 from p2pnet import reports
 from p2pnet.identity import Credentials, Role
@@ -17,11 +18,22 @@ from p2pnet.testing.clock import ProcessClock
 from p2pnet.testing.nat import NATBox
 from p2pnet.testing.network import Link, SimulatedNetwork, SimulatedTransport
 from p2pnet.testing.realm import Realm, Simulation
+from p2pnet.wire.address import Address
+from p2pnet.wire.demux import Kind, classify
 
 PORT = 4433
+HOSTILE = "mallory"  # the name of whoever is hostile and has a certificate
+HOSTILE_NUMBER = 66  # of its site
+ALLOWED = (*AGENTS, HOSTILE)  # agents that may use every service
+VICTIMS = tuple(f"203.0.113.{number}" for number in range(1, 9))  # hosts without a node
 CUT = Link(loss=1.0)
 BURST_LOSS = 0.5  # of the packets on a link, in a burst of loss
 NARROW_MTU = 1232  # bytes of UDP payload: the least of IPv6
+
+
+def address_of(number: int) -> str:
+    """The address of an Intermediate, as nodes are configured."""
+    return f"192.0.2.{number}:{PORT}"
 
 
 class FrugalRealm(Realm):
@@ -45,17 +57,42 @@ class Weather(SimulatedNetwork):
     :ivar cuts: pairs of nodes that reach each other no more; "" stands for everybody.
     :ivar storms: how many bursts of loss there are now.
     :ivar bottlenecks: how many that large packets do not pass.
+    :ivar onlooker: called with (data, source, destination) for every packet of a node that comes
+        out of its link, with the addresses outside.
+    :ivar struck: checks, and other packets than QUIC's, that reached each of VICTIMS, by sender.
+    :ivar owed: bytes of QUIC packets that reached it, less three times the bytes that were sent
+        in its name (RFC 9000 section 8.1).
     """
 
     def __init__(self, seed: int, link: Link) -> None:
         super().__init__(seed, link)
         self.cuts: list[frozenset[str]] = []
         self.storms = self.bottlenecks = 0
+        self.struck: collections.Counter[tuple[str, str]] = collections.Counter()
+        self.owed: collections.Counter[str] = collections.Counter()
+        self.onlooker: Callable[[bytes, Address, Address], Any] | None = None
         self._names: dict[str, str] = {}  # by address outside
 
     def locate(self, name: str, host: str) -> None:
         """The node has this address outside from now on."""
         self._names[host] = name
+
+    def deliver(self, data: bytes, source: Address, destination: Address) -> None:
+        """Deliver a packet of a node now."""
+        if destination[0] in VICTIMS:
+            if classify(data) is Kind.QUIC:
+                self.owed[destination[0]] += len(data)
+            else:
+                self.struck[destination[0], source[0]] += 1
+        elif self.onlooker is not None:
+            self.onlooker(data, source, destination)
+        super().deliver(data, source, destination)
+
+    def forge(self, data: bytes, source: Address, destination: Address) -> None:
+        """Send a packet of a stranger with any source address."""
+        if source[0] in VICTIMS:
+            self.owed[source[0]] -= 3 * len(data)
+        self.clock.callLater(self.link.delay, super().deliver, data, source, destination)
 
     def link_between(self, source: str, destination: str) -> Link:
         """What packets from one host to another meet now."""
@@ -142,7 +179,7 @@ class IntermediateSite(SimulatedSite):
     @property
     def address(self) -> str:
         """As nodes are configured."""
-        return f"192.0.2.{self._number}:{PORT}"
+        return address_of(self._number)
 
     def make(self) -> Node:
         """Start an Intermediate."""
@@ -215,7 +252,7 @@ class ConnectorSite(NodeSite):
 
     def make(self) -> Node:
         """Start a Connector."""
-        services = {service: ["*"] for service in self.peer.services}
+        services = dict.fromkeys(self.peer.services, ALLOWED)
         node = self._simulation.connector(
             services, self._inside, self.name, self.intermediates, self.peer.services
         )
@@ -251,6 +288,8 @@ def build(
         for number, name in enumerate(scenario.intermediates, 1)
     ]
     addresses = [site.address for site in relays]
+    if scenario.hostile is HostileKind.FORGER:
+        addresses.append(address_of(HOSTILE_NUMBER))
 
     def shuffled() -> list[str]:
         return draw.sample(addresses, len(addresses))

@@ -9,6 +9,7 @@ from typing import Any
 from lab.site import AgentSite, ConnectorSite
 from lab.voices import Listener, Speaker, Voice
 from p2pnet.core.peer.session import Session
+from p2pnet.core.peer.stream import StreamState
 from p2pnet.node.agent import AgentNode
 from p2pnet.node.base import Node
 
@@ -18,11 +19,13 @@ AGAIN = 0.5  # seconds after a failure
 class Conversation:
     """One stream, seen from both ends.
 
+    :ivar began: when the agent asked for it.
     :ivar connector: where its other end is, and `node` what runs there; None before it is known.
     """
 
-    def __init__(self, speaker: Speaker) -> None:
+    def __init__(self, speaker: Speaker, began: float) -> None:
         self.speaker = speaker
+        self.began = began
         self.transport: Any = None
         self.listener: Listener | None = None
         self.connector: ConnectorSite | None = None
@@ -32,6 +35,11 @@ class Conversation:
     def session(self) -> Session | None:
         """The agent's end of the session that carries it."""
         return self.transport.stream.session if self.transport is not None else None
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether the service accepted it."""
+        return self.transport is not None and self.transport.stream.state is StreamState.OPEN
 
     def join(self, listener: Listener, site: ConnectorSite) -> bool:
         """The other end has come about. False if it had before."""
@@ -110,7 +118,7 @@ class Talker:
         clock = self.agent.clock
         speaker = Speaker(clock, self._draw, len(self._conversations))
         speaker.pauses = self.agent.pauses
-        conversation = self.current = Conversation(speaker)
+        conversation = self.current = Conversation(speaker, clock.seconds())
         self._conversations.append(conversation)
         speaker.over = lambda _: self._over(conversation)
         if self._draw.random() < 0.5:  # and write before there is an answer

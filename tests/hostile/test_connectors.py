@@ -124,6 +124,21 @@ class BlackHoleTests(SimulationCase):
         self.assertEqual(2, len(simulation.reported(intermediate, reports.RelayOpened)))
         self.assertEqual(1, len(intermediate.core.introductions))
 
+    def test_regression_a_connector_that_refuses_is_passed_over(self) -> None:
+        """Each stream failed, although an honest connector was idle. Alone, it is believed."""
+        for honest in (True, False):
+            simulation = self.begin(honest=honest)
+            core: Any = simulation.nodes[1].core
+            core.take_message = lambda link, message, now: link.send(
+                messages.SessionAnswer(message.session, ErrorCode.NOT_AUTHORIZED, "no")
+            )
+            for _ in range(3):
+                if honest:
+                    self.assert_answered(simulation, self.alice, FIRST)
+                else:
+                    error = self.refused(simulation, self.alice, ServiceError)
+                    self.assertEqual(ErrorCode.NOT_AUTHORIZED, error.code)
+
     def test_a_connector_that_leaves_offers_unanswered_is_not_preferred_again(self) -> None:
         """Its acknowledgements of packets are no answer to an offer."""
         simulation = self.begin()

@@ -275,10 +275,25 @@ class Introductions:
         self._remove(introduction, answer.reason)
         for request in introduction.requests:
             if request.service == introduction.service:
-                code = ErrorCode.of(answer.code)
-                self._refuse(introduction.agent, request.request, code, answer.reason)
+                self._refused(introduction, request, answer, now)
             else:  # the refusal is about the service of the offer, which this request only shared
                 self._introduce(introduction.agent, request, now)
+
+    def _refused(
+        self,
+        introduction: Introduction,
+        request: messages.SessionRequest,
+        answer: messages.SessionAnswer,
+        now: float,
+    ) -> None:
+        """Offer the session to a connector that has not refused it, or pass the refusal on."""
+        agent, tried = introduction.agent, (*request.tried, introduction.connector.identity.name)
+        again = msgspec.structs.replace(request, tried=tried)
+        other = self._choose(agent, again) if request.connector is None else None
+        if other is not None and other.identity.name not in tried:
+            self._introduce(agent, again, now)
+        else:
+            self._refuse(agent, request.request, ErrorCode.of(answer.code), answer.reason)
 
     def _accepted(self, introduction: Introduction) -> None:
         introduction.answered = True
