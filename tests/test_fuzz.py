@@ -30,7 +30,7 @@ class CorpusTests(SynchronousTestCase):
                     raise AssertionError(f"{path.relative_to(CORPUS)}") from failure
 
     def test_the_corpus_is_small_and_for_targets_that_there_are(self) -> None:
-        """Whoever renames a target renames its directory."""
+        """A target and its directory have one name."""
         self.assertEqual(set(TARGETS), {path.name for path in CORPUS.iterdir()})
         large = [path for path in CORPUS.glob("*/*") if path.stat().st_size > MAX_INPUT]
         self.assertEqual([], large)

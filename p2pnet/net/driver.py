@@ -159,7 +159,7 @@ class Driver:
         self._pumping = True
         try:
             self._handle_and_send()
-        except Exception:  # of next_event(), in which a core handles what packets brought
+        except Exception:  # of next_event(), in which a core handles packets too
             self._failed("event")
             self._send_all()
         finally:

@@ -27,7 +27,7 @@ def load_targets(engine: str) -> dict[str, Target]:
     if engine == "atheris":
         atheris = importlib.import_module("atheris")
         instrumented = atheris.instrument_imports(include=["p2pnet"], enable_loader_override=False)
-    with contextlib.redirect_stderr(io.StringIO()), instrumented:  # it lists all modules
+    with contextlib.redirect_stderr(io.StringIO()), instrumented:  # all modules' names
         targets: dict[str, Target] = importlib.import_module("tests.fuzz.targets").TARGETS
     if engine == "hypothesis":
         preload()

@@ -98,7 +98,7 @@ def run_packet_header(data: bytes) -> None:
 
 
 def run_frame(data: bytes) -> None:
-    """Parse each kind of frame at the first byte; what is found lies within the data."""
+    """Parse each kind of frame at the first byte; each frame found lies within the data."""
     if data:
         found, span = frames.read_stream(data, 0), frames.read_datagram(data, 0)
         ack = frames.read_ack(data, 0)
