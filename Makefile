@@ -9,6 +9,7 @@ TRIALS ?= 20
 SEEDS ?= 2000
 ROUNDS ?= 3
 SAMPLE ?= 300
+SECONDS ?= 600
 SIM_JOBS ?= $(shell nproc)
 # The suites without other processes, sockets or builds: for every Python that the machine has.
 QUICK = tests/wire tests/traversal tests/quic tests/core tests/config tests/observe tests/test_identity.py \
@@ -23,8 +24,9 @@ BIN = $(VENV)/bin
 DEMO = $(VENV)/.demo
 READY = $(VENV)/.test
 CHECK = $(VENV)/.check
+FUZZ = $(VENV)/.fuzz
 
-.PHONY: help ready test demo lab sim bench figures quick oldest coverage individual mutants \
+.PHONY: help ready test demo lab sim bench figures quick oldest coverage individual mutants fuzz \
 	reference lint format typing imports packaging clean
 
 help:  ## list these targets
@@ -69,6 +71,9 @@ individual: $(READY) $(CHECK)  ## coverage of each module of core/peer and trave
 mutants: $(READY)  ## change the code of traversal in SAMPLE=300 places, and see whether a test fails
 	@$(BIN)/python -m tests.mutants -j $(JOBS) --sample $(SAMPLE)
 
+fuzz: $(READY) $(FUZZ)  ## mutated inputs for every decoder and for whole nodes, for SECONDS=600 together
+	@$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
+
 reference: $(READY)  ## write the pages of docs/ that say what the code says
 	@$(BIN)/python -m tests.reference
 
@@ -106,6 +111,12 @@ $(DEMO) $(READY) $(CHECK): setup.cfg pyproject.toml constraints.txt | $(BIN)/pyt
 	@echo "Installing p2pnet$(EXTRA) into $(VENV) ..."
 	@$(BIN)/python -m pip install --disable-pip-version-check \
 		--constraint constraints.txt --editable '.$(EXTRA)'
+	@touch $@
+
+$(FUZZ): setup.cfg constraints.txt | $(BIN)/python
+	@$(BIN)/python -m pip install --disable-pip-version-check --only-binary atheris \
+		--constraint constraints.txt --editable '.[fuzz]' || \
+		echo "Atheris has no build for this machine: Hypothesis takes its place."
 	@touch $@
 
 $(READY): EXTRA = [test]

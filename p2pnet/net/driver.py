@@ -159,6 +159,9 @@ class Driver:
         self._pumping = True
         try:
             self._handle_and_send()
+        except Exception:  # of next_event(), in which a core handles packets too
+            self._failed("event")
+            self._send_all()
         finally:
             self._pumping = False
         self._set_timer()

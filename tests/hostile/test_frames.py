@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from aioquic import tls
 from aioquic.quic.recovery import MAX_ACK_RANGES
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -13,7 +12,7 @@ from p2pnet.quic.frame_budget import MAX_IDLE_FRAMES
 from p2pnet.quic.packet_numbers import FIRST_PERIOD
 from p2pnet.quic.profile import FAST, STOCK
 from p2pnet.wire.varint import varint
-from tests.quic.harness import Pair, client_settings, server_settings
+from tests.quic.harness import Pair, client_settings, protected, server_settings
 
 STREAMS = 512  # of an agent at a connector, as shipped
 
@@ -44,14 +43,7 @@ class Attacker:
 
     def send(self, plain: bytes) -> None:
         """A packet with these frames, to which the server may answer."""
-        crypto = self._engine._cryptos[tls.Epoch.ONE_RTT]
-        number = self._engine._packet_number
-        self._engine._packet_number += 1
-        header = b"%c%b%b" % (
-            0x41 | crypto.key_phase << 2, self._engine._peer_cid.cid,
-            (number & 0xFFFF).to_bytes(2, "big"),
-        )  # fmt: skip
-        data = crypto.encrypt_packet(header, plain, number)
+        data = protected(self._engine, plain)
         mux = self.pair.server.mux
         mux.receive_datagram(data, self.pair.server_address, self.pair.now)
         self.pair.server.take_events()

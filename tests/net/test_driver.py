@@ -64,6 +64,8 @@ class Scripted:
 
     def next_event(self) -> events.Event | None:
         """One after the other."""
+        if self.broken == "event":
+            self._note("event")
         return self.pending.pop(0) if self.pending else None
 
     def get_timer(self) -> float | None:
@@ -285,6 +287,16 @@ class DriverTests(SynchronousTestCase):
             self.transport.receive([(b"second", THERE)])
             self.pump()
             self.assertIn((b"answer to second", THERE), self.transport.sent)
+
+    def test_regression_a_core_that_fails_to_give_an_event_stopped_its_node(self) -> None:
+        """The exception reached the reactor: nothing was sent, and the timer was not set."""
+        self.core.broken, self.core.timer = "event", 5.0
+        self.transport.receive([(b"one", THERE)])
+        self.clock.advance(0)
+        self.assertEqual({"event": 1}, dict(self.driver.errors))
+        self.assertEqual([(b"answer to one", THERE)], self.transport.sent)
+        self.assertEqual([5.0], [call.getTime() for call in self.clock.getDelayedCalls()])
+        self.assertEqual(1, len(self.flushLoggedErrors(Bug)))
 
     def test_the_timer_is_set_moved_and_never_early(self) -> None:
         """An earlier one replaces a later one; a later one may be found out at the old time."""

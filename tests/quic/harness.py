@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
+from aioquic import tls
 from hypothesis import HealthCheck
 
 from p2pnet.identity import Credentials, Role
@@ -66,6 +67,16 @@ def client_settings(**changes: Any) -> ConnectionProfile:
 def server_settings(**changes: Any) -> ConnectionProfile:
     """A Connector that waits for an Agent."""
     return settings(Role.CONNECTOR, [Role.AGENT], **{"max_streams": 16, **changes})
+
+
+def protected(engine: Any, plain: bytes) -> bytes:
+    """The next 1-RTT packet of an established connection, with frames of the caller's making."""
+    crypto, number = engine._cryptos[tls.Epoch.ONE_RTT], engine._packet_number
+    engine._packet_number += 1
+    first = 0x41 | crypto.key_phase << 2
+    header = b"%c%b%b" % (first, engine._peer_cid.cid, (number & 0xFFFF).to_bytes(2))
+    packet: bytes = crypto.encrypt_packet(header, plain.ljust(4, b"\0"), number)
+    return packet
 
 
 class Endpoint:

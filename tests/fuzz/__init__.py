@@ -1,0 +1,1 @@
+"""Fuzzing of every decoder, and of whole nodes on the simulated network: ``make fuzz``."""
