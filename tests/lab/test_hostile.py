@@ -99,7 +99,7 @@ class NoticeTests(SynchronousTestCase):
     def test_packets_to_victims(self) -> None:
         """An agent names them as its candidates."""
         self.patch(invariants, "VICTIM_PACKETS", 20)
-        self.assertIn("packets that it never answered", self.problems(HostileKind.INSIDER))
+        self.assertIn("that it never answered", self.problems(HostileKind.INSIDER))
 
     def test_a_connector_that_keeps_agents_from_a_good_one(self) -> None:
         """Without the race, and with an Intermediate that believes the first refusal."""
