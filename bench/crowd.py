@@ -51,20 +51,26 @@ class Crowd:
     """Nodes on one socket, all with one certificate.
 
     :param take: gets each message that is no answer to a greeting, with its connection.
+    :param version: of the protocol; an Intermediate of another checkout may speak an older one.
     :ivar ready: how many are connected. `lost`: how many were, or could not be.
     """
 
     def __init__(
-        self, credentials: Credentials, intermediate: Address, take: Take = lambda *_: None
+        self,
+        credentials: Credentials,
+        intermediate: Address,
+        take: Take = lambda *_: None,
+        version: tuple[int, int] = messages.VERSION,
     ) -> None:
         self.ready = self.lost = 0
         self.socket = open_socket("127.0.0.1", 0)
         self._address = intermediate
         self._take = take
+        self._version = version
         self._mux = Multiplexer()
         self._settings = ConnectionProfile(
             credentials=credentials, roles=frozenset({Role.INTERMEDIATE}),
-            utcnow=lambda: datetime.datetime.now(datetime.UTC), alpn=messages.ALPN,
+            utcnow=lambda: datetime.datetime.now(datetime.UTC), alpn=f"p2pnet/{version[0]}",
             engine=FAST, host=intermediate[0],
         )  # fmt: skip
         self._buffers: dict[Connection, MessageBuffer[Message]] = {}
@@ -122,7 +128,7 @@ class Crowd:
     def _handle(self, connection: Connection, event: Any) -> None:
         match event:
             case events.HandshakeCompleted():
-                self.send(connection, messages.Hello(messages.VERSION, os.urandom(8)))
+                self.send(connection, messages.Hello(self._version, os.urandom(8)))
                 self._buffers[connection] = MessageBuffer(messages.decode_message)
             case events.StreamDataReceived(stream_id, data, _):
                 connection.consume(stream_id, len(data))

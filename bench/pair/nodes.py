@@ -105,7 +105,7 @@ class Handshakes(Case):
         site.deployment.issue(Role.AGENT, "crowd")
         credentials = load_credentials(site.deployment.certs, "crowd")
         address = parse_host_port(site.deployment.intermediates[0])
-        crowd = Crowd(credentials, address)
+        crowd = Crowd(credentials, address, version=site.tree.version)
         crowd.connect(AT_A_TIME)
         crowd.leave()
         newcomers = itertools.repeat(credentials) if self._known else _nodes(site)

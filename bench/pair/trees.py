@@ -1,6 +1,7 @@
 """The two checkouts, and the environment in which a process imports only one of them."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -34,6 +35,15 @@ class Tree(NamedTuple):
     def prefix(self) -> list[str]:
         """The prefix of a command whose Python is to import this checkout's p2pnet."""
         return ["env", f"PYTHONPATH={self.path}"]
+
+    @property
+    def version(self) -> tuple[int, int]:
+        """The major and minor version of the protocol that its nodes speak."""
+        text = (self.path / "p2pnet" / "wire" / "messages.py").read_text()
+        found = re.search(r"^VERSION = \((\d+), (\d+)\)", text, re.MULTILINE)
+        if found is None:
+            raise ProcessError(f"{self.name}: p2pnet/wire/messages.py names no VERSION")
+        return int(found[1]), int(found[2])
 
     def verify(self) -> None:
         """Raise ProcessError unless Python and twistd find p2pnet in this checkout alone."""
