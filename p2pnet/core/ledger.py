@@ -15,6 +15,7 @@ from collections.abc import Hashable, Mapping
 from typing import Any
 
 from p2pnet.quic.flow_control import SharedCredit
+from p2pnet.timing import TokenBucket
 
 SHARES = 4  # a name gets things of others up to one part in so many of a shared cap
 SWEEP = 1024  # token buckets from which on the full ones are dropped
@@ -112,7 +113,7 @@ class Ledger:
         self._caps = dict(caps)
         self._rates = dict(rates or {})
         self._pools: dict[tuple[Kind, Hashable], Pool] = {}
-        self._buckets: dict[tuple[Kind, str], tuple[float, float]] = {}  # tokens, and when
+        self._buckets: dict[tuple[Kind, str], TokenBucket] = {}
         self._sweep_above = SWEEP
         self._credits = weakref.WeakValueDictionary[str, SharedCredit]()
 
@@ -188,20 +189,16 @@ class Ledger:
 
         :param now: in seconds of the caller's clock.
         """
-        rate = self._rates[kind]
-        tokens, since = self._buckets.get((kind, name), (rate.burst, now))
-        tokens = min(rate.burst, tokens + (now - since) * rate.per_second)
-        is_enough = tokens >= amount
-        self._buckets[kind, name] = tokens - amount if is_enough else tokens, now
+        bucket = self._buckets.get((kind, name))
+        if bucket is None:
+            rate = self._rates[kind]
+            bucket = self._buckets[kind, name] = TokenBucket(1 / rate.per_second, rate.burst)
+        is_taken = bucket.take(now, amount)
         if len(self._buckets) > self._sweep_above:
             self._sweep(now)
-        return is_enough
+        return is_taken
 
     def _sweep(self, now: float) -> None:
         """Drop the buckets that are full again: a new one begins full."""
-        self._buckets = {
-            (kind, name): (tokens, since)
-            for (kind, name), (tokens, since) in self._buckets.items()
-            if tokens + (now - since) * self._rates[kind].per_second < self._rates[kind].burst
-        }
+        self._buckets = {key: each for key, each in self._buckets.items() if not each.is_full(now)}
         self._sweep_above = max(SWEEP, 2 * len(self._buckets))

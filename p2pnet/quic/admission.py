@@ -11,8 +11,9 @@ from p2pnet.quic.initial import Opening, read_opening
 from p2pnet.quic.newcomers import MAX_WAIT, Newcomer, Turns, WaitingRoom
 from p2pnet.quic.packet import InitialHeader
 from p2pnet.quic.profile import ConnectionProfile
-from p2pnet.quic.retry import Retry, UnprovenRate
+from p2pnet.quic.retry import Retry
 from p2pnet.quic.sources import prefixes
+from p2pnet.timing import TokenBucket
 from p2pnet.wire.address import Address, PeerAddress
 
 MAX_UNREAD = 1024  # Initials that were not decrypted yet; later ones are dropped
@@ -83,7 +84,8 @@ class Admission:
         self.dropped = self.refused = 0
         self._limits = limits
         self._give_up = give_up
-        self._unproven = UnprovenRate(limits.retry_above)
+        # Handshakes with unproven addresses; one that completes proves its address, and is free.
+        self._unproven = TokenBucket(1 / max(1, limits.retry_above), limits.retry_above)
         self._unread: collections.deque[tuple[bytes, InitialHeader, Address]] = collections.deque()
         self._waiting = WaitingRoom()
 

@@ -52,28 +52,3 @@ class Retry:
             now=now,
         )
         return original
-
-
-class UnprovenRate:
-    """A token bucket for handshakes with unproven addresses: `rate` a second, and at once.
-
-    A handshake that completes proves its address, and costs nothing in the end.
-    """
-
-    def __init__(self, rate: int) -> None:
-        self._rate = rate
-        self._left = float(rate)
-        self._at = 0.0
-
-    def take(self, now: float) -> bool:
-        """Count a handshake; returns False if that would be too many."""
-        self._left = min(self._rate, self._left + (now - self._at) * self._rate)
-        self._at = now
-        if self._left < 1:
-            return False
-        self._left -= 1
-        return True
-
-    def give_back(self) -> None:
-        """Count off a handshake that completed."""
-        self._left += 1
