@@ -119,6 +119,7 @@ class CandidateExchange:
     :param policy: the name of the path policy, which an offer tells the other end.
     :param budget: of the node, for packets to unproven addresses.
     :param entropy: the source of random bytes.
+    :ivar controlling: whether this end offers.
     :ivar failures: rounds that failed since the last success.
     :ivar checks: the check list, None before the first exchange of candidates.
     :ivar events: messages for the peer, and reports, in order. The reader removes them.
@@ -136,7 +137,7 @@ class CandidateExchange:
     ) -> None:
         self.session = session
         self.policy = policy
-        self._controlling = controlling
+        self.controlling = controlling
         self._credentials = IceCredentials(  # the same for all rounds
             base64.b64encode(entropy(6)).decode(), base64.b64encode(entropy(18)).decode()
         )
@@ -172,7 +173,7 @@ class CandidateExchange:
 
         The other end waits for the offer.
         """
-        if self._controlling:
+        if self.controlling:
             self._rates.offers.call(self._offer, now)
 
     def _offer(self, now: float) -> None:
@@ -193,7 +194,7 @@ class CandidateExchange:
         :param rtt: round-trip time of the connection that carries messages, in seconds.
         """
         match message:
-            case messages.CandidateOffer() if not self._controlling:
+            case messages.CandidateOffer() if not self.controlling:
                 self._rates.offers.call(lambda at: self._answer(message, rtt, at), now)
             case messages.CandidateAnswer() if self._rates.is_owed(message):
                 self._deadline = None
@@ -229,7 +230,7 @@ class CandidateExchange:
         if self.checks is None or self.checks.remote != theirs:
             tag, entropy = self.tag, self._entropy
             self.checks = CheckList(
-                controlling=self._controlling,
+                controlling=self.controlling,
                 local=self._credentials,
                 remote=theirs,
                 policy=self._own.policy,
@@ -266,7 +267,7 @@ class CandidateExchange:
         """
         self.failures = 0
         self._deadline = None
-        if self._controlling:
+        if self.controlling:
             self._rates.offers.cancel()
 
     def fail(self, reason: str, now: float) -> None:
@@ -275,7 +276,7 @@ class CandidateExchange:
         :param reason: for the peer and for people.
         """
         retry_in = None
-        if self._controlling:
+        if self.controlling:
             retry_in = RETRIES[min(self.failures, len(RETRIES) - 1)]
             self._deadline = Deadline(now + retry_in, Step.OFFER)
         self.failures += 1

@@ -163,12 +163,14 @@ class Paths:
         self._follow(now)
 
     def take_signal(self, message: PathMessage, rtt: float, now: float) -> None:
-        """Take a message of the peer's Paths. An offer decides the policy of this end too.
+        """Take a message of the peer's Paths. An offer decides the policy of the controlled end.
 
         :param rtt: round-trip time of the connection in seconds, 0 if unknown.
         """
-        if isinstance(message, CandidateOffer):
-            self._selector = SELECTORS[message.policy]()
+        if isinstance(message, CandidateOffer) and not self._rounds.controlling:
+            before, self._selector = self.carry_data, SELECTORS[message.policy]()
+            if self.carry_data != before:  # by the same ways
+                self._emit(WaysChanged(self.using, False, planned=True, carry_data=not before))
         self._direct.take_signal(message, rtt, now)
         self._follow(now)
 

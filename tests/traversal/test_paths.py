@@ -19,6 +19,7 @@ from p2pnet.wire.address import Address
 from p2pnet.wire.check import decode_check, encode_success
 from p2pnet.wire.codes import ErrorCode
 from p2pnet.wire.packet_size import BASE
+from p2pnet.wire.path_messages import CandidateOffer
 from tests.traversal.ends import AGENT, CONNECTOR, OTHER_RELAY, RELAY, SESSION
 from tests.traversal.path_ends import PathsCase, describe
 
@@ -294,6 +295,22 @@ class PolicyTests(PathsCase):
         self.begin(SELECTORS["direct-only"](), SELECTORS["prefer-direct"]())
         self.world.run(1.0)
         self.assertEqual("direct-only", self.connector.machine.snapshot().policy)
+
+    def test_regression_the_policy_of_an_offer_counts_at_once(self) -> None:
+        """The connector answered by the relay what came directly, until its own way was proven."""
+        self.begin(SELECTORS["direct-only"](), SELECTORS["prefer-direct"]())
+        self.world.run_until(lambda: self.agent.signalled(CandidateOffer))
+        self.world.run(self.world.signals.delay)
+        self.assertEqual(["relayed"], self.connector.kinds)
+        self.assertFalse(self.connector.said(WaysChanged)[-1].carry_data)
+
+    def test_a_connector_cannot_change_the_policy_of_an_agent(self) -> None:
+        """By an offer, which is not its to make: the agent's data would go through relays."""
+        self.begin(SELECTORS["direct-only"]())
+        offer = CandidateOffer("AAAAAAAA", "A" * 24, (), "prefer-direct")
+        self.agent.do(self.agent.machine.take_signal, offer, 0.0)
+        self.assertEqual("direct-only", self.agent.machine.snapshot().policy)
+        self.assertFalse(self.agent.machine.carry_data)
 
 
 class SnapshotTests(PathsCase):
