@@ -73,6 +73,11 @@ class Paths:
         return self._rounds.tag
 
     @property
+    def policy(self) -> str:
+        """The name of the path selector."""
+        return str(self._selector.name)
+
+    @property
     def packet_size(self) -> int:
         """Bytes of the largest packet that `using` carries."""
         return self._sizes[0]
@@ -289,7 +294,7 @@ class Paths:
 
     def snapshot(self) -> PathsStatus:
         """Return the present state as a frozen value, for people and metrics."""
-        session, policy = self._rounds.session.hex(), self._selector.name
+        session, policy = self._rounds.session.hex(), self.policy
         relays, direct = self._choice.snapshot(), self._direct.snapshot()
         size, rtt = self.packet_size, self._relay_rtt
         return PathsStatus(session, policy, self.using, size, relays, rtt, direct)

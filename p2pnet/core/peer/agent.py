@@ -215,8 +215,13 @@ class AgentCore(PeerCore):
             self.sessions.end(session, ErrorCode.RESTARTED, reason, now)
             self._find_again(request, now)
             return
+        policy = self.policy_of(request.service)
         if session is None:
             session = self._start_session(request, message, now)
+        elif self.paths_of(session).policy != policy:  # its data may go where this one's may not
+            reason = f"{link.name} offers a session whose policy is not {policy}"
+            self._finder.fail(request.service, ErrorCode.PROTOCOL_ERROR, reason)
+            return
         assert isinstance(session, AgentSession)
         self.sessions.add_relay(session, link, message, link.rtt + message.peer_rtt, now)
         self._join(session, FIRST_RESUME, now)

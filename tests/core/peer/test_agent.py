@@ -291,6 +291,23 @@ class RelayTests(AgentCase):
         self.assertEqual(["dns"], [request.service for request in requests])
 
 
+class PolicyTests(AgentCase):
+    """Services whose paths are chosen otherwise."""
+
+    def test_regression_an_intermediate_cannot_have_services_share_a_session(self) -> None:
+        """Under direct-only the data of one would have been relayed in a session of the other."""
+        self.talk()
+        self.core._policies["vault"] = "direct-only"
+        stream = self.core.open_stream("vault", self.now)
+        number = max(request.number for request in self.core._finder)
+        self.open(0, number, self.agent.session.id)
+        self.assertTrue(stream.is_closed)
+        self.agent.pump(self.now)
+        (refused,) = self.agent.happened(reports.SessionRefused)
+        self.assertIn("whose policy is not direct-only", refused.reason)
+        self.assertIsNone(self.core._finder.route("vault"))
+
+
 class LateTests(AgentCase):
     """Answers that come too late."""
 
