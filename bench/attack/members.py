@@ -15,7 +15,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from bench.attack.flood import is_on
@@ -45,10 +45,16 @@ class Members:
             for name in (EVE, MALLORY, EVIL)
         }
 
-    def run(self, duty: float, is_over: Callable[[], bool]) -> dict[str, float]:
-        """Attack until it is over, in a part of the time; returns what was done."""
+    def run(self, duty: float) -> dict[str, float]:
+        """Attack until KeyboardInterrupt, in a part of the time; returns what was done."""
         began, used = time.monotonic(), time.process_time()
-        while not is_over():
+        with suppress(KeyboardInterrupt):
+            self._attack(duty)
+        elapsed, used = time.monotonic() - began, time.process_time() - used
+        return {"seconds": elapsed, "cpu": used, "sent": self.sent}
+
+    def _attack(self, duty: float) -> None:
+        while True:
             for name, crowd in self._crowds.items():
                 if not crowd.connections:
                     crowd.connect(AT_A_TIME if name == EVE else 1)
@@ -58,8 +64,6 @@ class Members:
             if is_on(duty, time.monotonic()):
                 self._ask(EVE, "office")
                 self._ask(MALLORY, EVIL)
-        elapsed, used = time.monotonic() - began, time.process_time() - used
-        return {"seconds": elapsed, "cpu": used, "sent": self.sent}
 
     def _ask(self, name: str, connector: str) -> None:
         crowd = self._crowds[name]
@@ -88,10 +92,9 @@ def main() -> None:
     parser.add_argument("--duty", type=float, default=1.0, help="part of the time")
     options = parser.parse_args()
     members = Members(options.certs, parse_host_port(options.address), options.service)
-    over: list[int] = []
-    signal.signal(signal.SIGTERM, lambda number, _: over.append(number))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     print("ready", os.getpid(), flush=True)
-    print(json.dumps(members.run(options.duty, lambda: bool(over))), flush=True)
+    print(json.dumps(members.run(options.duty)), flush=True)
 
 
 if __name__ == "__main__":
