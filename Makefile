@@ -26,7 +26,7 @@ READY = $(VENV)/.test
 CHECK = $(VENV)/.check
 FUZZ = $(VENV)/.fuzz
 
-.PHONY: help ready test demo lab sim bench figures quick oldest coverage individual mutants fuzz \
+.PHONY: help ready test demo lab sim bench attack figures quick oldest coverage individual mutants fuzz \
 	reference lint format typing imports packaging clean
 
 help:  ## list these targets
@@ -49,6 +49,9 @@ sim: $(DEMO)  ## SEEDS=2000 runs on a simulated network on which things break (S
 
 bench: $(DEMO)  ## p2pnet beside its peers, ROUNDS=3 times each (half an hour; BRIEF=1: minutes)
 	@$(BIN)/python -m bench --rounds $(ROUNDS) $(if $(BRIEF),--brief)
+
+attack: $(READY)  ## attacks, each with its bound and what is measured (20 minutes; BRIEF=1: half of it)
+	@$(BIN)/python -m bench.attack $(if $(BRIEF),--brief)
 
 figures: $(READY)  ## what the house measures (circles, sizes, trips), beside 47920a3 and the goals
 	@$(BIN)/python -m bench.house

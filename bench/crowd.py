@@ -143,3 +143,5 @@ class Crowd:
             case events.ConnectionClosed():
                 self.ready -= connection in self._buffers
                 self.lost += 1
+                if connection in self.connections:
+                    self.connections.remove(connection)

@@ -1,6 +1,5 @@
 """Which clients of the open network get a connection, and when."""
 
-import collections
 import dataclasses
 import math
 from collections.abc import Callable, Iterator
@@ -8,7 +7,7 @@ from collections.abc import Callable, Iterator
 from p2pnet.quic.connection import Connection
 from p2pnet.quic.half_open import HalfOpen, HalfOpenTable
 from p2pnet.quic.initial import Opening, read_opening
-from p2pnet.quic.newcomers import MAX_WAIT, Newcomer, Turns, WaitingRoom
+from p2pnet.quic.newcomers import MAX_WAIT, Newcomer, Turns, Unread, WaitingRoom
 from p2pnet.quic.packet import InitialHeader
 from p2pnet.quic.profile import ConnectionProfile
 from p2pnet.quic.retry import Retry
@@ -16,7 +15,6 @@ from p2pnet.quic.sources import prefixes
 from p2pnet.timing import TokenBucket
 from p2pnet.wire.address import Address, PeerAddress
 
-MAX_UNREAD = 1024  # Initials that were not decrypted yet; later ones are dropped
 READ_A_TURN = 64  # Initials of some 0.05 ms each
 ASKED_A_TURN = 16  # newcomers for whom the table may make room
 BEGUN_A_TURN = 6  # handshakes of some 1.3 ms each
@@ -86,14 +84,12 @@ class Admission:
         self._give_up = give_up
         # Handshakes with unproven addresses; one that completes proves its address, and is free.
         self._unproven = TokenBucket(1 / max(1, limits.retry_above), limits.retry_above)
-        self._unread: collections.deque[tuple[bytes, InitialHeader, Address]] = collections.deque()
+        self._unread = Unread()
         self._waiting = WaitingRoom()
 
     def arrived(self, datagram: bytes, header: InitialHeader, address: Address, now: float) -> None:
         """Take an Initial that belongs to no connection."""
-        if len(self._unread) < MAX_UNREAD:
-            self._unread.append((datagram, header, address))
-        else:
+        if not self._unread.add((datagram, header, address)):
             self._refuse()
         self.turns.are_wanted = True
         self.turns.begin(now)
@@ -105,8 +101,8 @@ class Admission:
 
         :param connections: number of all connections that exist.
         """
-        for _ in range(min(READ_A_TURN, len(self._unread))):
-            answer = self._read(*self._unread.popleft(), now)
+        for datagram, header, address in self._unread.take(READ_A_TURN):
+            answer = self._read(datagram, header, address, now)
             if answer is not None:
                 yield answer
         begun = 0

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 
+from p2pnet.quic.packet import InitialHeader
 from p2pnet.quic.sources import Sources
 from p2pnet.wire.address import Address
 
+MAX_UNREAD = 512  # Initials with a token that were not decrypted yet, and as many without
 MAX_WAITING = 256
 MAX_WAIT = 5.0  # seconds; nodes give a try up after 8 s
 TURN_PAUSE = 100e-6  # seconds from a turn that left newcomers over to the timer
@@ -30,6 +33,43 @@ class Newcomer:
     original_destination_connection_id: bytes
     retry_source_connection_id: bytes | None
     arrived_at: float
+
+
+Initial = tuple[bytes, InitialHeader, Address]
+"""A datagram, the header of its first packet, and where it came from."""
+
+
+class Unread:
+    """Initials that were not decrypted yet, the newest first.
+
+    In a flood most are never read, so that a client repeats its Initial. A newcomer that waits
+    behind all that came before waits longer than the client, and one that has already proven its
+    address would wait behind those that have not.
+    """
+
+    def __init__(self) -> None:
+        self._queues: tuple[collections.deque[Initial], ...] = tuple(
+            collections.deque(maxlen=MAX_UNREAD) for _ in range(2)
+        )
+
+    def __len__(self) -> int:
+        return sum(map(len, self._queues))
+
+    def add(self, initial: Initial) -> bool:
+        """Add an Initial. Returns False if that costs the oldest of those with or without token."""
+        queue = self._queues[not initial[1].token]
+        is_full = len(queue) == MAX_UNREAD
+        queue.append(initial)
+        return not is_full
+
+    def take(self, most: int) -> list[Initial]:
+        """Take up to `most`: half of them with a token, if there are as many."""
+        found: list[Initial] = []
+        while len(found) < most and len(self):
+            for queue in self._queues:
+                if queue and len(found) < most:
+                    found.append(queue.pop())
+        return found
 
 
 class WaitingRoom:
