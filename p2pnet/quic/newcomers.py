@@ -40,7 +40,7 @@ Initial = tuple[bytes, InitialHeader, Address]
 
 
 class Unread:
-    """Initials that were not decrypted yet, the newest first.
+    """Initials that were not decrypted yet, of which the newest are read.
 
     In a flood most are never read, so that a client repeats its Initial. A newcomer that waits
     behind all that came before waits longer than the client, and one that has already proven its
@@ -63,13 +63,14 @@ class Unread:
         return not is_full
 
     def take(self, most: int) -> list[Initial]:
-        """Take up to `most`: half of them with a token, if there are as many."""
+        """Take the newest, up to `most`, in the order of their arrival; half of them with a token,
+        if there are as many."""
         found: list[Initial] = []
         while len(found) < most and len(self):
             for queue in self._queues:
                 if queue and len(found) < most:
                     found.append(queue.pop())
-        return found
+        return found[::-1]
 
 
 class WaitingRoom:
