@@ -20,21 +20,21 @@ class TokenBucket:
         self._burst = burst
         self._full_at = -math.inf
 
-    def ready_at(self, amount: float = 1) -> float:
-        """The time from which so many tokens are in the bucket; it may be over."""
-        if amount > self._burst:
+    def ready_at(self) -> float:
+        """The time from which a token is in the bucket; it may be over."""
+        if not self._burst:
             return math.inf
-        return self._full_at - (self._burst - amount) * self._interval
+        return self._full_at - (self._burst - 1) * self._interval
 
     def is_full(self, now: float) -> bool:
         """Whether the bucket is as if no token had ever been taken."""
         return now >= self._full_at
 
-    def take(self, now: float, amount: float = 1) -> bool:
-        """Take so many tokens. Returns False if there are fewer."""
-        if now < self.ready_at(amount) - TOLERANCE:
+    def take(self, now: float) -> bool:
+        """Take a token. Returns False if there is none."""
+        if now < self.ready_at() - TOLERANCE:
             return False
-        self._full_at = max(now, self._full_at) + amount * self._interval
+        self._full_at = max(now, self._full_at) + self._interval
         return True
 
     def give_back(self) -> None:

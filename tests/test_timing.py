@@ -40,14 +40,6 @@ class TokenBucketTests(SynchronousTestCase):
                 share = 3 + taken[last] - taken[first]
                 self.assertLessEqual(last - first + 1, share + 1e-3)
 
-    def test_several_tokens_are_taken_at_once_or_none(self) -> None:
-        """More than the burst never."""
-        bucket = TokenBucket(1.0, 3)
-        self.assertFalse(bucket.take(0.0, 4))
-        self.assertTrue(bucket.take(0.0, 2))
-        self.assertFalse(bucket.take(0.5, 2))
-        self.assertTrue(bucket.take(1.0, 2))
-
     def test_a_token_can_be_put_back(self) -> None:
         """As if it had not been taken."""
         bucket = TokenBucket(1.0, 1)

@@ -184,8 +184,8 @@ class Ledger:
 
     # -- how often names do something ------------------------------------------------------------
 
-    def charge(self, kind: Kind, name: str, now: float, amount: float = 1.0) -> bool:
-        """Take `amount` tokens from a name's bucket. Returns False if it has too few.
+    def charge(self, kind: Kind, name: str, now: float) -> bool:
+        """Take a token from a name's bucket. Returns False if there is none.
 
         :param now: in seconds of the caller's clock.
         """
@@ -193,7 +193,7 @@ class Ledger:
         if bucket is None:
             rate = self._rates[kind]
             bucket = self._buckets[kind, name] = TokenBucket(1 / rate.per_second, rate.burst)
-        is_taken = bucket.take(now, amount)
+        is_taken = bucket.take(now)
         if len(self._buckets) > self._sweep_above:
             self._sweep(now)
         return is_taken
