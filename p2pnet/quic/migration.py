@@ -63,24 +63,42 @@ class MigratingConnection(StrictConnection):
             paths.insert(0, migrating)
             self._forget_others()
             self.path_changed(now, lost=True)
-            return
-        for path in paths[1:]:
+
+    def datagrams_to_send(self, now: float) -> list[tuple[bytes, Any]]:
+        """Datagrams with their addresses, at `now` seconds of the caller's clock."""
+        paths = self._network_paths[:]
+        if not (paths[1:] or self._is_challenged()):
+            return super().datagrams_to_send(now)
+        # The network moved the client, so the connection id may go along (RFC 9000 section 9.5).
+        # aioquic would use up another connection id for each address.
+        for path in paths:
+            path.peer_cid = self._peer_cid
+        self._limit_challenges(paths[1:], now)
+        datagrams = self._send_probing_frames(paths[0], now) if self._is_challenged() else []
+        datagrams += super().datagrams_to_send(now)
+        for path in paths:
+            path.peer_cid = None
+        return datagrams
+
+    def _limit_challenges(self, others: list[QuicNetworkPath], now: float) -> None:
+        """Let aioquic challenge one of the addresses, if it is time; each newer packet that came
+        from there has it challenged again."""
+        for path in others:
             if not (path.is_validated or path.local_challenge_sent):
                 path.local_challenge_sent = now < self._challenge_at
                 if not path.local_challenge_sent:
                     self._challenge_at = now + CHALLENGE_INTERVAL
 
-    def datagrams_to_send(self, now: float) -> list[tuple[bytes, Any]]:
-        """Datagrams with their addresses, at `now` seconds of the caller's clock."""
-        others = self._network_paths[1:]
-        # The network moved the client, so the connection id may go along (RFC 9000 section 9.5).
-        # aioquic would use up another connection id for each address.
-        for path in others:
-            path.peer_cid = self._peer_cid
-        datagrams: list[tuple[bytes, Any]] = super().datagrams_to_send(now)
-        for path in others:
-            path.peer_cid = None
-        return datagrams
+    def _is_challenged(self) -> bool:
+        """Whether to answer a PATH_CHALLENGE on the path in use, whatever the congestion window.
+
+        A moved client gets no acknowledgements, which would open its window, until it answers.
+        """
+        return bool(
+            self._handshake_confirmed
+            and self._network_paths
+            and self._network_paths[0].remote_challenges
+        )
 
     def name_path(self, path: Hashable) -> None:
         """Say which path packets take, before any path_changed()."""

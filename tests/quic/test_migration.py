@@ -11,6 +11,7 @@ from p2pnet.wire.address import Address
 from tests.quic.harness import CLIENT, Pair
 
 REBOUND = (CLIENT[0], CLIENT[1] + 1)
+UPLOAD = 6_000_000  # bytes
 ELSEWHERE = ("203.0.113.9", 50009)
 
 
@@ -143,3 +144,23 @@ class MigrationTests(MigrationTestCase):
         self.one.ping()
         self.pair.run(4.5 * self.pair.delay)
         self.assertEqual(b"lost", self.pair.client.received(self.one, stream_id))
+
+    def follows_within(self, seconds: float) -> None:
+        """The client moves in the midst of its upload, and the server follows in time."""
+        self.pair.client.address = REBOUND
+        self.pair.run(seconds)
+        self.assertEqual(REBOUND, self.other.peer_address)
+        self.pair.run_until_quiet()
+        self.assertEqual(UPLOAD, len(self.pair.server.received(self.other, 0)))
+
+    def test_regression_a_full_congestion_window_does_not_hold_back_the_answer(self) -> None:
+        """The acknowledgements that would open it go to the old address."""
+        self.one.send(self.one.open_stream(), bytes(UPLOAD))
+        self.pair.run(1.5 * self.pair.delay)
+        self.follows_within(5 * self.pair.delay)
+
+    def test_regression_packets_that_come_together_do_not_cancel_the_challenge(self) -> None:
+        """The second of them found that a challenge was due already, which had not been sent."""
+        self.one.send(self.one.open_stream(), bytes(UPLOAD))
+        self.pair.run(20.5 * self.pair.delay)
+        self.follows_within(3.5 * self.pair.delay)
