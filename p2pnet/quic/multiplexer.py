@@ -20,6 +20,7 @@ from p2pnet.quic import events
 from p2pnet.quic.admission import NO_CONNECTIONS, Admission, Answer, Limits
 from p2pnet.quic.connection import Connection
 from p2pnet.quic.engine import Engine
+from p2pnet.quic.memory import dismantle
 from p2pnet.quic.newcomers import Newcomer
 from p2pnet.quic.packet import destination_connection_id, parse_initial, version_negotiation
 from p2pnet.quic.profile import ConnectionProfile
@@ -310,6 +311,7 @@ class Multiplexer:
         self._forget(connection)
         for queue in (self._dirty, self._received, self._fresh):
             queue.pop(connection, None)
+        dismantle(connection.engine)
 
     def _feed(self, engine: Engine, data: bytes, address: AnyAddress, now: float) -> None:
         try:

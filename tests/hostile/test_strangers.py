@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import weakref
 from collections.abc import Iterable
+from typing import Any
 
 from aioquic.buffer import Buffer  # type: ignore[attr-defined]
 from aioquic.quic.packet import QuicPacketType, pull_quic_header
@@ -199,6 +202,20 @@ class FloodTests(StrangersCase):
         self.pass_time(LIFE + 0.1)
         self.assertEqual((0, 0), (len(self.admission.half_open), len(self.core._mux)))
         self.assertIsNone(self.core.get_timer())
+
+    def test_regression_a_handshake_that_is_given_up_leaves_no_garbage(self) -> None:
+        """Of a flood's connections some 100 MiB waited for the garbage collector."""
+        self.say(initial())
+        (connection,) = self.admission.half_open._entries
+        engine: Any = connection.engine
+        parts = [
+            weakref.ref(part) for part in (engine.tls, engine._loss, *engine._cryptos.values())
+        ]
+        del connection, engine
+        self.addCleanup(gc.enable)
+        gc.disable()
+        self.pass_time(LIFE + 0.1)
+        self.assertEqual([None] * len(parts), [part() for part in parts])
 
     def test_regression_an_unproven_address_gets_three_times_what_it_sent(self) -> None:
         """Whatever the connection sends again, and when it is closed: it was 3.12 times."""
