@@ -214,7 +214,7 @@ def verify_peer(
         _check_dates(_named(identity), certificate, now)
         _check_dates("CA certificate of this realm", ours.ca, now)
         _check_use(_named(identity), certificate, PURPOSES[identity.role])
-        _check_use("CA certificate of this realm", ours.ca)
+        _check_authority(ours.ca)
         _check_chain(identity, certificate, chain, ours.ca, now)
         if host is not None:
             _check_host(identity, certificate, host)
@@ -357,6 +357,12 @@ def _check_use(
     if missing := missing_usage(certificate, purposes):
         text = f"{named} lacks the key usage {missing}; issue a new one with `p2pnet pki issue`"
         raise IdentityError(Problem.WRONG_USAGE, text)
+
+
+@functools.lru_cache(maxsize=8)
+def _check_authority(ca: x509.Certificate) -> None:
+    """Check the use of our CA once: each handshake would find the same."""
+    _check_use("CA certificate of this realm", ca)
 
 
 def _check_chain(

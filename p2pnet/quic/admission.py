@@ -128,6 +128,8 @@ class Admission:
 
     def get_timer(self) -> float | None:
         """When handle_timer() is to be called (s), None for never."""
+        if not (self.turns.are_wanted or len(self.half_open)):
+            return None
         timer = self.half_open.expires_at
         if self._unread:
             timer = min(timer, self.turns.resumes_at)

@@ -353,7 +353,8 @@ class Engine(MigratingConnection):
 
         :param now: seconds of the caller's clock.
         """
-        self._skip_number_if_due()
+        if self._packet_number >= self._numbers.next_at:
+            self._packet_number = self._numbers.skip(self._packet_number)
         for stream_id in self.windows.measure(now, self.smoothed_rtt, self._streams):
             self._window_grew(stream_id)
         if self.only_stream is None:

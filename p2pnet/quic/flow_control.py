@@ -56,8 +56,10 @@ class ReceiveWindows:
         starve the other streams of the connection. However much credit the peer's other connections
         have, this one keeps its first window.
         """
-        room = max(MAX_HELD - self._shared.total + self.credit, CONNECTION_WINDOW) - held
-        return max(0, min(self.connection, room))
+        room = MAX_HELD - self._shared.total + self.credit - held
+        if room >= self.connection:
+            return self.connection
+        return max(0, min(self.connection, max(room, CONNECTION_WINDOW - held)))
 
     def promise(self, credit: int) -> None:
         """Note that the peer has so much credit now, in bytes."""

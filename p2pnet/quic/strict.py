@@ -1,6 +1,6 @@
 """aioquic's connection with bounds for what an authenticated peer may send."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from aioquic.buffer import Buffer  # type: ignore[attr-defined]
@@ -23,14 +23,6 @@ class StrictConnection(QuicConnection):
         self._numbers = PacketNumbers(entropy)
         self._budget = FrameBudget()
 
-    def _skip_number_if_due(self) -> None:
-        if self._packet_number >= self._numbers.next_at:
-            self._packet_number = self._numbers.skip(self._packet_number)
-
-    def _may_acknowledge(self, acked: Iterable[range]) -> bool:
-        """Whether packets with all of these numbers were sent."""
-        return self._numbers.were_sent(acked, self._packet_number)
-
     def _payload_received(
         self, context: QuicReceiveContext, plain: bytes, crypto_frame_required: bool = False
     ) -> tuple[bool, bool]:
@@ -46,7 +38,8 @@ class StrictConnection(QuicConnection):
         buf.seek(start)
         if is_usual:
             try:
-                is_usual = self._may_acknowledge(pull_ack_frame(buf)[0])
+                acked = pull_ack_frame(buf)[0]
+                is_usual = self._numbers.were_sent(acked, self._packet_number)
             except ValueError:
                 pass  # a negative number: aioquic says so
             buf.seek(start)

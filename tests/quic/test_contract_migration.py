@@ -88,6 +88,16 @@ class MigrationTests(ContractTestCase):
         self.assertEqual([old, new], self.server._network_paths, message)
         self.assertIs(True, new.is_validated, message)
 
+    def test_a_response_may_be_sent_whatever_the_congestion_window(self) -> None:
+        """By _send_probing_frames, on the path in use too, with the peer_cid that it has."""
+        message = "_send_probing_frames: MigratingConnection.datagrams_to_send"
+        path = self.client._network_paths[0]
+        path.remote_challenges.append(b"12345678")
+        path.peer_cid = self.client._peer_cid
+        self.client._loss._cc.congestion_window = 0
+        ((datagram, _),) = self.client._send_probing_frames(path, self.pair.now)
+        self.assertEqual((1200, 0), (len(datagram), len(path.remote_challenges)), message)
+
     def context(self, path: Any) -> QuicReceiveContext:
         """Of a 1-RTT packet that came on a path."""
         return QuicReceiveContext(

@@ -285,7 +285,7 @@ class FastReceiver(Engine):
     def _take_ack(self, plain: bytes, at: int, now: float) -> int:
         """Where the frame ends, 0 if it is aioquic's to judge."""
         frame = frames.read_ack(plain, at)
-        if frame is None or not self._may_acknowledge(frame.ranges):
+        if frame is None or not self._numbers.were_sent(frame.ranges, self._packet_number):
             return 0
         self._acks.append((frame, now))
         if not self._is_in_order(frame) or len(self._acks) > MAX_WAITING:
