@@ -21,6 +21,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from bench.attack import storm
 from bench.attack.flood import KINDS
 from bench.attack.simulated import SIMULATED
 from bench.attack.site import Site
@@ -35,7 +36,7 @@ QUIET = 3.0  # seconds of an undisturbed realm
 FORGOTTEN = 30.0  # seconds, then nothing is left of an attack
 MEMORY = 1.1  # times what it was before
 DUTY = 1 / 3  # of the time
-ALL = "all"
+COMEBACK, ALL = "comeback", "all"
 FLOODS = {
     "junk": "T4: Initials that cannot be decrypted",
     "padding": "T4: Initials of PADDING alone",
@@ -115,6 +116,9 @@ def rows(names: Sequence[str], minutes: float) -> Iterator[Row]:
         if name in SIMULATED:
             print_error(name)
             yield SIMULATED[name].row()
+    if COMEBACK in names:
+        print_error(COMEBACK)
+        yield storm.row()
     floods = [name for name in names if name in FLOODS]
     if floods:
         with tempfile.TemporaryDirectory() as directory, Site(Path(directory), AGENTS) as site:
@@ -130,7 +134,7 @@ def rows(names: Sequence[str], minutes: float) -> Iterator[Row]:
 def main() -> None:
     """Attack, print the table, and exit with 1 if a bound does not hold."""
     options = parser(__doc__)
-    every = [*SIMULATED, *FLOODS, ALL]
+    every = [*SIMULATED, COMEBACK, *FLOODS, ALL]
     options.add_argument("names", nargs="*", metavar="NAME", help=f"of: {' '.join(every)}")
     options.add_argument("--brief", action="store_true", help="a minute of all attacks at once")
     options.add_argument("--minutes", type=float, help="of all attacks at once (10)")

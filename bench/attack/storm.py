@@ -108,41 +108,41 @@ def _restarted(relay: RoleProcess, core: int) -> None:
         time.sleep(0.01)
 
 
-def measure(directory: Path) -> Row:
-    """One storm."""
+def measure(directory: Path, count: int) -> Row:
+    """One storm of so many nodes."""
     cores = sorted(os.sched_getaffinity(0))
     with Deployment(directory) as deployment:
         address = f"127.0.0.1:{_free_port()}"
         relay = deployment.intermediate("relay", address, max_connections=1000, drain_seconds=0.0)
         deployment.issue(Role.AGENT, "agent")
-        command = [sys.executable, "-m", __spec__.name, str(deployment.certs), address, str(NODES)]
+        command = [sys.executable, "-m", __spec__.name, str(deployment.certs), address, str(count)]
         used = relay.cpu_seconds()
         nodes = deployment.run("nodes", ["env", f"PYTHONPATH={CHECKOUT}", *command])
         with suppress(ProcessLookupError):
             os.sched_setaffinity(nodes.pid, set(cores[1:] or cores))
-        if len(_wait(nodes, NODES)) < NODES:
-            raise ProcessError(f"not all of {NODES} nodes connected")
-        undisturbed = (relay.cpu_seconds() - used) / NODES
+        if len(_wait(nodes, count)) < count:
+            raise ProcessError(f"not all of {count} nodes connected")
+        undisturbed = (relay.cpu_seconds() - used) / count
         time.sleep(SETTLE)
         _restarted(relay, cores[0])
         began, used = time.monotonic(), relay.cpu_seconds()
         with slowed(relay):
-            times = sorted(at - began for at in _wait(nodes, 2 * NODES)[NODES:])
-        cost = (relay.cpu_seconds() - used) / NODES
-    ideal = NODES * undisturbed / SHARE
+            times = sorted(at - began for at in _wait(nodes, 2 * count)[count:])
+        cost = (relay.cpu_seconds() - used) / count
+    ideal = count * undisturbed / SHARE
     return {
-        "attack": f"T5: {NODES} real nodes come back to an Intermediate with {SHARE:.0%} of a core",
+        "attack": f"T5: {count} real nodes come back to an Intermediate with {SHARE:.0%} of a core",
         "bound": f"all in {number(FACTOR * ideal)} s, {number(COST * undisturbed * 1e3)} ms each",
         "measured": f"{len(times)} back, median {number(statistics.median(times or [PATIENCE]))} s,"
         f" all {number(max(times, default=PATIENCE))} s; {number(cost * 1e3)} ms each",
-        "holds": len(times) == NODES and times[-1] <= FACTOR * ideal and cost <= COST * undisturbed,
+        "holds": len(times) == count and times[-1] <= FACTOR * ideal and cost <= COST * undisturbed,
     }
 
 
 def row() -> Row:
     """The row of the table of attacks."""
     with tempfile.TemporaryDirectory() as directory:
-        return measure(Path(directory))
+        return measure(Path(directory), NODES)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
 """The program of attacks: its tests in process, its floods, and when they come."""
 
 import socket
+from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from bench.attack import storm
 from bench.attack.__main__ import FLOODS
 from bench.attack.flood import CYCLE, KINDS, PROVEN, Flood, is_on
 from bench.attack.simulated import SIMULATED, Simulated
@@ -23,6 +25,15 @@ class SimulatedTests(SynchronousTestCase):
         """A bound that moved must not pass unseen."""
         row = Simulated("", SIMULATED["requests"].test, "", bound=1.5).row()
         self.assertEqual(("-", False), (row["measured"], row["holds"]))
+
+
+class StormTests(SynchronousTestCase):
+    """Real nodes lose their Intermediate."""
+
+    def test_all_nodes_come_back(self) -> None:
+        """Three of them, in whatever time."""
+        row = storm.measure(Path(self.mktemp()).absolute(), 3)
+        self.assertTrue(row["measured"].startswith("3 back"), row)
 
 
 class FloodTests(SynchronousTestCase):
