@@ -101,6 +101,9 @@ class Admission:
 
         :param connections: number of all connections that exist.
         """
+        if self.turns.seconds is not None:
+            self.half_open.measured(self.turns.seconds)
+            self.turns.seconds = None
         for datagram, header, address in self._unread.take(READ_A_TURN):
             answer = self._read(datagram, header, address, now)
             if answer is not None:
@@ -113,7 +116,7 @@ class Admission:
                 begun += 1
                 yield newcomer
         self.turns.are_wanted = bool(self._unread or self._waiting)
-        self.turns.end(now, is_cut=bool(self._unread) or begun == BEGUN_A_TURN)
+        self.turns.end(now, begun, is_cut=bool(self._unread) or begun == BEGUN_A_TURN)
 
     def began(self, connection: Connection, newcomer: Newcomer, now: float) -> None:
         """Count the handshake that began with a newcomer."""
@@ -122,7 +125,7 @@ class Admission:
 
     def ended(self, connection: Connection, *, finished: bool) -> None:
         """Count off a handshake that completed or failed; any other connection is no matter."""
-        entry = self.half_open.end(connection, finished=finished)
+        entry = self.half_open.end(connection)
         if finished and entry is not None and not entry.is_proven:
             self._unproven.give_back()
 

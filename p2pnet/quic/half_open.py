@@ -12,9 +12,10 @@ from p2pnet.quic.sources import Sources
 
 LIFE = 3.0  # seconds that a handshake may take
 PATIENCE = 2.0  # seconds without a new packet, after which a handshake makes way for others
-HORIZON = 2.0  # seconds; no more handshakes are begun than finish in that time
-START = 64  # ... while there is room for all, for then that number is not known
+HORIZON = 2.0  # seconds; no more handshakes are begun than the processor makes in that time
+START = 64  # ... before that number is known
 LEAST, MOST = 16, 1024
+GAIN = 1 / 8  # weight of the newest measurement of that number
 
 
 @dataclasses.dataclass(eq=False, slots=True)
@@ -45,9 +46,10 @@ class HalfOpen:
 class HalfOpenTable:
     """The half-open connections from the open network.
 
-    The table is a budget in time: it has room for as many handshakes as finished in HORIZON. A
-    table that is full makes room only at the cost of a handshake without progress, or of a source
-    that has more of the table than the newcomer's.
+    The table is a budget in time: it has room for as many handshakes as the processor makes in
+    HORIZON, whether their clients finish them or not. A table that is full makes room only at the
+    cost of a handshake without progress, or of a source that has more of the table than the
+    newcomer's.
 
     :ivar capacity: how many handshakes may be half-open at a time.
     :ivar begun: handshakes so far.
@@ -58,9 +60,7 @@ class HalfOpenTable:
         self.begun = 0
         self._entries: dict[Connection, HalfOpen] = {}  # the oldest first
         self._sources: Sources[HalfOpen] = Sources()
-        self._finished = 0  # since ...
-        self._counts_from = 0.0
-        self._was_full = False  # in that time
+        self._seconds = HORIZON / START  # that a handshake takes
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -72,29 +72,23 @@ class HalfOpenTable:
 
     def begin(self, entry: HalfOpen) -> None:
         """Add a handshake that began at `entry.began_at`."""
-        now = entry.news_at = entry.began_at
+        entry.news_at = entry.began_at
         entry.newest = entry.connection.engine.newest_packet
-        if now - self._counts_from >= HORIZON:
-            self._adapt(now)
         self.begun += 1
         self._entries[entry.connection] = entry
         self._sources.add(entry)
-        self._was_full = self._was_full or self.is_full
 
-    def end(self, connection: Connection, *, finished: bool) -> HalfOpen | None:
-        """Remove a connection whose handshake completed or failed; None if it is not half-open.
-
-        :param finished: whether the handshake completed.
-        """
+    def end(self, connection: Connection) -> HalfOpen | None:
+        """Remove a connection whose handshake completed or failed; None if it is not half-open."""
         entry = self._entries.pop(connection, None)
-        if entry is None:
-            return None
-        self._sources.remove(entry)
-        if finished:
-            self._finished += 1
-            if self._finished > self.capacity:  # a larger table is wanted soon
-                self.capacity = min(MOST, self._finished)
+        if entry is not None:
+            self._sources.remove(entry)
         return entry
+
+    def measured(self, seconds: float) -> None:
+        """Adapt the capacity to the time that a handshake took, which is more under load."""
+        self._seconds += (seconds - self._seconds) * GAIN
+        self.capacity = max(LEAST, min(MOST, round(HORIZON / self._seconds)))
 
     def expired(self, now: float) -> list[Connection]:
         """The connections that are to be given up for their age."""
@@ -119,12 +113,6 @@ class HalfOpenTable:
         if not self.is_full:
             return -math.inf
         return min(entry.news_at for entry in self._entries.values()) + PATIENCE
-
-    def _adapt(self, now: float) -> None:
-        """Give the table room for the handshakes that finished in the last HORIZON."""
-        finished = round(self._finished * HORIZON / (now - self._counts_from))
-        self.capacity = min(MOST, max(LEAST if self._was_full else START, finished))
-        self._finished, self._counts_from, self._was_full = 0, now, False
 
     def _older(self, age: float, now: float) -> Iterator[HalfOpen]:
         return itertools.takewhile(

@@ -13,7 +13,7 @@ MAX_UNREAD = 512  # Initials with a token that were not decrypted yet, and as ma
 MAX_WAITING = 256
 MAX_WAIT = 5.0  # seconds; nodes give a try up after 8 s
 TURN_PAUSE = 100e-6  # seconds from a turn that left newcomers over to the timer
-LONGEST_PAUSE = 0.1  # seconds; the machine may have slept
+LONGEST_PAUSE, LONGEST_TURN = 0.1, 1.0  # seconds; the machine may have slept
 
 
 @dataclasses.dataclass(frozen=True, eq=False, slots=True)
@@ -122,22 +122,32 @@ class Turns:
     :ivar are_wanted: whether newcomers wait.
     :ivar is_open: whether to serve them now.
     :ivar resumes_at: when to serve them again, in seconds.
+    :ivar seconds: that each handshake of the last turn and its pause took, with all else that the
+        node did meanwhile; None if it was measured before.
     """
 
     def __init__(self) -> None:
         self.are_wanted = self.is_open = False
         self.resumes_at = 0.0
+        self.seconds: float | None = None
         self._cut_at: float | None = None
+        self._begun = 0
 
     def begin(self, now: float) -> None:
         """Begin a turn, if newcomers wait and there is no pause."""
         if self._cut_at is not None:
-            self.resumes_at = now + min(now - self._cut_at, LONGEST_PAUSE)
+            spent = now - self._cut_at
+            self.resumes_at = now + min(spent, LONGEST_PAUSE)
+            self.seconds = min(2 * spent, LONGEST_TURN) / self._begun if self._begun else None
             self._cut_at = None
         self.is_open = self.are_wanted and now >= self.resumes_at
 
-    def end(self, now: float, *, is_cut: bool) -> None:
-        """End the turn that began at `now`; `is_cut` says whether there was no time for all."""
+    def end(self, now: float, begun: int, *, is_cut: bool) -> None:
+        """End the turn that began at `now`.
+
+        :param begun: how many handshakes began in it.
+        :param is_cut: whether there was no time for all.
+        """
         self.is_open = False
         if is_cut:
-            self._cut_at, self.resumes_at = now, now + TURN_PAUSE
+            self._cut_at, self._begun, self.resumes_at = now, begun, now + TURN_PAUSE

@@ -194,6 +194,16 @@ class FloodTests(StrangersCase):
             self.now += 0.0005
         self.assertTrue(self.come(NEWCOMER, 0.05))
 
+    def test_regression_a_botnet_that_finishes_nothing_leaves_a_turn_a_second(self) -> None:
+        """The table had room for what finished, and shrank: 64 networks had 8 turns a second."""
+        for number in range(4000):
+            if number == 2000:
+                before, begun = self.now, self.begun
+            self.come(stranger(number, networks=63))
+            if number % 5 == 4:
+                self.pass_time(0.01)
+        self.assertGreater((self.begun - begun) / (self.now - before), 64)
+
     def test_a_half_open_connection_lives_3_seconds(self) -> None:
         """And is forgotten without a word: a stranger gets no more than the flight."""
         for number in range(RETRY_ABOVE):

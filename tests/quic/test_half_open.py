@@ -5,7 +5,6 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from p2pnet.quic.half_open import (
-    HORIZON,
     LEAST,
     LIFE,
     MOST,
@@ -42,31 +41,23 @@ class HalfOpenTests(SynchronousTestCase):
         self.table.begin(HalfOpen(connection, prefixes((host, 1)), False, began_at=now))
         return connection
 
-    def fill(self, now: float, finish: int = 0) -> None:
-        """Fill the table, and finish so many handshakes."""
-        connections = []
+    def fill(self, now: float) -> None:
+        """Fill the table."""
         while not self.table.is_full:
-            connections.append(self.begin("10.0.0.1", now))
-        for connection in connections[:finish]:
-            self.table.end(connection, finished=True)
+            self.begin("10.0.0.1", now)
 
-    def test_the_capacity_is_what_finished_in_the_horizon(self) -> None:
-        """Once the table was full; never less than LEAST, nor more than MOST."""
+    def test_the_capacity_is_what_the_processor_makes_in_the_horizon(self) -> None:
+        """By the time that handshakes take lately; never less than LEAST, nor more than MOST."""
         self.assertEqual(START, self.table.capacity)
-        self.fill(HORIZON, finish=LEAST + 4)
-        self.begin("10.0.0.1", 2 * HORIZON)
-        self.assertEqual(LEAST + 4, self.table.capacity)
-        self.begin("10.0.0.1", 4 * HORIZON)
-        self.assertEqual(LEAST, self.table.capacity)
-        for _ in range(2 * MOST):
-            self.table.end(self.begin("10.0.0.1", 4 * HORIZON), finished=True)
-        self.assertEqual(MOST, self.table.capacity)
+        for seconds, capacity in ((0.01, 200), (1.0, LEAST), (0.0001, MOST)):
+            for _ in range(100):
+                self.table.measured(seconds)
+            self.assertEqual(capacity, self.table.capacity)
 
-    def test_a_table_with_room_says_nothing_about_the_capacity(self) -> None:
-        """A single client in a minute is not all that the processor can do."""
-        for now in range(0, 60, 5):
-            self.table.end(self.begin("10.0.0.1", float(now)), finished=True)
-        self.assertEqual(START, self.table.capacity)
+    def test_one_long_handshake_is_no_load(self) -> None:
+        """The machine may have been busy for a moment."""
+        self.table.measured(0.1)
+        self.assertGreater(self.table.capacity, START / 2)
 
     def test_handshakes_expire_in_the_order_of_their_beginning(self) -> None:
         """After LIFE, whatever came from the client meanwhile."""
@@ -91,7 +82,7 @@ class HalfOpenTests(SynchronousTestCase):
     def test_a_connection_is_counted_off_once(self) -> None:
         """Any other is no matter."""
         connection = self.begin("10.0.0.1", 0.0)
-        entry = self.table.end(connection, finished=False)
+        entry = self.table.end(connection)
         self.assertIs(connection, entry and entry.connection)
-        self.assertIsNone(self.table.end(connection, finished=True))
+        self.assertIsNone(self.table.end(connection))
         self.assertEqual(0, len(self.table))
