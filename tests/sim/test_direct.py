@@ -13,6 +13,7 @@ from twisted.internet.task import LoopingCall
 from p2pnet import reports
 from p2pnet.testing.nat import Filtering, Mapping, NATBox
 from p2pnet.testing.network import Link
+from p2pnet.traversal.exchange import HEAD_START
 from p2pnet.traversal.health import DEAD_AFTER
 from p2pnet.traversal.paths import FAREWELL
 from p2pnet.wire.codes import ErrorCode
@@ -62,6 +63,24 @@ class TransferCase(DirectCase):
 
         talk.dataReceived = note
         return times
+
+
+class BeginningTests(DirectCase):
+    """When the ends begin to check."""
+
+    def test_regression_both_ends_begin_together_on_a_long_way(self) -> None:
+        """Beyond 200 ms QUIC sends the handshake's packets twice, and has no round trip of them:
+        the agent waited 50 ms."""
+        self.ready(link=Link(delay=0.06))
+        talk = self.talk(self.simulation, self.agent)
+        talk.transport.write(b"hello")
+        self.until(self.is_direct)
+        delays = [
+            self.simulation.reported(node, reports.ChecksStarted)[0].delay
+            for node in (self.agent, self.connector)
+        ]
+        self.assertAlmostEqual(HEAD_START, delays[0])
+        self.assertAlmostEqual(0.12 + HEAD_START, delays[1], 2)
 
 
 class SwitchTests(TransferCase):

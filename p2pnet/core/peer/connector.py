@@ -173,6 +173,8 @@ class ConnectorCore(PeerCore):
     def session_established(self, session: Session, now: float) -> None:
         """Count the session for the agent, whose name is proven now, or end it."""
         assert session.peer is not None
+        # Two round trips: our answer and the ClientHello, our flight and the Finished.
+        session.handshake_rtt = (now - session.created) / 2
         self._release(session)
         verdict = self.ledger.admit(Kind.SESSION, session.peer.name, session.id)
         self._evict(verdict, now)

@@ -52,6 +52,8 @@ class Session:
     :ivar created: in seconds of the caller's clock.
     :ivar streams: the open ones, by stream id.
     :ivar is_proven: whether the other end proved to be the announced one.
+    :ivar handshake_rtt: seconds of a round trip by the duration of the handshake, 0.0 if unknown.
+        aioquic has no sample of its own where each packet was sent twice, as on all long ways.
     :ivar unanswered_since: when the first packet left that the peer should have acknowledged, with
         no packet of the peer since; math.inf if no answer is due.
     """
@@ -63,6 +65,7 @@ class Session:
         self.created = now
         self.streams: dict[int, Stream] = {}
         self.is_proven = False
+        self.handshake_rtt = 0.0
         self.unanswered_since = math.inf
         self._now = now  # of the last call that said it, for durations
         self._emit = emit

@@ -270,7 +270,7 @@ class Sessions:
         """Take what came on the stream of messages about paths; it ends with the session alone."""
         if isinstance(event, StreamDataReceived) and not event.end:
             session.connection.consume(PATHS_STREAM, len(event.data))
-            rtt = session.connection.smoothed_rtt or 0.0
+            rtt = session.connection.smoothed_rtt or session.handshake_rtt
             try:
                 for message in self._incoming[session].feed(event.data):
                     self.paths_of(session).take_signal(message, rtt, now)
