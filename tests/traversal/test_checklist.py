@@ -7,10 +7,17 @@ from collections.abc import Iterable
 
 from p2pnet.testing.nat import Filtering, Mapping, NATBox
 from p2pnet.testing.network import Link
-from p2pnet.traversal.budget import SendBudget
+from p2pnet.traversal.budget import Cause, SendBudget
 from p2pnet.traversal.candidate import Candidate, CandidateType, gather_relay_candidate
-from p2pnet.traversal.checklist import GIVE_UP, ChecksExhausted, PairNominated, PairSucceeded
+from p2pnet.traversal.checklist import (
+    GIVE_UP,
+    ROLE_CONFLICT,
+    ChecksExhausted,
+    PairNominated,
+    PairSucceeded,
+)
 from p2pnet.traversal.pair import PairState
+from p2pnet.wire.check import decode_check, encode_error
 from tests.traversal.support import (
     TOLERANCE,
     CheckListCase,
@@ -117,6 +124,31 @@ class RoleTests(CheckListCase):
         for peer in (one, other):
             roles = [sent.check.controlling for sent in peer.requests]
             self.assertLessEqual(sum(a != b for a, b in itertools.pairwise(roles)), 1)
+
+    def test_another_error_is_an_answer_that_changes_no_role(self) -> None:
+        """Only 487 is about roles (RFC 8445 section 7.2.5.1). Either way the host answered."""
+        for code, controls in ((400, True), (ROLE_CONFLICT, False)):
+            one, other = self.connect()
+            (request,) = one.requests
+            host, password = request.destination, other.credentials.password
+            error = decode_check(encode_error(request.check.transaction_id, code, "no", password))
+            self.assertTrue(one.checks.receive(error, host, 0.1))
+            self.assertTrue(one.checks.has_news)
+            self.assertEqual(controls, one.checks.controlling)
+            self.assertFalse(one.checks.receive(error, host, 0.1), "a transaction has one answer")
+            allowed = [one.budget.allows(host, Cause.NAMED, 0.1) for _ in range(300)]
+            self.assertTrue(all(allowed), "a host that answers has no limit")
+
+    def test_a_check_from_an_address_that_may_not_be_used_is_taken_and_not_answered(self) -> None:
+        """It is authentic, so that nobody else has to look at it; nothing is sent there."""
+        one, other = self.connect()
+        (request,) = other.requests
+        sent = len(one.sent)
+        self.assertTrue(one.checks.receive(request.check, ("127.0.0.1", 5000), 0.1))
+        one.pump()
+        self.assertEqual(
+            [], [each for each in one.sent[sent:] if each.destination[0] == "127.0.0.1"]
+        )
 
     def test_a_conflict_under_loss_is_resolved_too(self) -> None:
         """Requests, answers and refusals alike get lost."""

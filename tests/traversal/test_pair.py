@@ -6,7 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from p2pnet.traversal.pair import TRANSITIONS, CandidatePair, PairState, pair_priority
+from p2pnet.traversal.pair import (
+    TRANSITIONS,
+    CandidatePair,
+    PairState,
+    PairStatus,
+    pair_priority,
+)
 from tests.traversal.support import host
 
 priorities = st.integers(1, 2**31 - 1)
@@ -53,6 +59,15 @@ class PairStateTests(SynchronousTestCase):
         for state, following in TRANSITIONS.items():
             self.assertLessEqual(following, set(PairState) - {state})
             self.assertTrue(following, f"{state} is a dead end")
+
+    def test_a_snapshot_says_all_of_a_pair(self) -> None:
+        """As a value that does not change with the pair."""
+        pair = self.pair(PairState.SUCCEEDED)
+        pair.nominated, pair.rtt = True, 0.04
+        snapshot = pair.snapshot()
+        pair.rtt = 0.05
+        expected = PairStatus("host", ("10.0.0.2", 5000), PairState.SUCCEEDED, True, 0.04)
+        self.assertEqual(expected, snapshot)
 
     def test_a_pair_goes_where_the_table_says_and_nowhere_else(self) -> None:
         """Every two states."""
