@@ -11,13 +11,12 @@ from p2pnet.traversal.budget import Cause, SendBudget
 from p2pnet.traversal.candidate import Candidate, CandidateType, gather_relay_candidate
 from p2pnet.traversal.checklist import (
     GIVE_UP,
-    ROLE_CONFLICT,
     ChecksExhausted,
     PairNominated,
     PairSucceeded,
 )
 from p2pnet.traversal.pair import PairState
-from p2pnet.wire.check import decode_check, encode_error
+from p2pnet.wire.check import ROLE_CONFLICT, decode_check, encode_error
 from tests.traversal.support import (
     TOLERANCE,
     CheckListCase,
