@@ -40,14 +40,20 @@ class P2PClientEndpoint:
 
     :param service: the service's name.
     :param start: called before each connection, and starts the node if need be; may raise.
+    :param path: the path policy, "" for that of the node's configuration.
     """
 
     def __init__(
-        self, node: AgentNode, service: str, start: Callable[[], None] = _owner_starts
+        self,
+        node: AgentNode,
+        service: str,
+        start: Callable[[], None] = _owner_starts,
+        path: str = "",
     ) -> None:
         self._node = node
         self._service = service
         self._start = start
+        self._path = path
 
     def connect(self, protocolFactory: IProtocolFactory) -> "defer.Deferred[IProtocol]":
         """Connect to the service. Fires with the connected protocol; may be cancelled.
@@ -58,7 +64,7 @@ class P2PClientEndpoint:
 
         def connect() -> "defer.Deferred[StreamTransport]":
             self._start()
-            return self._node.connect(self._service)
+            return self._node.connect(self._service, self._path)
 
         def connected(transport: StreamTransport) -> IProtocol:
             try:
@@ -163,10 +169,11 @@ C = TypeVar("C", AgentConfig, ConnectorConfig)
 N = TypeVar("N", AgentNode, ConnectorNode)
 
 
-class _SharedNode(Generic[N]):
+class _SharedNode(Generic[C, N]):
     """A node that endpoint strings share: the first use starts it, the reactor's end stops it."""
 
-    def __init__(self, reactor: Any, node: N) -> None:
+    def __init__(self, reactor: Any, config: C, node: N) -> None:
+        self.config: C = config
         self.node: N = node
         self._is_over = False
         reactor.addSystemEventTrigger("before", "shutdown", self._stop)
@@ -191,18 +198,21 @@ class _SharedNode(Generic[N]):
         return self.node.stopService() if self.node.running else None
 
 
-_nodes: "weakref.WeakKeyDictionary[Any, dict[tuple[type, str], _SharedNode[Any]]]" = (
+_nodes: "weakref.WeakKeyDictionary[Any, dict[tuple[type, str], _SharedNode[Any, Any]]]" = (
     weakref.WeakKeyDictionary()
 )
 """The nodes of endpoint strings by reactor, then kind and configuration file."""
 
 
-def _share(reactor: Any, path: str, kind: type[C], make: Callable[[Any, C], N]) -> _SharedNode[N]:
+def _share(
+    reactor: Any, path: str, kind: type[C], make: Callable[[Any, C], N]
+) -> _SharedNode[C, N]:
     """The shared node of a configuration file; the first string with that file makes the node."""
     nodes = _nodes.setdefault(reactor, {})
     key = kind, os.path.realpath(path)  # one node for all spellings of a path
     if key not in nodes:
-        nodes[key] = _SharedNode(reactor, make(reactor, load_config(kind, Path(path), {})))
+        config = load_config(kind, Path(path), {})
+        nodes[key] = _SharedNode(reactor, config, make(reactor, config))
     return nodes[key]
 
 
@@ -211,13 +221,23 @@ def parse_client(
 ) -> P2PClientEndpoint:
     """The endpoint of ``p2p:SERVICE:config=FILE`` for clientFromString().
 
-    FILE is an Agent's configuration. Raises ConfigError or CredentialsError, which name the string.
+    FILE is an Agent's configuration, whose forward of the service may have a path policy. Raises
+    ConfigError or CredentialsError, which name the string.
     """
     text = _describe(arguments, options)
     with _named(text):
         service, file = _read(arguments, options)
         shared = _share(reactor, file, AgentConfig, agent_node)
-    return P2PClientEndpoint(shared.node, service, lambda: shared.start(text))
+        path = _path_of(service, shared.config)
+    return P2PClientEndpoint(shared.node, service, lambda: shared.start(text), path)
+
+
+def _path_of(service: str, config: AgentConfig) -> str:
+    """The path policy of the forwards of a service, "" without any. Raises ValueError for two."""
+    paths = {forward.path for forward in config.forwards if forward.service == service}
+    if len(paths) > 1:
+        raise ValueError(f"forwards of {service} have different paths; use a file with one of them")
+    return "".join(paths)
 
 
 def parse_server(

@@ -60,6 +60,11 @@ def _is_open(directory: Path, entry: Path) -> bool:
     return bool(mode & stat.S_IWOTH) and not is_sticky
 
 
-def others_may_read(mode: int) -> bool:
-    """Whether a file with the mode bits `mode` is open to other users than its owner."""
-    return os.name == "posix" and bool(mode & 0o077)
+def others_may_read(status: os.stat_result) -> bool:
+    """Whether a file is open to others than its owner, or than the group to which root gave it.
+
+    Secrets of containers, and of services that run as a user of their own, belong to root and are
+    readable by that group.
+    """
+    closed = 0o037 if status.st_uid == 0 else 0o077
+    return os.name == "posix" and bool(status.st_mode & closed)

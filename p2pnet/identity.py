@@ -266,10 +266,12 @@ def _check_place(path: FilePath) -> None:
 def _read(path: FilePath, *, private: bool = False) -> bytes:
     try:
         with open(path, "rb") as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-            if private and others_may_read(mode):
+            status = os.fstat(file.fileno())
+            if private and others_may_read(status):
+                mode = stat.S_IMODE(status.st_mode)
                 raise CredentialsError(
-                    f"{path}: others may read it (mode {mode:04o}); run `chmod 600 {path}`"
+                    f"{path}: others may read it (mode {mode:04o}); run `chmod 600 {path}`, or let"
+                    f" root own it with mode 0640 and the group of the service"
                 )
             return file.read()
     except FileNotFoundError as error:

@@ -24,6 +24,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 import p2pnet
 from p2pnet.cli.main import main
+from p2pnet.files import others_may_read
 from p2pnet.identity import Credentials, CredentialsError, Role, verify_peer
 from p2pnet.pki import (
     KEY_TYPES,
@@ -267,10 +268,17 @@ class CredentialsTests(SynchronousTestCase):
         self.refused(self.cert, "no private key", key=self.cert)
 
     def test_a_key_others_may_read_is_refused(self) -> None:
-        """Any bit for group or others; the text has the command that helps."""
-        for bit in range(6):
+        """Any bit for others, or to write; the text has the command that helps."""
+        for bit in range(5):
             self.key.chmod(0o600 | 1 << bit)
             self.refused(self.key, f"run `chmod 600 {self.key}`")
+
+    def test_regression_the_group_may_read_a_key_of_root(self) -> None:
+        """So are the secrets of containers. Another owner cannot say who is in the group."""
+        mode = stat.S_IFREG | 0o640
+        for owner, is_open in ((0, False), (1000, True)):
+            status = os.stat_result((mode, 0, 0, 1, owner, 1000, 0, 0, 0, 0))
+            self.assertEqual(is_open, others_may_read(status))
 
     def test_keys_that_do_not_fit_are_refused(self) -> None:
         """Another node's key, other types of key, and one with a passphrase."""
@@ -373,7 +381,7 @@ class CommandTests(SynchronousTestCase):
         self.fail_with("--host", "pki issue intermediate relay1")
         self.fail_with("only a connector", "pki issue agent alice --service web")
         self.fail_with("no valid PEM", f"pki show {self.out}/ca.key", out=False)
-        (self.out / "ca.key").chmod(0o640)
+        (self.out / "ca.key").chmod(0o644)
         self.fail_with(f"chmod 600 {self.out}/ca.key", "pki issue agent alice")
         self.assertEqual(2, self.run_command("pki issue admin alice").exit_code)
 

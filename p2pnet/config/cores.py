@@ -99,6 +99,7 @@ def connector_core(
         services=[service.name for service in config.services],
         authorizer=AllowList({service.name: service.allow for service in config.services}),
         max_streams=config.max_streams,
+        max_flows=config.max_flows,
         utcnow=utcnow,
         entropy=entropy,
     )
@@ -111,16 +112,12 @@ def agent_core(
     utcnow: Utcnow,
     entropy: Entropy = os.urandom,
 ) -> AgentCore:
-    """The core of an Agent; parameters and errors are those of intermediate_core().
-
-    Of its forwards the core uses only the path policies.
-    """
+    """The core of an Agent; parameters and errors are those of intermediate_core()."""
     return AgentCore(
         credentials,
         config.intermediates,
         peer_options(config),
         policy=config.path,
-        policies={forward.service: forward.path for forward in config.forwards if forward.path},
         utcnow=utcnow,
         entropy=entropy,
     )

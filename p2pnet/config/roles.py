@@ -214,6 +214,13 @@ class PeerConfig(RoleConfig, frozen=True, kw_only=True):
             check=check_congestion,
         ),
     ] = "bbr"
+    tcp_keepalive: Annotated[
+        NotNegative,
+        Setting(
+            "Seconds of silence after which a local TCP connection is probed, and between probes;"
+            " it is lost after eight times as many. 0 for never.",
+        ),
+    ] = 15
 
 
 class ConnectorConfig(PeerConfig, frozen=True, kw_only=True):

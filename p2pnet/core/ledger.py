@@ -11,7 +11,7 @@ import dataclasses
 import enum
 import math
 import weakref
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 
 from p2pnet.quic.flow_control import SharedCredit
@@ -30,6 +30,7 @@ class Kind(enum.StrEnum):
     UNPROVEN = "sessions without handshake"
     OFFER = "unanswered offers"
     REQUEST = "session requests"
+    UNNAMED = "streams without header"
     STREAM = "streams"
     FLOW = "flows"
     DESCRIPTOR = "descriptors"
@@ -81,6 +82,10 @@ class Pool:
         """The number of things of a name."""
         return len(self._things.get(name, ()))
 
+    def things(self, name: str) -> Iterable[Hashable]:
+        """The things of a name."""
+        return self._things.get(name, ())
+
     def add(self, name: str, thing: Hashable) -> None:
         """Let the name hold the thing, which nobody holds."""
         self.holders[thing] = name
@@ -121,6 +126,10 @@ class Ledger:
         return sum(len(pool.holders) for pool in self._pools.values())
 
     # -- what names hold -------------------------------------------------------------------------
+
+    def things(self, kind: Kind, name: str, of: Hashable = None) -> Iterable[Any]:
+        """The things of a kind that a name holds, the newest last."""
+        return self._pools.get((kind, of), EMPTY).things(name)
 
     def held(self, kind: Kind, name: str, of: Hashable = None) -> int:
         """The number of things of a kind that a name holds."""

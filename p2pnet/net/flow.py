@@ -1,9 +1,13 @@
 """The UDP sockets at the two ends of a flow: the Agent's local port, the Connector's target."""
 
+import dataclasses
 import functools
+import heapq
+import operator
 import re
-from collections.abc import Callable
-from typing import Any
+import socket
+from collections.abc import Callable, Collection
+from typing import Any, TypeVar
 
 from twisted.internet.error import MessageLengthError
 from twisted.internet.interfaces import IDelayedCall
@@ -13,19 +17,25 @@ from p2pnet.core.peer.stream import Stream
 from p2pnet.wire.address import MAX_PORT
 from p2pnet.wire.codes import ErrorCode
 
-IDLE_TIMEOUT = 60.0  # seconds without a datagram; UDP has no end of a flow, and NATs wait 30 s
+IDLE_TIMEOUT = 300.0  # seconds without a datagram; recommended by RFC 4787, REQ-5
 MAX_FLOWS = 1024  # of one listener
+LOOPBACK = "127.0.0.1"  # where a listener is that names no interface
+EVICTED = 16  # a full table loses this part of its flows at once: a search for them is long
+MAX_DATAGRAM = 65_535  # bytes; what Twisted reads at most is cut off
+BUFFER_SIZE = 4 << 20  # bytes; the system may give less
+PAUSE, MAX_PAUSE = 1.0, 8.0  # seconds after the first refusal in a row, and after many
 LOST = (OSError, MessageLengthError)  # errors of Twisted for a datagram that was not sent
 MAX_EARLY = 16  # datagrams of a flow kept while the target's name is resolved
 
 
 def parse_udp(description: str) -> tuple[str, int]:
-    """(host, port) of ``udp:PORT[:interface=HOST]`` or ``udp:HOST:PORT``.
+    """(host, port) of ``udp:PORT[:interface=HOST]``, ``udp:HOST:PORT`` or ``udp:[IPv6]:PORT``.
 
     As in all Twisted endpoint strings a backslash escapes a colon, so that ``udp:\\:\\:1:53`` is
     port 53 of ::1. Raises ValueError, with the reason, for any other description.
     """
-    kind, *fields = [part.replace("\\:", ":") for part in re.split(r"(?<!\\):", description)]
+    escaped = re.sub(r"\[([^\[\]]+)\]", lambda m: m[1].replace(":", "\\:"), description)
+    kind, *fields = [part.replace("\\:", ":") for part in re.split(r"(?<!\\):", escaped)]
     options = dict(field.split("=", 1) for field in fields if "=" in field)
     plain = [field for field in fields if "=" not in field]
     unknown = set(options) - {"interface"}
@@ -40,8 +50,26 @@ def parse_udp(description: str) -> tuple[str, int]:
     return host, int(port)
 
 
+def open_port(reactor: Any, port: int, protocol: DatagramProtocol, host: str) -> Any:
+    """Open a UDP port that takes whole datagrams and many at once. Raises CannotListenError."""
+    opened = reactor.listenUDP(port, protocol, interface=host, maxPacketSize=MAX_DATAGRAM)
+    opened.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_SIZE)
+    return opened
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Refusal:
+    """A sender whose flow was refused: its datagrams are dropped for `seconds`, up to `until`."""
+
+    seconds: float
+    until: float
+
+
 class FlowListener(DatagramProtocol):
     """The Agent's end: a UDP port whose local senders each have a flow to the service.
+
+    A sender that goes on after a refusal is not heard for a while: each of its datagrams would open
+    a flow. A full table loses the flows that are idle for the longest time, as that of a NAT does.
 
     :param open_flow: opens a flow, also for a sender that goes on after its flow ended.
     :param wake: lets the node send the written datagrams.
@@ -57,22 +85,44 @@ class FlowListener(DatagramProtocol):
         self._wake = wake
         self._clock = clock
         self._flows: dict[Any, _LocalFlow] = {}
+        self._refusals: dict[Any, Refusal] = {}  # the oldest first
 
     def datagramReceived(self, datagram: bytes, addr: Any) -> None:
         """Send a datagram on the flow of its sender; a new sender's flow is opened first."""
         flow = self._flows.get(addr)
         if flow is None:
-            if len(self._flows) >= MAX_FLOWS:
+            refusal = self._refusals.get(addr)
+            if refusal is not None and self._clock.seconds() < refusal.until:
                 self.dropped += 1
                 return
-            answer = functools.partial(self._answer, addr)
-            flow = _LocalFlow(answer, self._open_flow(), self._clock, self._wake)
-            flow.finished = functools.partial(self._flows.pop, addr, None)
-            self._flows[addr] = flow
+            flow = self._begin(addr)
         flow.mark_used()
         if not flow.stream.send_datagram(datagram):
             self.dropped += 1
         self._wake()
+
+    def _begin(self, addr: Any) -> "_LocalFlow":
+        if len(self._flows) >= MAX_FLOWS:
+            for idle in longest_idle(self._flows.values()):
+                del self._flows[idle.sender]
+                idle.end()
+        answer = functools.partial(self._answer, addr)
+        flow = _LocalFlow(addr, answer, self._open_flow(), self._clock, self._wake)
+        flow.finished = functools.partial(self._ended, flow)
+        self._flows[addr] = flow
+        return flow
+
+    def _ended(self, flow: "_LocalFlow") -> None:
+        """Forget a flow that is over; drop the datagrams of a refused one's sender for a while."""
+        if self._flows.get(flow.sender) is flow:
+            del self._flows[flow.sender]
+        before = self._refusals.pop(flow.sender, None)
+        if not flow.is_refused:
+            return
+        seconds = PAUSE if before is None else min(2 * before.seconds, MAX_PAUSE)
+        self._refusals[flow.sender] = Refusal(seconds, self._clock.seconds() + seconds)
+        if len(self._refusals) > MAX_FLOWS:
+            del self._refusals[next(iter(self._refusals))]
 
     def _answer(self, addr: Any, payload: bytes) -> None:
         """Send a datagram of the service to the local sender at `addr`."""
@@ -93,6 +143,7 @@ class _FlowEnd:
     """Base of both ends of a flow: ends the flow after IDLE_TIMEOUT without a datagram.
 
     :ivar finished: called when the flow is over, unless None.
+    :ivar used_at: when a datagram came or went last, in seconds of the clock.
     """
 
     def __init__(self, stream: Stream, clock: Any, wake: Callable[[], None]) -> None:
@@ -100,16 +151,16 @@ class _FlowEnd:
         self._wake = wake
         self.finished: Callable[[], Any] | None = None
         stream.owner = self
-        self._used_at = clock.seconds()
+        self.used_at = clock.seconds()
         self._clock = clock
         self._timer: IDelayedCall = clock.callLater(IDLE_TIMEOUT, self._check)
 
     def mark_used(self) -> None:
         """Start the idle timeout anew, because a datagram came or went."""
-        self._used_at = self._clock.seconds()
+        self.used_at = self._clock.seconds()
 
     def _check(self) -> None:
-        left = self._used_at + IDLE_TIMEOUT - self._clock.seconds()
+        left = self.used_at + IDLE_TIMEOUT - self._clock.seconds()
         if left > 0:
             self._timer = self._clock.callLater(left, self._check)
         else:
@@ -137,20 +188,42 @@ class _FlowEnd:
             self.finished()
 
 
+Flow = TypeVar("Flow", bound=_FlowEnd)
+
+
+def longest_idle(flows: Collection[Flow]) -> list[Flow]:
+    """The flows that a full table loses: those whose last datagram is the oldest."""
+    count = max(1, len(flows) // EVICTED)
+    return heapq.nsmallest(count, flows, key=operator.attrgetter("used_at"))
+
+
 class _LocalFlow(_FlowEnd):
+    """:ivar sender: the address of the local program.
+    :ivar is_refused: whether the flow ended with an error before any answer came.
+    """
+
     def __init__(
         self,
+        sender: Any,
         answer: Callable[[bytes], None],
         stream: Stream,
         clock: Any,
         wake: Callable[[], None],
     ) -> None:
         super().__init__(stream, clock, wake)
+        self.sender = sender
+        self.is_refused = False
+        self._is_answered = False
         self._answer = answer
 
     def datagram(self, payload: bytes) -> None:
+        self._is_answered = True
         self.mark_used()
         self._answer(payload)
+
+    def closed(self, code: int, reason: str) -> None:
+        self.is_refused = code != ErrorCode.NO_ERROR and not self._is_answered
+        super().closed(code, reason)
 
 
 class FlowTarget(_FlowEnd, DatagramProtocol):
@@ -176,7 +249,7 @@ class FlowTarget(_FlowEnd, DatagramProtocol):
         """
         if self.stream.is_closed:
             return
-        self._reactor.listenUDP(0, self, interface="::" if ":" in host else "0.0.0.0")
+        open_port(self._reactor, 0, self, "::" if ":" in host else "0.0.0.0")
         assert self.transport is not None
         self.transport.connect(host, self._port)
         self._open = True

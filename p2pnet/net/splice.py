@@ -1,5 +1,6 @@
 """Joining two connections into one: bytes, half-close, resets and backpressure pass through."""
 
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ from zope.interface import implementer
 
 from p2pnet.net.stream import StreamTransport
 
+PROBES = 7
 QUESTION = 4096  # bytes; more than that is part of a flow, of which much should go together
 
 
@@ -57,6 +59,25 @@ def forbid_delay(transport: Any) -> None:
         set_no_delay(True)
 
 
+def probe_silence(transport: Any, seconds: int) -> None:
+    """Have the system probe a TCP connection after so many seconds of silence, 0 for never.
+
+    A connection whose host vanished would stay for ever. PROBES go unanswered before it is lost,
+    as far apart as the first one comes.
+    """
+    connection = getattr(transport, "transport", transport)  # below a TLS layer
+    if not seconds or not isinstance(connection, tcp.Connection):
+        return
+    connection.setTcpKeepAlive(True)
+    for name, value in (
+        ("TCP_KEEPIDLE", seconds),  # macOS and Windows name it otherwise, or have it not
+        ("TCP_KEEPINTVL", seconds),
+        ("TCP_KEEPCNT", PROBES),
+    ):
+        if hasattr(socket, name):
+            connection.socket.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
 def read_now(transport: Any) -> None:
     """Read what waits at a new TCP connection: a client's question often is there already.
 
@@ -70,20 +91,22 @@ def read_now(transport: Any) -> None:
 class Splice(Protocol):
     """One end of a pair. Whichever end is connected second joins the two.
 
+    :param keepalive: seconds of silence after which a TCP connection is probed, 0 for never.
     :ivar finished: called when the connection of this end is over, unless None.
     """
 
     transport: Any
 
-    def __init__(self) -> None:
+    def __init__(self, keepalive: int) -> None:
+        self._keepalive = keepalive
         self.finished: Callable[[], Any] | None = None
         self._other: Splice | None = None
         self._lost = False
 
     @classmethod
-    def pair(cls) -> tuple["Splice", "Splice"]:
+    def pair(cls, keepalive: int) -> tuple["Splice", "Splice"]:
         """Two ends that belong together."""
-        one, two = cls(), cls()
+        one, two = cls(keepalive), cls(keepalive)
         one._other, two._other = two, one
         return one, two
 
@@ -97,6 +120,7 @@ class Splice(Protocol):
         other = self._other
         assert other is not None
         forbid_delay(self.transport)
+        probe_silence(self.transport, self._keepalive)
         if other._lost:
             self.transport.abortConnection()
         elif other.is_live:

@@ -34,27 +34,29 @@ class AgentNode(PeerNode):
         super().__init__(reactor, core, transport, event_log, locality)
         self._connecting: dict[Stream, Deferred[StreamTransport]] = {}
 
-    def open(self, service: str) -> StreamTransport:
+    def open(self, service: str, path: str = "") -> StreamTransport:
         """Open a stream to `service` and return its transport, which accepts writes at once.
 
         The caller joins a protocol to the transport with StreamTransport.connect(). If the service
         refuses, the protocol's connectionLost() gets the ServiceError. Raises ValueError for an
         impossible service name.
+
+        :param path: the path policy, "" for that of the configuration.
         """
-        stream = self.core.open_stream(service, self.driver.now)
+        stream = self.core.open_stream(service, self.driver.now, policy=path)
         self.driver.wake()
         return StreamTransport(stream, self.driver)
 
-    def open_flow(self, service: str) -> Stream:
-        """Open a UDP flow to `service`. Raises ValueError for an impossible service name."""
-        stream = self.core.open_stream(service, self.driver.now, StreamKind.FLOW)
+    def open_flow(self, service: str, path: str = "") -> Stream:
+        """Open a UDP flow to `service`; parameters and errors are those of open()."""
+        stream = self.core.open_stream(service, self.driver.now, StreamKind.FLOW, path)
         self.driver.wake()
         return stream
 
-    def connect(self, service: str) -> Deferred[StreamTransport]:
+    def connect(self, service: str, path: str = "") -> Deferred[StreamTransport]:
         """Fire with a transport to `service` once the service accepted. May be cancelled.
 
-        Fails with ServiceError. Raises ValueError for an impossible service name.
+        Fails with ServiceError. The parameters and other errors are those of open().
         """
         if not self.running:  # its core has no timers, so that the connection would never end
             return fail(error_for(ErrorCode.SHUTDOWN, "this agent is not running"))
@@ -64,7 +66,7 @@ class AgentNode(PeerNode):
             transport.abortConnection()
             done.errback(CancelledError())
 
-        transport = self.open(service)
+        transport = self.open(service, path)
         done: Deferred[StreamTransport] = Deferred(cancel)
         self._connecting[transport.stream] = done
         return done

@@ -21,7 +21,8 @@ from zope.interface import implementer
 from p2pnet import reports
 from p2pnet.assembly import agent_node
 from p2pnet.config.roles import AgentConfig, ForwardConfig
-from p2pnet.net.flow import FlowListener, parse_udp
+from p2pnet.net.flow import LOOPBACK, FlowListener, open_port, parse_udp
+from p2pnet.net.listener import server_description
 from p2pnet.net.splice import Splice
 from p2pnet.node.agent import AgentNode
 from p2pnet.roles.service import RoleService, endpoint_errors, endpoint_problem
@@ -41,22 +42,26 @@ class AgentService(RoleService):
         node = agent_node(reactor, config)
         super().__init__(reactor, config, node)
         for forward in config.forwards:
-            is_udp = forward.listen.startswith("udp:")
-            make: Callable[..., Service] = FlowForward if is_udp else stream_forward
-            make(reactor, node, forward, self.fail).setServiceParent(self)
+            if forward.listen.startswith("udp:"):
+                service: Service = FlowForward(reactor, node, forward, self.fail)
+            else:
+                service = stream_forward(reactor, node, forward, self.fail, config.tcp_keepalive)
+            service.setServiceParent(self)
 
 
 def stream_forward(
-    reactor: Any, node: AgentNode, forward: ForwardConfig, fail: Fail
+    reactor: Any, node: AgentNode, forward: ForwardConfig, fail: Fail, keepalive: int
 ) -> StreamServerEndpointService:
     """A service that forwards each connection to a local listener on a stream of its own.
 
     Raises ConfigError for the listener's endpoint.
 
     :param fail: called with the reason if the listener does not open.
+    :param keepalive: seconds of silence after which a TCP connection is probed, 0 for never.
     """
+    factory = ForwardFactory(node, forward, keepalive)
     with endpoint_errors(forward.where, forward.listen):
-        service = strports.service(forward.listen, ForwardFactory(node, forward.service), reactor)
+        service = strports.service(server_description(forward.listen), factory, reactor)
     service.endpoint = WatchedEndpoint(service.endpoint, node.report, forward, fail)
     return service
 
@@ -105,14 +110,15 @@ class ForwardFactory(Factory):
 
     noisy = False
 
-    def __init__(self, node: AgentNode, service: str) -> None:
+    def __init__(self, node: AgentNode, forward: ForwardConfig, keepalive: int) -> None:
         self._node = node
-        self._service = service
+        self._forward = forward
+        self._keepalive = keepalive
 
     def buildProtocol(self, addr: IAddress | None) -> Splice:
         """The Splice of a new local connection, joined to a new stream."""
-        local, remote = Splice.pair()
-        self._node.open(self._service).connect(remote)
+        local, remote = Splice.pair(self._keepalive)
+        self._node.open(self._forward.service, self._forward.path).connect(remote)
         return local
 
 
@@ -130,9 +136,10 @@ class FlowForward(Service):
         self._forward = forward
         self._fail = fail
         with endpoint_errors(forward.where, forward.listen):
-            self._host, self._port_number = parse_udp(forward.listen)
+            host, self._port_number = parse_udp(forward.listen)
+        self._host = host or LOOPBACK
         self._listener = FlowListener(
-            lambda: node.open_flow(forward.service), node.driver.wake, reactor
+            lambda: node.open_flow(forward.service, forward.path), node.driver.wake, reactor
         )
         self._port: Any = None
 
@@ -140,9 +147,7 @@ class FlowForward(Service):
         """Open the local UDP port and report it, or call `fail`."""
         super().startService()
         try:
-            self._port = self._reactor.listenUDP(
-                self._port_number, self._listener, interface=self._host
-            )
+            self._port = open_port(self._reactor, self._port_number, self._listener, self._host)
         except CannotListenError as error:
             self._fail(endpoint_problem(self._forward.where, self._forward.listen, error))
             return

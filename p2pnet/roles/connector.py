@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import CancelledError
-from twisted.internet.endpoints import clientFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Factory
@@ -19,10 +18,11 @@ from p2pnet.core.peer.stream import Stream
 from p2pnet.errors import code_for
 from p2pnet.net.descriptors import for_targets
 from p2pnet.net.driver import Pump
-from p2pnet.net.flow import FlowTarget, parse_udp
+from p2pnet.net.flow import FlowTarget, longest_idle, parse_udp
 from p2pnet.net.resolve import resolve
 from p2pnet.net.splice import Splice
 from p2pnet.net.stream import StreamTransport
+from p2pnet.net.target import target_endpoint
 from p2pnet.node.connector import ConnectorNode, Handler
 from p2pnet.roles.service import RoleService, endpoint_errors
 from p2pnet.wire.codes import ErrorCode
@@ -54,8 +54,9 @@ class ConnectorService(RoleService):
             wake = node.driver.wake
             return FlowForwarder(self.reactor, host, port, self._targets, wake).forward
         with endpoint_errors(service.where, service.target):
-            target = clientFromString(self.reactor, service.target)
-        return StreamForwarder(target, node.driver, self._targets).forward
+            target = target_endpoint(self.reactor, service.target)
+        keepalive = self.config.tcp_keepalive
+        return StreamForwarder(target, node.driver, self._targets, keepalive).forward
 
 
 class Targets:
@@ -71,21 +72,24 @@ class Targets:
     def admit(self, stream: Stream) -> bool:
         """Count a connection for the stream, or refuse the stream with OVER_LIMIT.
 
-        The stream of another agent may end, if that agent holds more than its share.
+        The stream of another agent may end, if that agent holds more than its share. An agent with
+        as many flows as it may have loses those that are idle for the longest time.
         """
         assert stream.session is not None
         agent = stream.session.peer_name
         is_flow = stream.kind is StreamKind.FLOW
-        refusal = self._ledger.judge(Kind.FLOW, agent).refusal if is_flow else None
-        verdict = self._ledger.judge(Kind.DESCRIPTOR, agent)
-        refusal = refusal or verdict.refusal
-        if refusal is not None:
-            stream.refuse(ErrorCode.OVER_LIMIT, refusal)
+        if is_flow and self._ledger.judge(Kind.FLOW, agent).refusal is not None:
+            flows = [flow.owner for flow in self._ledger.things(Kind.FLOW, agent)]
+            for idle in longest_idle(flows):
+                self.release(idle.stream)
+                idle.end()
+        verdict = self._ledger.admit(Kind.DESCRIPTOR, agent, stream)
+        if verdict.refusal is not None:
+            stream.refuse(ErrorCode.OVER_LIMIT, verdict.refusal)
             return False
         if verdict.evicted is not None:
             self.release(verdict.evicted)
             verdict.evicted.reset(ErrorCode.OVER_LIMIT, "other agents want their share")
-        self._ledger.enter(Kind.DESCRIPTOR, agent, stream)
         if is_flow:
             self._ledger.enter(Kind.FLOW, agent, stream)
         return True
@@ -102,12 +106,16 @@ class StreamForwarder:
     :param target: the endpoint of the target.
     :param pump: sends the packets of the node.
     :param targets: counts the connections.
+    :param keepalive: seconds of silence after which a TCP connection is probed, 0 for never.
     """
 
-    def __init__(self, target: IStreamClientEndpoint, pump: Pump, targets: Targets) -> None:
+    def __init__(
+        self, target: IStreamClientEndpoint, pump: Pump, targets: Targets, keepalive: int
+    ) -> None:
         self._target = target
         self._pump = pump
         self._targets = targets
+        self._keepalive = keepalive
 
     def forward(self, stream: Stream) -> None:
         """Connect to the target and accept the requested stream, or refuse the stream.
@@ -119,7 +127,7 @@ class StreamForwarder:
             return
         if not self._targets.admit(stream):
             return
-        outer, inner = Splice.pair()
+        outer, inner = Splice.pair(self._keepalive)
         inner.finished = functools.partial(self._targets.release, stream)
         transport = StreamTransport(stream, self._pump)
         factory = Factory.forProtocol(lambda: inner)

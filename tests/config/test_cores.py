@@ -11,11 +11,11 @@ from p2pnet.config.cores import (
     load_credentials,
     peer_options,
 )
-from p2pnet.config.roles import AgentConfig, ConnectorConfig, ForwardConfig, IntermediateConfig
+from p2pnet.config.roles import AgentConfig, ConnectorConfig, IntermediateConfig
 from p2pnet.core.intermediate.core import IntermediateCore
 from p2pnet.core.intermediate.options import IntermediateOptions
 from p2pnet.core.peer.agent import AgentCore
-from p2pnet.core.peer.connector import ConnectorCore
+from p2pnet.core.peer.connector import SPARE_STREAMS, ConnectorCore
 from p2pnet.core.peer.options import PeerOptions
 from p2pnet.identity import CredentialsError, Role
 from p2pnet.node.agent import AgentNode
@@ -74,11 +74,10 @@ class ValueTests(SynchronousTestCase):
         )
 
     def test_the_settings_of_one_role(self) -> None:
-        """Streams of a Connector; policies of an Agent."""
-        self.assertEqual(7, make_connector([], max_streams=7).profiles.max_peer_streams)
-        forwards = (ForwardConfig(service="web", listen="tcp:0", path="direct-only"),)
-        agent = make_agent([], path="lowest-rtt", forwards=forwards)
-        self.assertEqual(("lowest-rtt", {"web": "direct-only"}), (agent._policy, agent._policies))
+        """Streams of a Connector; the policy of an Agent."""
+        connector = make_connector([], max_streams=7, max_flows=3)
+        self.assertEqual(10 + SPARE_STREAMS, connector.profiles.max_peer_streams)
+        self.assertEqual("lowest-rtt", make_agent([], path="lowest-rtt")._policy)
 
 
 class CredentialsTests(RealmCase):

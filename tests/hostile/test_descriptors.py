@@ -61,7 +61,7 @@ class DescriptorTests(HostileCase):
     def forward(self, simulation: Simulation, target: Memory, descriptors: int) -> Targets:
         """Let the service lead to a target."""
         targets = Targets(descriptors, flows=descriptors)
-        forwarder = StreamForwarder(target, self.connector.driver, targets)
+        forwarder = StreamForwarder(target, self.connector.driver, targets, 0)
         self.connector.unserve("web")
         self.connector.serve("web", forwarder.forward)
         return targets

@@ -100,7 +100,7 @@ class EarlyTests(SimulationCase):
         agent, connector, _ = self.trio(simulation)
         target: Deferred[Any] = Deferred()
         connector.unserve("web")
-        forwarder = StreamForwarder(Later(target), connector.driver, Targets(10, 10))
+        forwarder = StreamForwarder(Later(target), connector.driver, Targets(10, 10), 0)
         connector.serve("web", forwarder.forward)
         transport = agent.open("web")
         transport.connect(Talk())

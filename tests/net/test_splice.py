@@ -11,7 +11,7 @@ from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from p2pnet.net.splice import Splice
+from p2pnet.net.splice import PROBES, Splice
 from tests.net.support import FakeReactor
 
 
@@ -43,7 +43,7 @@ class ConnectionCase(SynchronousTestCase):
         ours, self.theirs = tcp_pair()
         self.addCleanup(self.theirs.close)
         self.theirs.setblocking(False)
-        self.near, self.far = Splice.pair()
+        self.near, self.far = Splice.pair(0)
         self.connection = tcp.Connection(ours, Protocol(), self.reactor)
         self.connection.connected = 1
         self.addCleanup(ours.close)
@@ -142,6 +142,24 @@ class WriteNowTests(ConnectionCase):
         self.near.dataReceived(b"question")
         transport = self.far.transport
         self.assertEqual(b"question", transport.value())
+
+
+class KeepaliveTests(ConnectionCase):
+    """Local connections whose host vanished end."""
+
+    def test_regression_a_silent_connection_is_probed(self) -> None:
+        """It stayed for ever, and its stream counted."""
+        near, _ = Splice.pair(15)
+        near.makeConnection(self.connection)
+        self.assertTrue(self.connection.getTcpKeepAlive())
+        options = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+        found = [self.connection.socket.getsockopt(socket.IPPROTO_TCP, name) for name in options]
+        self.assertEqual([15, 15, PROBES], found)
+
+    def test_zero_is_never(self) -> None:
+        """As the system has it."""
+        self.near.makeConnection(self.connection)
+        self.assertFalse(self.connection.getTcpKeepAlive())
 
 
 class NoDelayTests(ConnectionCase):

@@ -19,6 +19,7 @@ from p2pnet import reports
 from p2pnet.config.loading import load_config
 from p2pnet.config.roles import AgentConfig
 from p2pnet.config.setting import ConfigError
+from p2pnet.net.listener import BACKLOG
 from p2pnet.roles.agent import AgentService
 from p2pnet.roles.service import StartError
 from tests.net.support import EndpointCase
@@ -97,6 +98,20 @@ class ForwardTests(EndpointCase):
         self.start("tcp:8081:interface=127.0.0.1")
         self.assertEqual(["0.0.0.0:8081"], self.listening())  # the memory's only address
         self.assertEqual(8081, self.reactor.tcpServers[0][0])
+
+    def test_regression_many_connections_may_wait_to_be_accepted(self) -> None:
+        """Twisted queues 50, and the system drops what is beyond. A number that is given stays."""
+        self.start("tcp:8081:interface=127.0.0.1")
+        self.start("tcp:8082:backlog=7")
+        self.assertEqual([BACKLOG, 7], [server[2] for server in self.reactor.tcpServers])
+
+    def test_regression_a_listener_without_an_interface_is_on_loopback(self) -> None:
+        """Whoever reached the machine could use the service in this agent's name."""
+        self.start("tcp:8081")
+        self.start("tcp:0.0.0.0:8082")
+        self.assertEqual(
+            ["127.0.0.1", "0.0.0.0"], [server[3] for server in self.reactor.tcpServers]
+        )
 
     def test_regression_a_listener_without_a_port_number_is_reported(self) -> None:
         """A UNIX socket has no host either, and the report failed."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import datetime
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 
 from p2pnet import reports
 from p2pnet.core.ledger import Ledger
-from p2pnet.core.peer.ends import AgentSession
+from p2pnet.core.peer.ends import AgentSession, Need
 from p2pnet.core.peer.finder import MAX_WAITING, Request, ServiceFinder
 from p2pnet.core.peer.link import ControlLink
 from p2pnet.core.peer.node import PeerCore
@@ -44,7 +44,6 @@ class AgentCore(PeerCore):
     """The sans-IO core of an Agent: PeerCore's verbs, and open_stream().
 
     :param policy: the name of the path selector (p2pnet.traversal.selection) of a service.
-    :param policies: the names for services that have another one.
 
     >>> core = agent_core(config, credentials, utcnow=utcnow)  # of p2pnet.config.cores
     >>> core.connect(now)
@@ -63,33 +62,37 @@ class AgentCore(PeerCore):
         options: PeerOptions,
         *,
         policy: str,
-        policies: Mapping[str, str],
         utcnow: Callable[[], datetime.datetime],
         entropy: Callable[[int], bytes] = os.urandom,
     ) -> None:
         super().__init__(
             credentials, intermediates, options, utcnow=utcnow, entropy=entropy, ledger=Ledger({})
         )
-        self._policies = dict(policies)
         self._policy = policy
         self._finder = ServiceFinder(self.links, self.timers, self)
         self._flows: dict[str, Stream] = {}  # of connect_p2p()
         self._withheld = Deadlines(self.timers, self._end_withheld)
 
-    def open_stream(self, service: str, now: float, kind: StreamKind = StreamKind.BYTES) -> Stream:
+    def open_stream(
+        self, service: str, now: float, kind: StreamKind = StreamKind.BYTES, policy: str = ""
+    ) -> Stream:
         """A stream (or with StreamKind.FLOW a UDP flow) to `service`, to be written to at once.
 
         StreamAccepted or StreamClosed follows. Raises ValueError for a name that cannot be one.
+
+        :param policy: the name of the path selector, "" for that of the Agent. Streams of different
+            policies share no session.
         """
         check_name("service", service)
         stream = Stream(service, kind, now, self.emit)
-        session = self._finder.route(service)
+        need = Need(service, policy or self._policy)
+        session = self._finder.route(need)
         if session is not None and self._is_silent(session, now):
             self._finder.reroute(session, now)
             session = None
         if session is not None and self._takes_streams(session):
             self._open(session, stream, now)
-        elif not self._finder.wait(stream, now):
+        elif not self._finder.wait(stream, need, now):
             stream.fail(ErrorCode.OVER_LIMIT, f"{MAX_WAITING} streams wait for {service}")
         return stream
 
@@ -126,10 +129,6 @@ class AgentCore(PeerCore):
         return flow is not None and flow.send_datagram(data)
 
     # -- for the finder --------------------------------------------------------------------------
-
-    def policy_of(self, service: str) -> str:
-        """The name of the path selector for sessions that are found for the service."""
-        return self._policies.get(service, self._policy)
 
     def new_session_id(self) -> bytes:
         """16 random bytes, which name a session at both ends and at Intermediates."""
@@ -205,7 +204,7 @@ class AgentCore(PeerCore):
         if session is None and self._finder.has_declined(link, message.session):
             self._find_again(request, now)
             return
-        route = self._finder.route(request.service)
+        route = self._finder.route(request.need)
         is_ready = route is not None and route.is_established
         if session is None and is_ready:  # another connector won the race
             self._finder.decline(link, message.session)
@@ -215,12 +214,12 @@ class AgentCore(PeerCore):
             self.sessions.end(session, ErrorCode.RESTARTED, reason, now)
             self._find_again(request, now)
             return
-        policy = self.policy_of(request.service)
+        policy = request.need.policy
         if session is None:
             session = self._start_session(request, message, now)
         elif self.paths_of(session).policy != policy:  # its data may go where this one's may not
             reason = f"{link.name} offers a session whose policy is not {policy}"
-            self._finder.fail(request.service, ErrorCode.PROTOCOL_ERROR, reason)
+            self._finder.fail(request.need, ErrorCode.PROTOCOL_ERROR, reason)
             return
         assert isinstance(session, AgentSession)
         self.sessions.add_relay(session, link, message, link.rtt + message.peer_rtt, now)
@@ -228,24 +227,24 @@ class AgentCore(PeerCore):
         if not session.has_connection:
             self._handshake(session, request, now)
         if not is_ready:
-            self._finder.add_route(request.service, session)
+            self._finder.add_route(request.need, session)
         if session.is_established:
             if request.resumes is None:  # a silent one: only its connector serves the service now
                 session.unanswered_since = max(session.unanswered_since, now)
             self.session_established(session, now)
 
     def _find_again(self, request: Request, now: float) -> None:
-        if self._finder.awaits(request.service):
-            self._finder.find(request.service, now)
+        if self._finder.awaits(request.need):
+            self._finder.find(request.need, now)
 
     def _start_session(
         self, request: Request, message: messages.SessionOpened, now: float
     ) -> AgentSession:
         announced = Announcement(message.session, message.connector, message.instance)
-        session = AgentSession(announced, now, self.emit, request.service)
-        self.sessions.add(session, SELECTORS[self.policy_of(request.service)]())
+        session = AgentSession(announced, now, self.emit, request.need)
+        self.sessions.add(session, SELECTORS[request.need.policy]())
         name, via = session.id.hex(), request.link.name
-        self.emit(reports.SessionOpened(name, session.peer_name, request.service, via))
+        self.emit(reports.SessionOpened(name, session.peer_name, request.need.service, via))
         return session
 
     def _handshake(self, session: AgentSession, request: Request, now: float) -> None:
@@ -260,8 +259,8 @@ class AgentCore(PeerCore):
     def _race(self, session: AgentSession, now: float) -> None:
         """Request another connector too, unless the handshake completed: the first one wins."""
         if not session.is_established:
-            for service in self._finder.services_of(session):
-                self._finder.find(service, now)
+            for need in self._finder.needs_of(session):
+                self._finder.find(need, now)
 
     def _check_handshake(self, session: AgentSession, now: float) -> None:
         if not session.is_established:
@@ -307,8 +306,8 @@ class AgentCore(PeerCore):
         self.ways_changed(session, now)
 
     def _open_waiting(self, session: AgentSession, now: float) -> None:
-        for service in self._finder.services_of(session):
-            for stream in self._finder.take_waiting(service):
+        for need in self._finder.needs_of(session):
+            for stream in self._finder.take_waiting(need):
                 self._open(session, stream, now)
 
     def _open(self, session: AgentSession, stream: Stream, now: float) -> None:
@@ -320,7 +319,7 @@ class AgentCore(PeerCore):
             return
         # The Intermediate named this connector for the service: it lies or is misconfigured.
         reason = f"{session.peer} has no certificate for service {stream.service}"
-        self._finder.drop_route(stream.service, session)
+        self._finder.drop_route(Need(stream.service, self.paths_of(session).policy), session)
         stream.fail(ErrorCode.NOT_GRANTED, reason)
 
     def _lost_relay(self, session: AgentSession, now: float) -> None:
@@ -371,7 +370,7 @@ class AgentCore(PeerCore):
         self._withheld.forget(session)
         if session.join_timer is not None:
             session.join_timer.cancel()
-        for service in self._finder.services_of(session):
-            self._finder.drop_route(service, session)
-            if self._finder.awaits(service):
-                self._finder.fail(service, code or ErrorCode.PEER_LOST, reason)
+        for need in self._finder.needs_of(session):
+            self._finder.drop_route(need, session)
+            if self._finder.awaits(need):
+                self._finder.fail(need, code or ErrorCode.PEER_LOST, reason)

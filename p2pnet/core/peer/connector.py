@@ -28,6 +28,7 @@ from p2pnet.wire.encoding import Message
 MAX_SESSIONS = 1024  # of all agents together; and as many without a handshake
 MAX_AGENT_SESSIONS = 64  # of one agent
 MAX_UNPROVEN = 8  # sessions without handshake that one Intermediate announces for one agent
+SPARE_STREAMS = 256  # of a session beyond max_streams and max_flows, to be refused
 OFFER_RATE = 100.0  # new sessions a second that one Intermediate may offer
 HANDSHAKE_TIMEOUT = 15.0  # seconds from the offer of a session to its end-to-end connection
 ANY_AGENT = "*"
@@ -55,8 +56,9 @@ class ConnectorCore(PeerCore):
 
     :param services: what to register, as far as the certificate grants it.
     :param authorizer: the IAuthorizer of each session and each stream.
-    :param max_streams: streams that one agent may have open, over all of its sessions. Further
-        streams of one session wait at the agent; of another session they are refused.
+    :param max_streams: byte streams that one agent may have open, over all of its sessions.
+    :param max_flows: UDP flows that one agent may have open in a session; the host counts those of
+        all sessions, each of which needs a socket.
     """
 
     role = Role.CONNECTOR
@@ -72,18 +74,21 @@ class ConnectorCore(PeerCore):
         services: Iterable[str],
         authorizer: IAuthorizer,
         max_streams: int,
+        max_flows: int,
         utcnow: Callable[[], datetime.datetime],
         entropy: Callable[[int], bytes] = os.urandom,
     ) -> None:
         super().__init__(
             credentials, intermediates, options,
-            utcnow=utcnow, entropy=entropy, max_peer_streams=max_streams,
+            utcnow=utcnow, entropy=entropy,
+            max_peer_streams=max_streams + max_flows + SPARE_STREAMS,
             ledger=Ledger(
                 {
                     Kind.SESSION: Cap(MAX_SESSIONS, own=MAX_AGENT_SESSIONS),
                     Kind.OFFER: Cap(MAX_SESSIONS),
                     Kind.UNPROVEN: Cap(own=MAX_UNPROVEN),
-                    Kind.STREAM: Cap(own=max_streams),
+                    Kind.UNNAMED: Cap(own=max_streams),
+                    Kind.STREAM: Cap(max_streams),
                 },
                 {Kind.OFFER: Rate(OFFER_RATE, burst=MAX_SESSIONS)},
             ),

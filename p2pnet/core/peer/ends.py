@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from p2pnet.core import events
 from p2pnet.core.ledger import Kind, Ledger
@@ -17,10 +18,20 @@ MAX_HEADER = 2 + MAX_NAME  # bytes; more without a complete header cannot come
 HEADER_TIMEOUT = 10.0  # seconds from the first bytes of a stream to its complete header
 
 
+class Need(NamedTuple):
+    """What a stream needs: a session with a connector of the service, on paths of the policy.
+
+    :ivar policy: the name of the path selector (p2pnet.traversal.selection).
+    """
+
+    service: str
+    policy: str
+
+
 class AgentSession(Session):
     """The Agent's end: it opens the streams.
 
-    :param service: the service for which the session was found; more relays are requested for it.
+    :param need: what the session was found for; more relays are requested for the same.
     :ivar used_at: when it last had a stream, in seconds of the caller's clock.
     :ivar join_timer: for the next request of one more relay.
     """
@@ -30,10 +41,10 @@ class AgentSession(Session):
         announced: Announcement,
         now: float,
         emit: Callable[[events.Event], None],
-        service: str,
+        need: Need,
     ) -> None:
         super().__init__(announced, now, emit)
-        self.service = service
+        self.need = need
         self.used_at = now
         self.join_timer: Timer | None = None
 
@@ -61,7 +72,8 @@ class ConnectorSession(Session):
 
     :param authorize: called with the agent's name and the service; returns None, or the code to
         refuse the stream with.
-    :param ledger: counts the streams of the agent, those of its other sessions too.
+    :param ledger: counts the streams of the agent, those of its other sessions too. The services
+        share what one agent may have, so that a service that hangs does not take it all.
     """
 
     def __init__(
@@ -88,7 +100,7 @@ class ConnectorSession(Session):
         """A new stream; None for a stream that was reset, since the agent has too many."""
         assert self.peer is not None
         stream = Stream("", StreamKind.BYTES, self._now, self._emit)
-        if self._ledger.admit(Kind.STREAM, self.peer.name, stream).refusal is not None:
+        if self._ledger.admit(Kind.UNNAMED, self.peer.name, stream).refusal is not None:
             self.connection.reset(stream_id, ErrorCode.OVER_LIMIT)
             return None
         stream.session, stream.stream_id = self, stream_id
@@ -99,7 +111,8 @@ class ConnectorSession(Session):
 
     def close_stream(self, stream: Stream, code: int, reason: str) -> None:
         """Forget the stream, which counts no more for the agent."""
-        self._ledger.release(Kind.STREAM, stream)
+        self._ledger.release(Kind.UNNAMED, stream)
+        self._ledger.release(Kind.STREAM, stream, self.peer_name)
         self._headers_due.forget(stream)
         super().close_stream(stream, code, reason)
 
@@ -124,8 +137,23 @@ class ConnectorSession(Session):
         stream.advance(StreamState.REQUESTED)
         assert self.peer is not None
         code = self._authorize(self.peer.name, stream.service)
-        if code is None:
+        reason = None if code is None else code.name.lower()
+        if code is None and stream.kind is StreamKind.BYTES:  # flows have a socket each
+            code, reason = ErrorCode.OVER_LIMIT, self._admit(stream)
+        if reason is None:
             self._emit(StreamRequested(stream))
             return rest
-        self.refuse(stream, code, f"agent {self.peer.name}: {code.name.lower()}")
+        assert code is not None
+        self.refuse(stream, code, f"agent {self.peer_name}: {reason}")
         return b""
+
+    def _admit(self, stream: Stream) -> str | None:
+        """Count the stream for its service, or return why there is no room.
+
+        A service with more than its share loses the newest stream to one with less.
+        """
+        self._ledger.release(Kind.UNNAMED, stream)
+        verdict = self._ledger.admit(Kind.STREAM, stream.service, stream, of=self.peer_name)
+        if verdict.evicted is not None:
+            verdict.evicted.reset(ErrorCode.OVER_LIMIT, "other services want their share")
+        return verdict.refusal

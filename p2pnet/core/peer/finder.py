@@ -14,7 +14,7 @@ from typing import Protocol, cast
 
 from p2pnet import reports
 from p2pnet.core import events
-from p2pnet.core.peer.ends import AgentSession
+from p2pnet.core.peer.ends import AgentSession, Need
 from p2pnet.core.peer.link import ControlLink
 from p2pnet.core.peer.stream import Stream
 from p2pnet.core.timers import Deadlines, Timers
@@ -44,13 +44,13 @@ class Request:
 
     :ivar number: of the request on all links; the answer repeats it.
     :ivar session_id: 16 bytes; the Intermediate may answer with another session.
-    :ivar resumes: the session that shall have another relay; None: any session for the service.
+    :ivar resumes: the session that shall have another relay; None: any session for the need.
     :ivar engine: the connection prepared for a new session before the answer arrives.
     """
 
     number: int
     session_id: bytes
-    service: str
+    need: Need
     link: ControlLink
     resumes: AgentSession | None
     engine: Engine | None = None
@@ -58,9 +58,6 @@ class Request:
 
 class FinderOwner(Protocol):
     """What a ServiceFinder needs of its Agent."""
-
-    def policy_of(self, service: str) -> str:
-        """The name of the path selector for sessions of the service."""
 
     def new_session_id(self) -> bytes:
         """16 random bytes, which name a session at both ends and at Intermediates."""
@@ -85,11 +82,11 @@ class ServiceFinder:
         self._links = links
         self._timers = timers
         self._owner = owner
-        self._routes: dict[str, list[AgentSession]] = {}  # by service, the first one first
-        self._waiting: dict[str, list[Stream]] = {}  # by service
+        self._routes: dict[Need, list[AgentSession]] = {}  # the first one first
+        self._waiting: dict[Need, list[Stream]] = {}
         self._requests: dict[int, Request] = {}  # by number
         self._last_number = 0
-        self._refused: dict[str, dict[ControlLink, tuple[ErrorCode, str]]] = {}  # by service
+        self._refused: dict[Need, dict[ControlLink, tuple[ErrorCode, str]]] = {}
         self._searches = Deadlines(timers, self._search_again)
         self._declined: collections.OrderedDict[tuple[ControlLink, bytes], None]
         self._declined = collections.OrderedDict()
@@ -100,13 +97,13 @@ class ServiceFinder:
 
     # -- routes ----------------------------------------------------------------------------------
 
-    def route(self, service: str) -> AgentSession | None:
+    def route(self, need: Need) -> AgentSession | None:
         """The session for new streams of the service, None while there is none."""
-        return next(iter(self._routes.get(service, ())), None)
+        return next(iter(self._routes.get(need, ())), None)
 
-    def add_route(self, service: str, session: AgentSession) -> None:
+    def add_route(self, need: Need, session: AgentSession) -> None:
         """New streams of the service take the session, unless another one is ready earlier."""
-        routes = self._routes.setdefault(service, [])
+        routes = self._routes.setdefault(need, [])
         if session not in routes:
             routes.append(session)
 
@@ -115,29 +112,29 @@ class ServiceFinder:
 
         Returns the sessions that are a route of no service any more.
         """
-        services = self.services_of(session)
-        raced = dict.fromkeys(each for service in services for each in self._routes[service])
-        self._routes.update((service, [session]) for service in services)
-        return [each for each in raced if not self.services_of(each)]
+        needs = self.needs_of(session)
+        raced = dict.fromkeys(each for need in needs for each in self._routes[need])
+        self._routes.update((need, [session]) for need in needs)
+        return [each for each in raced if not self.needs_of(each)]
 
-    def drop_route(self, service: str, session: AgentSession) -> None:
+    def drop_route(self, need: Need, session: AgentSession) -> None:
         """New streams of the service do not take the session any more."""
-        routes = self._routes.get(service, [])
+        routes = self._routes.get(need, [])
         if session in routes:
             routes.remove(session)
         if not routes:
-            self._routes.pop(service, None)
+            self._routes.pop(need, None)
 
-    def services_of(self, session: AgentSession) -> list[str]:
-        """The services of which the session is a route."""
-        return [service for service, routes in self._routes.items() if session in routes]
+    def needs_of(self, session: AgentSession) -> list[Need]:
+        """The needs of which the session is a route."""
+        return [need for need, routes in self._routes.items() if session in routes]
 
     def reroute(self, session: AgentSession, now: float) -> None:
         """New streams do not go to the session any more; find another for those that wait."""
-        for service in self.services_of(session):
-            self.drop_route(service, session)
-            if self.awaits(service):
-                self.find(service, now)
+        for need in self.needs_of(session):
+            self.drop_route(need, session)
+            if self.awaits(need):
+                self.find(need, now)
 
     # -- streams that wait -----------------------------------------------------------------------
 
@@ -146,48 +143,48 @@ class ServiceFinder:
         """Whether any stream waits for a session."""
         return any(self._waiting.values())
 
-    def awaits(self, service: str) -> bool:
+    def awaits(self, need: Need) -> bool:
         """Whether streams wait for a session of the service, and it has no route."""
-        return bool(self._waiting.get(service)) and service not in self._routes
+        return bool(self._waiting.get(need)) and need not in self._routes
 
-    def wait(self, stream: Stream, now: float) -> bool:
-        """Let a stream wait for a session of its service, and find one.
+    def wait(self, stream: Stream, need: Need, now: float) -> bool:
+        """Let a stream wait for a session, and find one.
 
         Returns False if MAX_WAITING streams wait already; then this one does not.
         """
-        waiting = self._waiting.setdefault(stream.service, [])
+        waiting = self._waiting.setdefault(need, [])
         if len(waiting) >= MAX_WAITING:
             return False
         waiting.append(stream)
-        self._timers.call_at(now + REQUEST_TIMEOUT, lambda _: self._timed_out(stream))
-        if stream.service not in self._routes:
-            self.find(stream.service, now)
+        self._timers.call_at(now + REQUEST_TIMEOUT, lambda _: self._timed_out(stream, need))
+        if need not in self._routes:
+            self.find(need, now)
         return True
 
-    def take_waiting(self, service: str) -> list[Stream]:
+    def take_waiting(self, need: Need) -> list[Stream]:
         """The streams that waited for the service; they wait no more."""
-        return self._waiting.pop(service, [])
+        return self._waiting.pop(need, [])
 
     def take_all_waiting(self) -> list[Stream]:
         """The streams that waited for any service; they wait no more."""
-        return [stream for service in list(self._waiting) for stream in self.take_waiting(service)]
+        return [stream for need in list(self._waiting) for stream in self.take_waiting(need)]
 
     def find_all(self, now: float) -> None:
-        """Request a session for each service that streams wait for: an Intermediate is ready."""
-        for service in [service for service in self._waiting if self.awaits(service)]:
-            self.find(service, now)
+        """Request a session for each need that streams wait for: an Intermediate is ready."""
+        for need in [need for need in self._waiting if self.awaits(need)]:
+            self.find(need, now)
 
-    def fail(self, service: str, code: ErrorCode, reason: str) -> None:
+    def fail(self, need: Need, code: ErrorCode, reason: str) -> None:
         """Refuse the streams that wait, unless they have a route or a request is under way."""
-        self._refused.pop(service, None)
-        if service in self._routes or self._is_requested(service):
+        self._refused.pop(need, None)
+        if need in self._routes or self._is_requested(need):
             return
-        self._owner.emit(reports.SessionRefused(service, code.name.lower(), reason))
-        for stream in self.take_waiting(service):
+        self._owner.emit(reports.SessionRefused(need.service, code.name.lower(), reason))
+        for stream in self.take_waiting(need):
             stream.fail(code, reason)
 
-    def _timed_out(self, stream: Stream) -> None:
-        waiting = self._waiting.get(stream.service, [])
+    def _timed_out(self, stream: Stream, need: Need) -> None:
+        waiting = self._waiting.get(need, [])
         if stream not in waiting:
             return
         waiting.remove(stream)
@@ -196,48 +193,48 @@ class ServiceFinder:
             for link in self._links
             if not link.is_usable
         ]
-        code, refusals = self._refusals(stream.service)
+        code, refusals = self._refusals(need)
         if len(troubles) < len(self._links):
-            route = self.route(stream.service)
+            route = self.route(need)
             none = f"session for {stream.service}"
             if route is not None and route.is_established:  # and waits for a direct path
                 none = f"direct path to connector {route.peer_name}"
             troubles.insert(0, refusals or f"no {none} within {REQUEST_TIMEOUT:.0f} s")
         if not waiting:
-            del self._waiting[stream.service]
-            self._refused.pop(stream.service, None)
+            del self._waiting[need]
+            self._refused.pop(need, None)
         stream.fail(code, "; ".join(troubles))
 
     # -- requests --------------------------------------------------------------------------------
 
-    def find(self, service: str, now: float) -> None:
+    def find(self, need: Need, now: float) -> None:
         """Ask for a session for `service`, unless a request is under way.
 
         The Intermediate with the shortest round trip comes first, then the others in turn.
         """
-        if self._is_requested(service):
+        if self._is_requested(need):
             return
-        refused = self._refused.get(service, {})
+        refused = self._refused.get(need, {})
         links = [link for link in self._links if link not in refused]
         usable = [link for link in links if link.is_usable]
         if usable:
-            self._send(min(usable, key=lambda link: link.rtt), service, None, now)
+            self._send(min(usable, key=lambda link: link.rtt), need, None, now)
         elif not links:
-            self.fail(service, *self._refusals(service))
+            self.fail(need, *self._refusals(need))
         elif refused:  # not final, while an Intermediate or its Connectors are on the way
-            self._searches.bring_forward(service, now + SEARCH_AGAIN)
+            self._searches.bring_forward(need, now + SEARCH_AGAIN)
 
-    def _is_requested(self, service: str) -> bool:
-        return any(r.resumes is None and r.service == service for r in self)
+    def _is_requested(self, need: Need) -> bool:
+        return any(r.resumes is None and r.need == need for r in self)
 
-    def _search_again(self, service: str, now: float) -> None:
-        self._refused.pop(service, None)
-        if self.awaits(service):
-            self.find(service, now)
+    def _search_again(self, need: Need, now: float) -> None:
+        self._refused.pop(need, None)
+        if self.awaits(need):
+            self.find(need, now)
 
-    def _refusals(self, service: str) -> tuple[ErrorCode, str]:
+    def _refusals(self, need: Need) -> tuple[ErrorCode, str]:
         """The answers of the Intermediates for a service, "" if there is none yet."""
-        refused = self._refused.get(service, {})
+        refused = self._refused.get(need, {})
         codes = {code for code, _ in refused.values()} or {ErrorCode.UNREACHABLE}
         code = codes.pop() if len(codes) == 1 else ErrorCode.UNREACHABLE
         if len(self._links) == 1:
@@ -254,21 +251,23 @@ class ServiceFinder:
         missing = [link for link in self._links if link.is_usable and link.address not in relays]
         for link in missing:
             if link not in asked:
-                self._send(link, session.service, session, now)
+                self._send(link, session.need, session, now)
         return bool(missing)
 
     def _send(
-        self, link: ControlLink, service: str, resumes: AgentSession | None, now: float
+        self, link: ControlLink, need: Need, resumes: AgentSession | None, now: float
     ) -> None:
         self._last_number += 1
         session_id = resumes.id if resumes is not None else self._owner.new_session_id()
-        request = Request(self._last_number, session_id, service, link, resumes)
+        request = Request(self._last_number, session_id, need, link, resumes)
         self._requests[request.number] = request
-        policy = cast(messages.PolicyName, self._owner.policy_of(service))
+        policy = cast(messages.PolicyName, need.policy)
         connector = resumes.peer_name if resumes is not None else None
         tried = self._owner.tried(now) if resumes is None else ()
         link.send(
-            messages.SessionRequest(request.number, session_id, service, connector, policy, tried)
+            messages.SessionRequest(
+                request.number, session_id, need.service, connector, policy, tried
+            )
         )
         self._timers.call_at(now + ANSWER_TIMEOUT, lambda t: self._overdue(request, t))
         if resumes is None:
@@ -288,7 +287,7 @@ class ServiceFinder:
         """The request of an answer, under way no more; None if it was given up before."""
         request = self._requests.pop(number, None)
         if request is not None and request.resumes is None:
-            self._refused.pop(request.service, None)
+            self._refused.pop(request.need, None)
         return request
 
     def refused(self, number: int, code: ErrorCode, reason: str, now: float) -> Request | None:
@@ -300,13 +299,13 @@ class ServiceFinder:
         if request is None or request.resumes is not None:
             return request
         if code not in ELSEWHERE:
-            self.fail(request.service, code, reason)
+            self.fail(request.need, code, reason)
             return None
         if code is ErrorCode.DRAINING:
             request.link.draining = True
         else:
-            self._refused.setdefault(request.service, {})[request.link] = code, reason
-        self.find(request.service, now)
+            self._refused.setdefault(request.need, {})[request.link] = code, reason
+        self.find(request.need, now)
         return None
 
     def give_up(self, link: ControlLink, now: float) -> None:
@@ -315,7 +314,7 @@ class ServiceFinder:
             if request.link is link:
                 del self._requests[request.number]
                 if request.resumes is None:
-                    self.find(request.service, now)
+                    self.find(request.need, now)
 
     # -- sessions of no use ----------------------------------------------------------------------
 

@@ -249,10 +249,6 @@ class FakeAgent:
         self.silent: tuple[str, ...] = ()
         self._sessions = 0
 
-    def policy_of(self, service: str) -> str:
-        """Named after the service."""
-        return f"policy of {service}"
-
     def new_session_id(self) -> bytes:
         """Numbers."""
         self._sessions += 1

@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from p2pnet.core import events
 from p2pnet.core.ledger import Cap, Kind, Ledger
-from p2pnet.core.peer.ends import AgentSession, ConnectorSession
+from p2pnet.core.peer.ends import AgentSession, ConnectorSession, Need
 from p2pnet.core.peer.options import PeerOptions
 from p2pnet.core.peer.profiles import Profiles
 from p2pnet.core.peer.session import Announcement, Session
@@ -133,10 +133,10 @@ class SessionCase(SynchronousTestCase):
     def setUp(self) -> None:
         """The handshake is over."""
         self.now = 0.0
-        self.ledger = Ledger({Kind.STREAM: Cap(own=16)})
+        self.ledger = Ledger({Kind.UNNAMED: Cap(own=16), Kind.STREAM: Cap(16)})
         self.timers = Timers()
         alice, office = (
-            Profiles(credentials(role, name), peer, OPTIONS, utcnow, max_peer_streams=16)
+            Profiles(credentials(role, name), peer, OPTIONS, utcnow, max_peer_streams=32)
             for role, name, peer in (
                 (Role.AGENT, "alice", Role.CONNECTOR),
                 (Role.CONNECTOR, "office", Role.AGENT),
@@ -145,7 +145,10 @@ class SessionCase(SynchronousTestCase):
         self.agent = End(Multiplexer())
         self.connector = End(Multiplexer(accept_peer=lambda _: office.peer()))
         self.session = self.agent.session = AgentSession(
-            Announcement(SESSION, "office", b"instance"), 0.0, self.agent.emit, "web"
+            Announcement(SESSION, "office", b"instance"),
+            0.0,
+            self.agent.emit,
+            Need("web", "prefer-direct"),
         )
         self.other_session = self.connector.session = ConnectorSession(
             Announcement(SESSION, "alice", b"instance"), 0.0, self.connector.emit, self.authorize,
@@ -166,9 +169,9 @@ class SessionCase(SynchronousTestCase):
         return self.session.connection
 
     def authorize(self, agent: str, service: str) -> ErrorCode | None:
-        """Let alice use "web"."""
+        """Let alice use "web" and "dns"."""
         self.assertEqual("alice", agent)
-        return None if service == "web" else ErrorCode.UNKNOWN_SERVICE
+        return None if service in ("web", "dns") else ErrorCode.UNKNOWN_SERVICE
 
     def settle(self) -> None:
         """Let everything arrive that is on its way, and what it causes."""

@@ -9,6 +9,7 @@ from p2pnet import reports
 from p2pnet.core.peer import finder
 from p2pnet.core.peer.agent import HANDSHAKE_TIMEOUT, KEEPALIVE, SESSION_LINGER
 from p2pnet.core.peer.connector import AllowList
+from p2pnet.core.peer.ends import Need
 from p2pnet.core.peer.stream import StreamAccepted
 from p2pnet.wire import messages
 from p2pnet.wire.codes import ErrorCode
@@ -109,11 +110,11 @@ class StreamTests(AgentCase):
         self.stream("printer")
         self.assertEqual("printer", self.asked().service)
 
-    def test_a_policy_may_be_a_services_own(self) -> None:
-        """It is part of the request."""
-        self.core._policies["web"] = "lowest-rtt"
-        self.assertEqual("lowest-rtt", self.core.policy_of("web"))
-        self.assertEqual("relay-only", self.core.policy_of("ssh"))
+    def test_regression_streams_of_one_service_may_have_different_policies(self) -> None:
+        """The later one of two forwards decided for both."""
+        for policy, expected in (("", "relay-only"), ("lowest-rtt", "lowest-rtt")):
+            self.core.open_stream("web", self.now, policy=policy)
+            self.assertEqual(expected, self.asked().policy)
 
     def test_a_stop_ends_everything(self) -> None:
         """Sessions, streams, and streams that wait; the Intermediates are told."""
@@ -297,15 +298,14 @@ class PolicyTests(AgentCase):
     def test_regression_an_intermediate_cannot_have_services_share_a_session(self) -> None:
         """Under direct-only the data of one would have been relayed in a session of the other."""
         self.talk()
-        self.core._policies["vault"] = "direct-only"
-        stream = self.core.open_stream("vault", self.now)
+        stream = self.core.open_stream("vault", self.now, policy="direct-only")
         number = max(request.number for request in self.core._finder)
         self.open(0, number, self.agent.session.id)
         self.assertTrue(stream.is_closed)
         self.agent.pump(self.now)
         (refused,) = self.agent.happened(reports.SessionRefused)
         self.assertIn("whose policy is not direct-only", refused.reason)
-        self.assertIsNone(self.core._finder.route("vault"))
+        self.assertIsNone(self.core._finder.route(Need("vault", "direct-only")))
 
 
 class LateTests(AgentCase):

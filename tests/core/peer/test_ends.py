@@ -5,7 +5,7 @@ from __future__ import annotations
 from p2pnet import reports
 from p2pnet.core.ledger import Kind
 from p2pnet.core.peer.ends import HEADER_TIMEOUT, MAX_HEADER
-from p2pnet.core.peer.stream import StreamAccepted, StreamRequested, StreamState
+from p2pnet.core.peer.stream import Stream, StreamAccepted, StreamRequested, StreamState
 from p2pnet.wire.codes import ErrorCode
 from p2pnet.wire.names import MAX_NAME
 from p2pnet.wire.stream import ACCEPTED, StreamHeader, StreamKind
@@ -100,15 +100,41 @@ class ConnectorTests(SessionCase):
     def test_an_agent_has_so_many_streams_and_no_more(self) -> None:
         """Those of its other sessions count; the others are refused."""
         for number in range(15):
-            self.ledger.enter(Kind.STREAM, "alice", number)
+            self.ledger.enter(Kind.STREAM, "web", number, of="alice")
         stream, _ = self.talk()
         second = self.open()
         self.write(second, HEADER + b"data")
         self.assertEqual((ErrorCode.OVER_LIMIT, "reset by the peer"), second.owner.outcome)
+        (refused,) = self.connector.happened(reports.StreamRefused)
+        self.assertEqual("agent alice: all 16 streams are in use", refused.reason)
         self.assertEqual([stream.stream_id], list(self.other_session.streams))
         stream.reset()
         self.settle()
         self.talk()
+
+    def open_many(self, count: int, data: bytes) -> list[Stream]:
+        """So many streams that begin with `data`."""
+        streams: list[Stream] = []
+        for _ in range(count):
+            streams.append(self.open())
+            self.write(streams[-1], data)
+        return streams
+
+    def test_regression_a_service_that_hangs_leaves_others_their_share(self) -> None:
+        """The streams of one service took all that the agent could have."""
+        streams = self.open_many(16, HEADER)
+        self.assertEqual(16, self.ledger.held(Kind.STREAM, "web", of="alice"))
+        other = self.open()
+        self.write(other, StreamHeader(StreamKind.BYTES, "dns").encode())
+        self.assertIsNone(other.owner.outcome)
+        self.assertEqual((ErrorCode.OVER_LIMIT, "reset by the peer"), streams[-1].owner.outcome)
+        self.assertEqual([None] * 15, [stream.owner.outcome for stream in streams[:-1]])
+
+    def test_streams_without_header_are_limited_too(self) -> None:
+        """They count until the header is there, and are reset at once."""
+        streams = self.open_many(17, HEADER[:1])
+        self.assertEqual((ErrorCode.OVER_LIMIT, "reset by the peer"), streams[16].owner.outcome)
+        self.assertEqual(16, self.ledger.held(Kind.UNNAMED, "alice"))
 
     def test_a_stream_of_the_connectors_own_numbers_is_no_agents(self) -> None:
         """Only client-initiated bidirectional streams count (RFC 9000 section 2.1)."""

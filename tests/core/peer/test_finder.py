@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from p2pnet import reports
 from p2pnet.core.peer import finder
-from p2pnet.core.peer.ends import AgentSession
+from p2pnet.core.peer.ends import AgentSession, Need
 from p2pnet.core.peer.finder import (
     ANSWER_TIMEOUT,
     MAX_DECLINED,
@@ -27,6 +27,11 @@ from p2pnet.wire.stream import StreamKind
 from tests.core.peer.links import FakeAgent, FakeLink
 
 NEAR, FAR = "192.0.2.1", "192.0.2.2"
+
+
+def need(service: str = "web") -> Need:
+    """That of a stream to a service, with a policy of the service's name."""
+    return Need(service, f"policy of {service}")
 
 
 class FinderCase(SynchronousTestCase):
@@ -50,7 +55,7 @@ class FinderCase(SynchronousTestCase):
     def wait(self, service: str = "web") -> Stream:
         """A stream that waits for a service."""
         stream = Stream(service, StreamKind.BYTES, self.now, self.agent.emit)
-        self.assertTrue(self.finder.wait(stream, self.now))
+        self.assertTrue(self.finder.wait(stream, need(service), self.now))
         return stream
 
     def requested(self, link: FakeLink) -> messages.SessionRequest:
@@ -73,7 +78,7 @@ class FinderCase(SynchronousTestCase):
     def session(self, service: str = "web") -> AgentSession:
         """A session that was found for a service."""
         announced = Announcement(self.agent.new_session_id(), "office", b"instance")
-        return AgentSession(announced, self.now, self.agent.emit, service)
+        return AgentSession(announced, self.now, self.agent.emit, need(service))
 
     def leftovers(self) -> dict[str, Any]:
         """The tables of the finder that are not empty."""
@@ -190,7 +195,7 @@ class SearchTests(FinderCase):
         for link in (self.near, self.far):
             link.bring_down("gone")
         self.wait()
-        self.finder.add_route("dns", self.session("dns"))
+        self.finder.add_route(need("dns"), self.session("dns"))
         self.wait("dns")
         self.far.bring_up()
         self.finder.find_all(self.now)
@@ -238,7 +243,7 @@ class AgainTests(FinderCase):
         stream = self.wait()
         self.near.take_sent()
         self.run_to(REQUEST_TIMEOUT - 0.1)
-        self.finder.find("web", self.now)
+        self.finder.find(need("web"), self.now)
         self.run_to(REQUEST_TIMEOUT)
         self.assertIsNotNone(self.outcome(stream))
         for _ in range(2):
@@ -251,7 +256,7 @@ class WaitingTests(FinderCase):
 
     def test_a_stream_waits_for_ten_seconds(self) -> None:
         """Others that came later go on waiting."""
-        self.finder.add_route("web", self.session())
+        self.finder.add_route(need("web"), self.session())
         first = self.wait()
         self.run_to(1.0)
         second = self.wait()
@@ -281,7 +286,7 @@ class WaitingTests(FinderCase):
         self.assertEqual("unreachable: no answer yet", self.trouble_of_a_new_link())
         for link in (self.near, self.far):
             link.bring_up()
-        self.finder.add_route("web", self.session())
+        self.finder.add_route(need("web"), self.session())
         stream = self.wait()
         self.run_to(self.now + REQUEST_TIMEOUT)
         self.assertEqual(
@@ -299,7 +304,7 @@ class WaitingTests(FinderCase):
         self.patch(finder, "MAX_WAITING", 3)
         for _ in range(3):
             self.wait()
-        self.assertFalse(self.finder.wait(self.outside(), self.now))
+        self.assertFalse(self.finder.wait(self.outside(), need(), self.now))
         self.wait("dns")
         self.assertGreater(MAX_WAITING, 3)
 
@@ -310,9 +315,9 @@ class WaitingTests(FinderCase):
     def test_streams_that_are_taken_wait_no_more(self) -> None:
         """Their time-outs do nothing."""
         streams = [self.wait(), self.wait(), self.wait("dns")]
-        self.assertEqual(streams[:2], self.finder.take_waiting("web"))
+        self.assertEqual(streams[:2], self.finder.take_waiting(need("web")))
         self.assertEqual(streams[2:], self.finder.take_all_waiting())
-        self.assertEqual([], self.finder.take_waiting("web"))
+        self.assertEqual([], self.finder.take_waiting(need("web")))
         self.run_to(REQUEST_TIMEOUT)
         self.assertEqual([None] * 3, [self.outcome(stream) for stream in streams])
 
@@ -324,24 +329,24 @@ class RouteTests(FinderCase):
         """Until it is dropped."""
         session = self.session()
         for service in ("web", "dns"):
-            self.finder.add_route(service, session)
-        self.assertEqual(["web", "dns"], self.finder.services_of(session))
-        self.finder.drop_route("web", session)
-        self.finder.drop_route("web", session)
-        self.assertIsNone(self.finder.route("web"))
-        self.assertIs(session, self.finder.route("dns"))
+            self.finder.add_route(need(service), session)
+        self.assertEqual([need("web"), need("dns")], self.finder.needs_of(session))
+        self.finder.drop_route(need("web"), session)
+        self.finder.drop_route(need("web"), session)
+        self.assertIsNone(self.finder.route(need("web")))
+        self.assertIs(session, self.finder.route(need("dns")))
 
     def test_nothing_is_searched_for_while_there_is_a_route(self) -> None:
         """The stream waits for the handshake alone; without the route another is found."""
         session = self.session()
-        self.finder.add_route("web", session)
-        self.finder.add_route("dns", session)
+        self.finder.add_route(need("web"), session)
+        self.finder.add_route(need("dns"), session)
         self.wait()
-        self.assertFalse(self.finder.awaits("web"))
+        self.assertFalse(self.finder.awaits(need("web")))
         self.assertEqual([], self.near.sent)
         self.finder.reroute(session, self.now)
         self.assertEqual("web", self.requested(self.near).service)
-        self.assertEqual([], self.finder.services_of(session))
+        self.assertEqual([], self.finder.needs_of(session))
 
 
 class JoinTests(FinderCase):

@@ -114,7 +114,7 @@ class DatagramTests(RelayedCase):
         office = credentials(Role.CONNECTOR, "office")
         self.assertIn("office", str(self.assertRaises(
             ValueError, type(self.core), office, [], self.core.profiles.options,
-            policy="relay-only", policies={}, utcnow=self.core.profiles.utcnow,
+            policy="relay-only", utcnow=self.core.profiles.utcnow,
         )))  # fmt: skip
         self.office.credentials = credentials(Role.CONNECTOR, "annex")
         self.assertEqual("annex", self.office.credentials.identity.name)

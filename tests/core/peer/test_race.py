@@ -6,7 +6,7 @@ from p2pnet.core.peer.agent import HANDSHAKE_TIMEOUT, RACE_AFTER, SILENCE
 from p2pnet.wire import messages
 from p2pnet.wire.codes import ErrorCode
 from tests.core.peer.test_agent import AgentCase
-from tests.core.peer.test_finder import FinderCase
+from tests.core.peer.test_finder import FinderCase, need
 
 
 class RouteTests(FinderCase):
@@ -16,24 +16,24 @@ class RouteTests(FinderCase):
         """The others are no route any more, but where they are the only one."""
         slow, fast = self.session(), self.session()
         for session in (slow, slow, fast):
-            self.finder.add_route("web", session)
-        self.finder.add_route("dns", slow)
-        self.assertIs(slow, self.finder.route("web"))
+            self.finder.add_route(need("web"), session)
+        self.finder.add_route(need("dns"), slow)
+        self.assertIs(slow, self.finder.route(need("web")))
         self.assertEqual([], self.finder.keep_route(fast))
-        self.assertIs(fast, self.finder.route("web"))
-        self.assertEqual(["dns"], self.finder.services_of(slow))
-        self.finder.add_route("dns", fast)
+        self.assertIs(fast, self.finder.route(need("web")))
+        self.assertEqual([need("dns")], self.finder.needs_of(slow))
+        self.finder.add_route(need("dns"), fast)
         self.assertEqual([slow], self.finder.keep_route(fast))
-        self.assertEqual([], self.finder.services_of(slow))
+        self.assertEqual([], self.finder.needs_of(slow))
 
     def test_the_loss_of_one_route_leaves_the_others(self) -> None:
         """Nothing is searched for."""
         one, other = self.session(), self.session()
         for session in (one, other):
-            self.finder.add_route("web", session)
+            self.finder.add_route(need("web"), session)
         self.wait()
         self.finder.reroute(one, self.now)
-        self.assertIs(other, self.finder.route("web"))
+        self.assertIs(other, self.finder.route(need("web")))
         self.assertEqual([], self.near.sent)
 
 
@@ -44,13 +44,13 @@ class RequestTests(FinderCase):
         """A stream waits for the handshake."""
         super().setUp()
         self.late = self.session()
-        self.finder.add_route("web", self.late)
+        self.finder.add_route(need("web"), self.late)
         self.stream = self.wait()
 
     def test_a_request_names_the_connectors_that_do_not_answer(self) -> None:
         """But not one for another relay of a session."""
         self.agent.silent = ("office",)
-        self.finder.find("web", self.now)
+        self.finder.find(need("web"), self.now)
         self.assertEqual(("office",), self.requested(self.near).tried)
         self.finder.join(self.late, [self.far.address], self.now)
         self.assertEqual((), self.requested(self.near).tried)
@@ -58,7 +58,7 @@ class RequestTests(FinderCase):
     def test_streams_wait_for_the_handshake_though_nobody_else_serves(self) -> None:
         """A refusal of every Intermediate, or of a connector, ends the race alone."""
         for code in (ErrorCode.UNKNOWN_SERVICE, ErrorCode.NOT_AUTHORIZED):
-            self.finder.find("web", self.now)
+            self.finder.find(need("web"), self.now)
             self.refuse(self.near, code)
             if code is ErrorCode.UNKNOWN_SERVICE:
                 self.refuse(self.far, code)
@@ -67,9 +67,9 @@ class RequestTests(FinderCase):
 
     def test_streams_wait_for_a_request_that_is_under_way(self) -> None:
         """The handshake that was late failed; the refusal of the request is final."""
-        self.finder.find("web", self.now)
-        self.finder.drop_route("web", self.late)
-        self.finder.fail("web", ErrorCode.PEER_LOST, "no handshake")
+        self.finder.find(need("web"), self.now)
+        self.finder.drop_route(need("web"), self.late)
+        self.finder.fail(need("web"), ErrorCode.PEER_LOST, "no handshake")
         self.assertIsNone(self.outcome(self.stream))
         self.refuse(self.near, ErrorCode.NOT_AUTHORIZED, "not you")
         self.assertEqual((ErrorCode.NOT_AUTHORIZED, "not you"), self.outcome(self.stream))

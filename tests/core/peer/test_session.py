@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p2pnet import reports
-from p2pnet.core.peer.ends import AgentSession
+from p2pnet.core.peer.ends import AgentSession, Need
 from p2pnet.core.peer.session import Announcement
 from p2pnet.core.peer.stream import Stream, StreamState
 from p2pnet.quic import events as quic_events
@@ -212,7 +212,7 @@ class EndTests(SessionCase):
     def test_a_session_is_known_by_what_was_announced_until_the_handshake(self) -> None:
         """Without a connection there is nobody to speak to."""
         announced = Announcement(SESSION, "office", b"instance")
-        session = AgentSession(announced, 1.0, self.agent.emit, "web")
+        session = AgentSession(announced, 1.0, self.agent.emit, Need("web", "prefer-direct"))
         self.assertEqual(
             (SESSION, ADDRESS, "office", b"instance", 1.0),
             (session.id, session.address, session.peer_name, session.instance, session.created),
