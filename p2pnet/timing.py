@@ -46,34 +46,36 @@ class Throttle:
     """Runs `burst` actions at once and one each `interval` seconds.
 
     Of the actions that would have to wait only the newest remains.
+
+    :ivar waiting: that action, None for none.
     """
 
-    __slots__ = ("_bucket", "_waiting")
+    __slots__ = ("_bucket", "waiting")
 
     def __init__(self, interval: float, burst: int) -> None:
         self._bucket = TokenBucket(interval, burst)
-        self._waiting: Callable[[float], object] | None = None
+        self.waiting: Callable[[float], object] | None = None
 
     def call(self, action: Callable[[float], object], now: float) -> bool:
         """Run `action` with the time, or let it wait in place of an earlier one.
 
         Returns whether the wait begins with this call, so that get_timer() has become earlier.
         """
-        is_first, self._waiting = self._waiting is None, action
+        is_first, self.waiting = self.waiting is None, action
         self.handle_timer(now)
-        return is_first and self._waiting is not None
+        return is_first and self.waiting is not None
 
     def cancel(self) -> None:
         """Forget the action that waits."""
-        self._waiting = None
+        self.waiting = None
 
     def get_timer(self) -> float:
         """Return the time to call handle_timer() at, math.inf for never."""
-        return math.inf if self._waiting is None else self._bucket.ready_at()
+        return math.inf if self.waiting is None else self._bucket.ready_at()
 
     def handle_timer(self, now: float) -> None:
         """Run the action that waits, if it is due."""
-        action = self._waiting
+        action = self.waiting
         if action is not None and self._bucket.take(now):
-            self._waiting = None
+            self.waiting = None
             action(now)

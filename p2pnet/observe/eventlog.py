@@ -79,9 +79,10 @@ class EventLog:
         now = self._clock.seconds()
         lines = bytearray()
         for at, report in waiting:
-            line = _line(at, report)
-            if self._limit.admits(report, len(line), now):
-                self._log(at, report)
+            name, fields = report.name, report.fields()
+            line = _line(at, name, fields)
+            if self._limit.admits(name, fields, len(line), now):
+                self._log(at, name, fields)
                 lines += line
             elif self._summary is None and self._is_open:
                 self._summary = self._clock.callLater(SUMMARY_INTERVAL, self._summarize)
@@ -93,13 +94,14 @@ class EventLog:
         at = self._utcnow().timestamp()
         lines = bytearray()
         for report in self._limit.take_omitted():
-            self._log(at, report)
-            lines += _line(at, report)
+            name, fields = report.name, report.fields()
+            self._log(at, name, fields)
+            lines += _line(at, name, fields)
         self._append(lines)
 
-    def _log(self, at: float, report: Report) -> None:
-        fields = _for_people(report.fields())
-        self.log.info("{event}: {fields}", event=report.name, fields=fields, log_time=at)
+    def _log(self, at: float, name: str, fields: dict[str, object]) -> None:
+        text = _for_people(fields)
+        self.log.info("{event}: {fields}", event=name, fields=text, log_time=at)
 
     def _append(self, lines: bytearray) -> None:
         if self._file is not None and lines:
@@ -114,8 +116,8 @@ def _cancel(call: IDelayedCall | None) -> None:
         call.cancel()
 
 
-def _line(at: float, report: Report) -> bytes:
-    return _encoder.encode({"time": at, "event": report.name, **report.fields()}) + b"\n"
+def _line(at: float, name: str, fields: dict[str, object]) -> bytes:
+    return _encoder.encode({"time": at, "event": name, **fields}) + b"\n"
 
 
 def _for_people(fields: dict[str, object]) -> str:

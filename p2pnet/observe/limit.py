@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import collections
+from collections.abc import Mapping
 
-from p2pnet.reports import MoreReports, Report
+from p2pnet.reports import MoreReports
 
 BURST = 128 * 1024  # bytes of lines of one kind about one peer, at once
 RATE = 256  # and in each second later: about a line
@@ -19,13 +20,12 @@ Key = tuple[str, str]
 """The kind of a report and its peer, "" for all peers together."""
 
 
-def key_of(report: Report) -> Key:
+def key_of(name: str, fields: Mapping[str, object]) -> Key:
     """The bucket of a report. Strangers share one: an address costs them nothing."""
     for field in PEER_FIELDS:
-        peer = getattr(report, field, "")
-        if peer:
-            return report.name, str(peer)
-    return report.name, ""
+        if peer := fields.get(field):
+            return name, str(peer)
+    return name, ""
 
 
 class ReportLimit:
@@ -43,12 +43,15 @@ class ReportLimit:
     def __len__(self) -> int:
         return len(self._full_at)
 
-    def admits(self, report: Report, size: int, now: float) -> bool:
-        """Whether to write the report's line of `size` bytes at `now`, in seconds of any clock."""
+    def admits(self, name: str, fields: Mapping[str, object], size: int, now: float) -> bool:
+        """Whether to write a report's line of `size` bytes at `now`, in seconds of any clock.
+
+        :param name: of the report, with its `fields`.
+        """
         if now >= self._tidy_at:
             self._full_at = {key: at for key, at in self._full_at.items() if at > now}
             self._tidy_at = now + TIDY_INTERVAL
-        key, total = key_of(report), (report.name, "")
+        key, total = key_of(name, fields), (name, "")
         full_at = self._filled(key, size / RATE, now)
         total_at = self._filled(total, size / (RATE * SHARE), now)
         latest = now + BURST / RATE

@@ -235,8 +235,9 @@ class Multiplexer:
 
     def handle_timer(self, now: float) -> None:
         """Let every connection act whose time has come."""
-        self.admission.handle_timer(now)
-        self.is_idle = self.is_idle and not self.admission.turns.is_open
+        if self.admission.server is not None:
+            self.admission.handle_timer(now)
+            self.is_idle = self.is_idle and not self.admission.turns.is_open
         while (connection := self._timers.next_due(now)) is not None:
             connection.engine.handle_timer(now)
             self.is_idle = False

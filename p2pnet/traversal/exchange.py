@@ -329,8 +329,10 @@ class _MessageRates:
 
     def get_timer(self) -> float:
         """Return the time to call handle_timer() at, math.inf for never."""
-        throttles = self.offers, self.updates, self.own_updates
-        return min(throttle.get_timer() for throttle in throttles)
+        offers, updates, own = self.offers, self.updates, self.own_updates
+        if offers.waiting is updates.waiting is own.waiting is None:  # as usual
+            return math.inf
+        return min(offers.get_timer(), updates.get_timer(), own.get_timer())
 
     def handle_timer(self, now: float) -> None:
         """Make and take the messages that are due."""
