@@ -17,7 +17,6 @@ import enum
 import functools
 import os
 import re
-import stat
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -67,9 +66,9 @@ class Role(enum.StrEnum):
 
 
 PURPOSES = {
-    Role.INTERMEDIATE: [ExtendedKeyUsageOID.SERVER_AUTH],
-    Role.CONNECTOR: [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH],
-    Role.AGENT: [ExtendedKeyUsageOID.CLIENT_AUTH],
+    Role.INTERMEDIATE: (ExtendedKeyUsageOID.SERVER_AUTH,),
+    Role.CONNECTOR: (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH),
+    Role.AGENT: (ExtendedKeyUsageOID.CLIENT_AUTH,),
 }
 """The extended key usage of each role: a Connector dials Intermediates, and Agents dial it."""
 
@@ -214,7 +213,7 @@ def verify_peer(
         _check_dates(_named(identity), certificate, now)
         _check_dates("CA certificate of this realm", ours.ca, now)
         _check_use(_named(identity), certificate, PURPOSES[identity.role])
-        _check_authority(ours.ca)
+        _check_use("CA certificate of this realm", ours.ca)
         _check_chain(identity, certificate, chain, ours.ca, now)
         if host is not None:
             _check_host(identity, certificate, host)
@@ -268,11 +267,9 @@ def _read(path: FilePath, *, private: bool = False) -> bytes:
         with open(path, "rb") as file:
             status = os.fstat(file.fileno())
             if private and others_may_read(status):
-                mode = stat.S_IMODE(status.st_mode)
-                raise CredentialsError(
-                    f"{path}: others may read it (mode {mode:04o}); run `chmod 600 {path}`, or let"
-                    f" root own it with mode 0640 and the group of the service"
-                )
+                mode = f"{status.st_mode & 0o7777:04o}"
+                text = f"others may read it (mode {mode}); run `chmod 600 {path}`, or let root"
+                raise CredentialsError(f"{path}: {text} own it with mode 0640 and a group")
             return file.read()
     except FileNotFoundError as error:
         raise CredentialsError(f"{path}: no such file; see `p2pnet pki --help`") from error
@@ -349,8 +346,9 @@ def _check_dates(named: str, certificate: x509.Certificate, now: datetime) -> No
         raise IdentityError(Problem.EXPIRED, text)
 
 
+@functools.lru_cache(maxsize=64)  # each handshake would find the same of our CA
 def _check_use(
-    named: str, certificate: x509.Certificate, purposes: Collection[x509.ObjectIdentifier] = ()
+    named: str, certificate: x509.Certificate, purposes: tuple[x509.ObjectIdentifier, ...] = ()
 ) -> None:
     """Check the strength of the key, and that the certificate allows what the key is used for."""
     if weak := weak_key(certificate):
@@ -359,12 +357,6 @@ def _check_use(
     if missing := missing_usage(certificate, purposes):
         text = f"{named} lacks the key usage {missing}; issue a new one with `p2pnet pki issue`"
         raise IdentityError(Problem.WRONG_USAGE, text)
-
-
-@functools.lru_cache(maxsize=8)
-def _check_authority(ca: x509.Certificate) -> None:
-    """Check the use of our CA once: each handshake would find the same."""
-    _check_use("CA certificate of this realm", ca)
 
 
 def _check_chain(
