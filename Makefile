@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 # Some test files wait more than they compute.
-JOBS ?= $(shell expr $$(nproc) + 2)
+JOBS ?= $(shell expr $$(nproc) + 1)
 TESTS ?= tests
 TRIALS ?= 20
 SEEDS ?= 2000

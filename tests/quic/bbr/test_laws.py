@@ -12,7 +12,7 @@ from p2pnet.quic.bbr.controller import Bbr
 from tests.quic.bbr.bottleneck import MBIT, Bottleneck, Flow, Link
 
 SIZE = 1200  # bytes
-RATE = 20 * MBIT
+RATE = 10 * MBIT
 RTT = 0.04
 SETTLED = 1.0  # seconds; Startup is over
 END = 3.0
@@ -46,11 +46,11 @@ class LossTests(LawTestCase):
 
     def test_one_percent_of_loss_costs_little(self) -> None:
         """Cubic gets less than a quarter of it, here as on the networks."""
-        used, queue, again = self.transfer(Link(RATE, RTT, loss=0.01))
+        used, queue, again = self.transfer(Link(2 * RATE, RTT, loss=0.01))
         self.assertGreater(used, 0.85)
         self.assertLess(queue, 0.01)
         self.assertLess(again, 0.03)
-        cubic, _, _ = self.transfer(Link(RATE, RTT, loss=0.01), "cubic")
+        cubic, _, _ = self.transfer(Link(2 * RATE, RTT, loss=0.01), "cubic")
         self.assertLess(cubic, used / 4)
 
     def test_five_percent_of_loss(self) -> None:
@@ -128,9 +128,9 @@ class ChangeTests(LawTestCase):
         The buffer is a BDP of before, so a round trip is 240 ms until then. Afterwards a packet
         takes 2.4 ms, and two are acknowledged together.
         """
-        bottleneck = Bottleneck(Link(RATE, RTT), "bbr")
+        bottleneck = Bottleneck(Link(2 * RATE, RTT), "bbr")
         bottleneck.run(2.0)
-        bottleneck.link.rate = RATE / 5
+        bottleneck.link.rate = 2 * RATE / 5
         bottleneck.run(6.0)
         self.assertGreater(bottleneck.utilisation(4.0, 6.0)[0], 0.8)
         self.assertLess(bottleneck.queueing(4.0, 6.0), 0.04)
