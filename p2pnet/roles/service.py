@@ -1,12 +1,14 @@
 """The base of the three role services: start-up errors in one line, reload on SIGHUP."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from twisted.application.service import MultiService
+from twisted.internet.defer import inlineCallbacks
 from twisted.internet.error import CannotListenError
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from p2pnet import reports
@@ -91,15 +93,19 @@ class RoleService(MultiService):
         self.log.critical("{line}", line=line)
         self.reactor.callWhenRunning(self.reactor.stop)
 
-    def stopService(self) -> Any:
+    @inlineCallbacks
+    def stopService(self) -> Generator[Any, Any, None]:
         """Stop the node and the other services, and restore the handler of SIGHUP.
 
-        Fires once all of them are stopped.
+        Fires once all of them are stopped and the connections of their streams are reset.
         """
         if self._previous_handler is not None:
             signal.signal(signal.SIGHUP, self._previous_handler)
             self._previous_handler = None
-        return super().stopService()
+        yield super().stopService()
+        # A connection is reset in the turn after abortConnection(). The end of the reactor would
+        # close it properly, and its host would take a part for the whole.
+        yield deferLater(self.reactor, 0.0)
 
     def _on_hangup(self, _signal: int, _frame: Any) -> None:
         self.reactor.callFromThread(self.reload)
