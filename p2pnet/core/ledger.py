@@ -11,7 +11,7 @@ import dataclasses
 import enum
 import math
 import weakref
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Collection, Hashable, Mapping
 from typing import Any
 
 from p2pnet.quic.flow_control import SharedCredit
@@ -78,11 +78,7 @@ class Pool:
         self.holders: dict[Hashable, str] = {}
         self._things: dict[str, dict[Hashable, None]] = {}
 
-    def held(self, name: str) -> int:
-        """The number of things of a name."""
-        return len(self._things.get(name, ()))
-
-    def things(self, name: str) -> Iterable[Hashable]:
+    def things(self, name: str) -> Collection[Any]:
         """The things of a name."""
         return self._things.get(name, ())
 
@@ -127,14 +123,9 @@ class Ledger:
 
     # -- what names hold -------------------------------------------------------------------------
 
-    def things(self, kind: Kind, name: str, of: Hashable = None) -> Iterable[Any]:
+    def things(self, kind: Kind, name: str, of: Hashable = None) -> Collection[Any]:
         """The things of a kind that a name holds, the newest last."""
         return self._pools.get((kind, of), EMPTY).things(name)
-
-    def held(self, kind: Kind, name: str, of: Hashable = None) -> int:
-        """The number of things of a kind that a name holds."""
-        pool = self._pools.get((kind, of))
-        return pool.held(name) if pool is not None else 0
 
     def judge(self, kind: Kind, name: str, of: Hashable = None) -> Verdict:
         """Whether a name may hold one thing more, and which thing of another name must end for it.
@@ -142,7 +133,7 @@ class Ledger:
         :param of: whose cap it is, for a kind with a cap for each of several owners.
         """
         cap, pool = self._caps[kind], self._pools.get((kind, of), EMPTY)
-        held = pool.held(name)
+        held = len(pool.things(name))
         if held >= cap.own:
             return Verdict(f"{name} has {held} {kind}")
         if len(pool.holders) < cap.shared:

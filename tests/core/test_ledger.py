@@ -82,7 +82,7 @@ class Machine(RuleBasedStateMachine):
         """And is within the caps."""
         counts = self.counts()
         for name in NAMES:
-            assert self.ledger.held(Kind.SESSION, name) == counts[name] <= OWN
+            assert len(self.ledger.things(Kind.SESSION, name)) == counts[name] <= OWN
         assert counts.total() <= SHARED
         assert len(self.ledger) == len(self.held) + len(self.flows)
 
@@ -105,7 +105,7 @@ class LedgerTests(SynchronousTestCase):
         while ledger.admit(Kind.CONNECTION, "newcomer", ("thing", admitted)).refusal is None:
             admitted += 1
         self.assertEqual(8, admitted)
-        self.assertEqual([8] * 4, [ledger.held(Kind.CONNECTION, name) for name in NAMES[:4]])
+        self.assertEqual([8] * 4, [len(ledger.things(Kind.CONNECTION, name)) for name in NAMES[:4]])
 
     def test_a_name_alone_may_hold_everything(self) -> None:
         """Until somebody else comes, who gets a quarter."""

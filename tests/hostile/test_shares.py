@@ -24,8 +24,8 @@ class ConnectionTests(HostileCase):
         for number in range(4):
             self.connected(simulation, f"203.0.113.{10 + number}", f"honest{number}")
         simulation.network.run(5.0)
-        held = self.intermediate.core.introductions.ledger.held
-        self.assertLessEqual(held(Kind.CONNECTION, str(eves[0].node.core.credentials.identity)), 15)
+        ledger, eve = self.intermediate.core.introductions.ledger, eves[0].node.core.credentials
+        self.assertLessEqual(len(ledger.things(Kind.CONNECTION, str(eve.identity))), 15)
         self.assertLessEqual(len(self.intermediate.core.nodes), 20)
         self.assert_served(simulation)
 

@@ -54,7 +54,7 @@ class FloodTests(SimulationCase):
         """The offers for the flooding agent that the victim has not answered."""
         core = self.intermediate.core
         node = core.nodes.connectors["office"]
-        return int(core.introductions.ledger.held(Kind.OFFER, "mallory", node))
+        return len(core.introductions.ledger.things(Kind.OFFER, "mallory", node))
 
     def assert_connected(self) -> None:
         """The victim kept its control connection, and so little of the flood is left to read."""

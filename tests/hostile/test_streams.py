@@ -38,7 +38,7 @@ class StreamTests(HostileCase):
             self.successResultOf(each)
         for each in second[2:]:
             self.failureResultOf(each, OverLimit)
-        self.assertEqual(8, connector.core.ledger.held(Kind.STREAM, "web", "mallory"))
+        self.assertEqual(8, len(connector.core.ledger.things(Kind.STREAM, "web", "mallory")))
         self.assert_served(simulation)
 
     def test_regression_a_stream_without_its_header_is_reset(self) -> None:
@@ -55,7 +55,7 @@ class StreamTests(HostileCase):
         self.assertEqual(101, len(other.streams))
         simulation.network.run(HEADER_TIMEOUT)
         self.assertEqual(1, len(other.streams))
-        self.assertEqual(1, self.connector.core.ledger.held(Kind.STREAM, "web", "mallory"))
+        self.assertEqual(1, len(self.connector.core.ledger.things(Kind.STREAM, "web", "mallory")))
 
 
 class MemoryTests(HostileCase):

@@ -179,7 +179,7 @@ class ShareTests(CoreCase):
         self.assertEqual([ErrorCode.NO_ERROR] * MAX_UNPROVEN, self.offers(0, MAX_UNPROVEN))
         self.offers(0, 8, "bob")
         self.assertTrue(session.is_established)
-        self.assertEqual(1, self.office.ledger.held(Kind.SESSION, "alice"))
+        self.assertEqual(1, len(self.office.ledger.things(Kind.SESSION, "alice")))
 
     def test_an_agent_with_many_sessions_is_refused_another(self) -> None:
         """When the handshakes of several end together, and at the next offer."""

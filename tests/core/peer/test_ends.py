@@ -123,7 +123,7 @@ class ConnectorTests(SessionCase):
     def test_regression_a_service_that_hangs_leaves_others_their_share(self) -> None:
         """The streams of one service took all that the agent could have."""
         streams = self.open_many(16, HEADER)
-        self.assertEqual(16, self.ledger.held(Kind.STREAM, "web", of="alice"))
+        self.assertEqual(16, len(self.ledger.things(Kind.STREAM, "web", of="alice")))
         other = self.open()
         self.write(other, StreamHeader(StreamKind.BYTES, "dns").encode())
         self.assertIsNone(other.owner.outcome)
@@ -134,7 +134,7 @@ class ConnectorTests(SessionCase):
         """They count until the header is there, and are reset at once."""
         streams = self.open_many(17, HEADER[:1])
         self.assertEqual((ErrorCode.OVER_LIMIT, "reset by the peer"), streams[16].owner.outcome)
-        self.assertEqual(16, self.ledger.held(Kind.UNNAMED, "alice"))
+        self.assertEqual(16, len(self.ledger.things(Kind.UNNAMED, "alice")))
 
     def test_a_stream_of_the_connectors_own_numbers_is_no_agents(self) -> None:
         """Only client-initiated bidirectional streams count (RFC 9000 section 2.1)."""
