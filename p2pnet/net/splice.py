@@ -66,7 +66,8 @@ def probe_silence(transport: Any, seconds: int) -> None:
     as far apart as the first one comes.
     """
     connection = getattr(transport, "transport", transport)  # below a TLS layer
-    if not seconds or not isinstance(connection, tcp.Connection):
+    is_tcp = isinstance(connection, tcp.Connection) and not IUNIXTransport.providedBy(connection)
+    if not seconds or not is_tcp:
         return
     connection.setTcpKeepAlive(True)
     for name, value in (

@@ -87,8 +87,9 @@ class HalfOpenTable:
 
     def measured(self, seconds: float) -> None:
         """Adapt the capacity to the time that a handshake took, which is more under load."""
-        self._seconds += (seconds - self._seconds) * GAIN
-        self.capacity = max(LEAST, min(MOST, round(HORIZON / self._seconds)))
+        mean = self._seconds + (seconds - self._seconds) * GAIN
+        self._seconds = min(max(mean, HORIZON / MOST), HORIZON / LEAST)
+        self.capacity = round(HORIZON / self._seconds)
 
     def expired(self, now: float) -> list[Connection]:
         """The connections that are to be given up for their age."""

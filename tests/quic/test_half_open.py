@@ -49,7 +49,7 @@ class HalfOpenTests(SynchronousTestCase):
     def test_the_capacity_is_what_the_processor_makes_in_the_horizon(self) -> None:
         """By the time that handshakes take lately; never less than LEAST, nor more than MOST."""
         self.assertEqual(START, self.table.capacity)
-        for seconds, capacity in ((0.01, 200), (1.0, LEAST), (0.0001, MOST)):
+        for seconds, capacity in ((0.01, 200), (1.0, LEAST), (0.0, MOST)):
             for _ in range(100):
                 self.table.measured(seconds)
             self.assertEqual(capacity, self.table.capacity)
